@@ -1,0 +1,1 @@
+"""Django on NATS JetStream: a cache backend, and counters on models."""
