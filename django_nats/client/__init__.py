@@ -1,0 +1,1 @@
+"""The NATS client: no Django here, and nothing of nats-py outside."""

@@ -1,0 +1,234 @@
+"""The bridge between Django's callers and the background loop: two drivers of the same steps.
+
+``run`` drives an operation from a thread, ``arun`` from any event loop, ``iterate`` and
+``aiterate`` those that yield items. What a generator may ask for is in steps.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import os
+import time
+from _thread import allocate_lock, get_ident
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+from ..exceptions import BridgeMisuse, NatsError, NotSent
+from .config import ConnectionConfig
+from .loop import LoopThread
+from .session import Session
+from .steps import Call, Pause, Request, Steps, next_item
+from .waiter import Waiter
+
+T = TypeVar("T")
+
+_thread = LoopThread()
+_sessions: dict[ConnectionConfig, Session] = {}
+_ALIVE_CHECK = 5.0
+_FAREWELL = 1.0
+
+
+def session(config: ConnectionConfig) -> Session:
+    """The process's one session for a configuration; opens nothing."""
+    try:
+        return _sessions[config]
+    except KeyError:
+        return _sessions.setdefault(config, Session(config, _thread))
+
+
+# From a thread -------------------------------------------------------------------------------
+
+
+def run(session: Session, steps: Steps[T]) -> T:
+    """Drive an operation to its end, blocking the calling thread."""
+    if _thread.ident == get_ident():
+        steps.close()
+        raise BridgeMisuse("A synchronous call on the bridge's own thread would wait for itself")
+    send = steps.send
+    answer: Any = None
+    try:
+        while True:
+            effect = send(answer)
+            try:
+                answer = _perform(session, effect)
+            except BaseException as error:
+                send, answer = steps.throw, error
+            else:
+                send = steps.send
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+def iterate(session: Session, steps: Steps[None]) -> Iterator[Any]:
+    """Drive an iteration from a thread; closing the iterator closes the operation."""
+    try:
+        while (item := run(session, next_item(steps))) is not None:
+            yield item.value
+    finally:
+        steps.close()
+
+
+def _perform(session: Session, effect: Any) -> Any:
+    kind = type(effect)
+    if kind is Request:
+        return _single(_wait(session, (effect,))[0])
+    if kind is list:
+        return _wait(session, effect) if effect else []
+    if kind is Pause:
+        return time.sleep(effect.seconds)
+    if kind is Call:
+        result = effect.function(*effect.arguments)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("A coroutine function needs the async method (aupdate, …)")
+        return result
+    raise TypeError(f"An operation yielded {effect!r}")
+
+
+def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
+    lock = allocate_lock()
+    lock.acquire()
+    waiter = Waiter(requests, lock.release)
+    session.submit(waiter)
+    try:
+        while not lock.acquire(timeout=_ALIVE_CHECK):
+            if not _thread.alive:
+                raise NotSent("The bridge's thread has ended")
+    except BaseException:
+        session.abandon(waiter)
+        raise
+    return waiter.answers
+
+
+def _single(answer: Any) -> Any:
+    if isinstance(answer, NatsError):
+        raise answer
+    return answer
+
+
+# From an event loop --------------------------------------------------------------------------
+
+
+async def arun(session: Session, steps: Steps[T]) -> T:
+    """Drive an operation to its end from the running event loop, without blocking it."""
+    send = steps.send
+    answer: Any = None
+    try:
+        while True:
+            effect = send(answer)
+            try:
+                answer = await _aperform(session, effect)
+            except asyncio.CancelledError:
+                steps.close()
+                raise
+            except BaseException as error:
+                send, answer = steps.throw, error
+            else:
+                send = steps.send
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+async def aiterate(session: Session, steps: Steps[None]) -> AsyncIterator[Any]:
+    """Drive an iteration from the running event loop."""
+    try:
+        while (item := await arun(session, next_item(steps))) is not None:
+            yield item.value
+    finally:
+        steps.close()
+
+
+async def _aperform(session: Session, effect: Any) -> Any:
+    kind = type(effect)
+    if kind is Request:
+        return _single((await _await(session, (effect,)))[0])
+    if kind is list:
+        return await _await(session, effect) if effect else []
+    if kind is Pause:
+        return await asyncio.sleep(effect.seconds)
+    if kind is Call:
+        result = effect.function(*effect.arguments)
+        return await result if inspect.isawaitable(result) else result
+    raise TypeError(f"An operation yielded {effect!r}")
+
+
+async def _await(session: Session, requests: Sequence[Request]) -> list[Any]:
+    loop = asyncio.get_running_loop()
+    doorbell = _doorbells.get(loop)
+    if doorbell is None:
+        doorbell = _doorbells[loop] = _Doorbell(loop)
+    future = loop.create_future()
+    waiter = Waiter(requests, doorbell.ringer(future))
+    session.submit(waiter)
+    try:
+        await future
+    except BaseException:
+        session.abandon(waiter)
+        raise
+    return waiter.answers
+
+
+class _Doorbell:
+    """Wakes one event loop for all the answers that came in meanwhile, in one call."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The registry below must not keep a loop alive: async_to_sync makes one for every call.
+        self._loop = ref(loop)
+        self._done: deque[asyncio.Future[None]] = deque()
+        self._ringing = False
+
+    def ringer(self, future: asyncio.Future[None]) -> Callable[[], None]:
+        def ring() -> None:
+            self._done.append(future)
+            loop = self._loop()
+            if loop is not None and not self._ringing:
+                self._ringing = True
+                try:
+                    loop.call_soon_threadsafe(self._answer)
+                except RuntimeError:
+                    # The caller's loop has been closed: nobody is left to be woken.
+                    self._done.clear()
+
+        return ring
+
+    def _answer(self) -> None:
+        self._ringing = False
+        while self._done:
+            future = self._done.popleft()
+            if not future.done():
+                future.set_result(None)
+
+
+_doorbells: WeakKeyDictionary[asyncio.AbstractEventLoop, _Doorbell] = WeakKeyDictionary()
+
+
+# The process ---------------------------------------------------------------------------------
+
+
+def _after_fork() -> None:
+    for each in _sessions.values():
+        each.after_fork()
+    _thread.after_fork()
+    _doorbells.clear()
+
+
+def close() -> None:
+    """Send what is queued and close every connection; the next operation opens them anew."""
+
+    async def farewell() -> None:
+        await asyncio.gather(
+            *(each.close() for each in _sessions.values()), return_exceptions=True
+        )
+
+    _thread.stop(farewell, _FAREWELL)
+    for each in _sessions.values():
+        each.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(close)

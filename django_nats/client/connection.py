@@ -1,0 +1,264 @@
+"""One TCP connection: many callers' requests multiplexed over a nats-py client.
+
+nats-py connects, authenticates, speaks TLS, pings and parses; this class takes the replies from
+it before it builds its own messages, which is what makes a request cost a third of nats-py's.
+A connection lives once: when it is lost, every waiter is told and the session makes a new one.
+
+It leans on these private names of nats-py, held in place by tests/client/test_nats_contract.py:
+``Client._process_msg``, ``_process_pong``, ``_process_op_err``, ``_reading_task``, ``_transport``
+and ``TcpTransport._io_writer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from nats.aio.client import Client
+
+from ..exceptions import NatsError, OutcomeUnknown, PermissionDenied, ValueTooLarge
+from . import wire
+from .steps import Lane, Request
+from .waiter import Waiter
+
+logger = logging.getLogger("django_nats")
+
+PING_INTERVAL = 1.5
+"""Seconds; three unanswered in a row make the connection count as lost."""
+HIGH_WATER = 8 * 1024 * 1024
+"""Bytes in the transport's buffer beyond which further requests wait outside of it."""
+
+_TICK = 0.05
+_LATE = 0.2
+_INBOX_SID = 1
+_FIRST_TOKEN = 2  # tokens double as subscription ids, and 1 is taken
+
+
+class Connection(Client):  # type: ignore[misc]
+    """A connection and those who wait for replies on it. Everything runs on the loop's thread."""
+
+    def __init__(self, on_timeout: Callable[[Lane], None], on_heard: Callable[[], None]) -> None:
+        super().__init__()
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when the connection is gone for good."""
+        self.heard = monotonic()
+        self._on_timeout = on_timeout
+        self._on_heard = on_heard
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, Waiter] = {}
+        self._next_token = _FIRST_TOKEN
+        self._sweeping = False
+        self._sweep_due = 0.0
+        self._ping: asyncio.Task[None] | None = None
+        self._inbox = b""
+
+    async def open(self, server: str, options: dict[str, Any], inbox_prefix: str) -> None:
+        """Connect to one server, once. Raises what nats-py or the socket raised."""
+        try:
+            await self.connect(
+                servers=[server],
+                allow_reconnect=False,
+                pending_size=0,
+                ping_interval=PING_INTERVAL,
+                max_outstanding_pings=2,
+                inbox_prefix=inbox_prefix,
+                error_cb=self._error,
+                closed_cb=self._closed,
+                **options,
+            )
+        except BaseException:
+            self.abort()
+            raise
+        self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
+        self._transport.write(b"SUB %b* %d\r\n" % (self._inbox, _INBOX_SID))
+        self._reading_task.add_done_callback(lambda _: self.lose("the reader ended"))
+
+    # Sending ---------------------------------------------------------------------------------
+
+    def send(self, queue: deque[Waiter]) -> bool:
+        """Write what is queued, in one write. False when the peer is slow and some had to stay."""
+        frames: list[bytes] = []
+        room = HIGH_WATER - self._transport._io_writer.transport.get_write_buffer_size()
+        while queue and room > 0:
+            waiter = queue.popleft()
+            if not waiter.abandoned:
+                room -= self._register(waiter, frames)
+        if frames:
+            self._transport.write(b"".join(frames))
+        if not self._sweeping:
+            self._arm()
+        return not queue
+
+    def _register(self, waiter: Waiter, frames: list[bytes]) -> int:
+        """Give each request a token and its frame; the number of bytes they come to."""
+        token = waiter.token = self._next_token
+        self._next_token += len(waiter.requests)
+        waiter.sent = monotonic()
+        waiter.deadline = waiter.sent + waiter.timeout
+        waiter.connection = self
+        size = 0
+        for index, request in enumerate(waiter.requests):
+            error = self._unfit(request)
+            if error is not None:
+                waiter.answer(index, error)
+                continue
+            reply = b"%b%d" % (self._inbox, token + index)
+            if request.inbox:
+                reply += b".pull"
+                frames.append(b"SUB %b %d\r\n" % (reply, token + index))
+            frame = wire.publish_frame(request.subject, reply, request.header, request.payload)
+            frames.append(frame)
+            size += len(frame)
+            self._waiting[token + index] = waiter
+        return size
+
+    def _unfit(self, request: Request) -> NatsError | None:
+        # The server drops a client for good that sends a larger frame or a longer control line.
+        size = len(request.header) + len(request.payload)
+        if size > self.max_payload:
+            return ValueTooLarge(
+                f"The message for {request.subject.decode()} has {size} bytes with its headers; "
+                f"the server takes at most {self.max_payload} (max_payload)"
+            )
+        if len(request.subject) + len(self._inbox) + 64 > wire.MAX_CONTROL_LINE:
+            return ValueTooLarge(f"The subject has {len(request.subject)} bytes, which is too long")
+        return None
+
+    # Receiving -------------------------------------------------------------------------------
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        try:
+            self._take(sid, wire.Reply(headers or b"", data, reply, subject))
+        except Exception:
+            # An exception here would end nats-py's reader, and leave the connection deaf.
+            logger.exception("django-nats could not handle a reply")
+
+    def _take(self, sid: int, reply: wire.Reply) -> None:
+        self._note_heard()
+        token = int(reply.subject[len(self._inbox) :]) if sid == _INBOX_SID else sid
+        waiter = self._waiting.get(token)
+        if waiter is None:
+            return  # its caller has given up
+        index = token - waiter.token
+        request = waiter.requests[index]
+        if request.gather:
+            waiter.deadline = self.heard + waiter.timeout
+            if not waiter.gather(index, reply, request.gather):
+                return
+            if request.inbox:
+                self._transport.write(b"UNSUB %d\r\n" % token)
+        del self._waiting[token]
+        if not request.gather:
+            waiter.answer(index, reply)
+            if waiter.left:
+                waiter.deadline = self.heard + waiter.timeout
+
+    async def _process_pong(self) -> None:
+        self._note_heard()
+        await super()._process_pong()
+
+    def _note_heard(self) -> None:
+        self.heard = monotonic()
+        self._on_heard()
+
+    # Giving up -------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Fail what has waited too long; ask early whether the server is there at all."""
+        now = monotonic()
+        if now - self._sweep_due > _LATE:
+            # The loop itself was held up: the answers may be in the socket, still unread.
+            self._arm()
+            return
+        for waiter in set(self._waiting.values()):
+            if now >= waiter.deadline:
+                self._time_out(waiter)
+            elif now - waiter.sent > waiter.timeout / 2 and self.heard < waiter.sent:
+                self._ask_for_sign_of_life()
+        self._arm()
+
+    def _arm(self) -> None:
+        self._sweeping = bool(self._waiting)
+        if self._sweeping:
+            self._sweep_due = monotonic() + _TICK
+            self._loop.call_later(_TICK, self._sweep)
+
+    def _time_out(self, waiter: Waiter) -> None:
+        lane = waiter.requests[0].lane
+        self.forget(waiter)
+        # First the circuit, then the caller: its next request must find the circuit open.
+        self._on_timeout(lane)
+        waiter.fail(OutcomeUnknown(f"No answer within {waiter.timeout:g} s ({lane.name})"))
+
+    def _ask_for_sign_of_life(self) -> None:
+        if self._ping is None or self._ping.done():
+            self._ping = self._loop.create_task(self._flush_quietly())
+
+    async def _flush_quietly(self) -> None:
+        try:
+            await self.flush(timeout=60)
+        except Exception:
+            return
+
+    def silent_since(self, seconds: float) -> bool:
+        """Whether nothing at all has come from the server for so many seconds."""
+        return monotonic() - self.heard >= seconds
+
+    def forget(self, waiter: Waiter) -> None:
+        """Wait no longer for a waiter's replies."""
+        for index, request in enumerate(waiter.requests):
+            forgotten = self._waiting.pop(waiter.token + index, None)
+            if forgotten is not None and request.inbox and not self.lost.done():
+                self._transport.write(b"UNSUB %d\r\n" % (waiter.token + index))
+
+    def lose(self, reason: str) -> None:
+        """Count the connection as lost: abort it, and tell everyone who waits on it."""
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        self.abort()
+        waiters = set(self._waiting.values())
+        self._waiting.clear()
+        for waiter in waiters:
+            waiter.fail(OutcomeUnknown(f"The connection was lost before the answer: {reason}"))
+
+    def abort(self) -> None:
+        # Not close(): with a peer that does not read, closing would wait for the buffer to drain.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    def descriptor(self) -> int | None:
+        """The socket's file descriptor, for a forked child to let go of."""
+        writer = getattr(self._transport, "_io_writer", None)
+        sock = writer.get_extra_info("socket") if writer is not None else None
+        return None if sock is None else int(sock.fileno())
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.lose(str(e) or type(e).__name__)
+
+    async def _closed(self) -> None:
+        error = self.last_error
+        self.lose(str(error) if error else "closed by the server")
+
+    async def _error(self, error: Exception) -> None:
+        if not self._inbox:
+            # Raised while connecting, this is what ends nats-py's own retries.
+            raise error
+        message = str(error).lower()
+        if "permissions violation" not in message:
+            return
+        logger.warning("The NATS server refuses: %s", error)
+        for token, waiter in list(self._waiting.items()):
+            index = token - waiter.token
+            subject = waiter.requests[index].subject.decode()
+            if f'"{subject.lower()}"' in message:
+                del self._waiting[token]
+                waiter.answer(index, PermissionDenied(f"No permission to publish to {subject}"))

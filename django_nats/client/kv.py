@@ -1,0 +1,501 @@
+"""The operations on a bucket, each written once, as steps.
+
+Values are bytes with a format token; what they mean is the codec's business. Keys are Django's
+made keys. Expiry is exact: judged by the server's clock, from the time the server stored the
+value and the duration the value carries; the server's own TTL, in whole seconds, sweeps.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from .. import keys as key_names
+from ..exceptions import (
+    BucketFull,
+    InvalidKey,
+    NatsError,
+    NotSent,
+    OutcomeUnknown,
+    ServerError,
+    ValueTooLarge,
+    WrongRevision,
+)
+from . import wire
+from .bucket import BucketConfig
+from .opening import CLOCK_REFRESH, Opening
+from .steps import Pause, Request, Steps
+from .wire import Message, Reply
+
+T = TypeVar("T")
+
+MAX_BATCH = 1024
+"""Keys in one batch get; the server refuses more."""
+MAX_BATCH_BYTES = 256 * 1024
+MAX_PIPELINE = 4096
+MAX_PIPELINE_BYTES = 16 * 1024 * 1024
+MAX_KEY_BYTES = 8192
+TOMBSTONE_TTL = "60"
+"""Seconds. Long, because a change feed that lags further than it would miss the delete."""
+_RECENT_WRITES = 10_000
+_PATIENCE = 0.05
+
+
+class Entry(NamedTuple):
+    """A stored value: its bytes, its format token (None: another client's), its revision."""
+
+    payload: bytes
+    format: str | None
+    revision: int
+    expires: float | None
+    """Seconds since 1970 on the server's clock; None for never."""
+
+
+class Write(NamedTuple):
+    """A value to be stored; seconds until it expires, or None for never."""
+
+    payload: bytes
+    format: str
+    seconds: float | None
+
+
+class Server(Protocol):
+    """What a bucket needs to know of its session."""
+
+    epoch: int
+
+    @property
+    def max_payload(self) -> int: ...
+
+
+class Bucket(Opening):
+    """One bucket, as seen by this process: shared by threads, loops and aliases."""
+
+    def __init__(self, config: BucketConfig, server: Server) -> None:
+        super().__init__(config, server)
+        self._subject = f"$KV.{config.name}."
+        self._direct = f"$JS.API.DIRECT.GET.{config.stream}"
+        self._leader = f"$JS.API.STREAM.MSG.GET.{config.stream}"
+        self._purge = f"$JS.API.STREAM.PURGE.{config.stream}"
+        self._recent: dict[str, int] = {}
+
+    # Reading ---------------------------------------------------------------------------------
+
+    def get(self, key: str) -> Steps[Entry | None]:
+        """The value of a key, or None. One round trip."""
+        message = yield from self._last(self._subject + self._encode(key))
+        return None if message is None else self._entry(message)
+
+    def get_many(self, keys: Sequence[str]) -> Steps[dict[str, Entry]]:
+        """The values of those keys that have one. One round trip up to MAX_BATCH keys."""
+        wanted = {self._subject + self._encode(key): key for key in keys}
+        found: dict[str, Message | None] = {}
+        if self._from_leader:
+            requests = [self._leader_request(subject) for subject in wanted]
+            for subject, reply in zip(wanted, (yield from self.pipeline(requests)), strict=True):
+                found[subject] = wire.parse_leader(_raise(reply))
+        else:
+            yield from self._batch(list(wanted), found)
+            for subject in wanted:
+                message = found.get(subject)
+                if self._is_stale(subject, message):
+                    found[subject] = yield from self._ask_leader(subject)
+        entries = {}
+        for subject, message in found.items():
+            entry = None if message is None else self._entry(message)
+            if entry is not None:
+                entries[wanted[subject]] = entry
+        return entries
+
+    def _batch(self, subjects: list[str], found: dict[str, Message | None]) -> Steps[None]:
+        while subjects:
+            requests = []
+            for chunk in _chunks(subjects):
+                payload = wire.compact_json({"multi_last": chunk})
+                requests.append(Request(self.reads, self._direct, payload, gather=MAX_BATCH + 1))
+            unfinished = False
+            for replies in (yield from self.pipeline(requests)):
+                for reply in _raise(replies):
+                    if wire.status(reply.header) == 204:
+                        unfinished = unfinished or wire.pending(reply.header) > 0
+                        continue
+                    message = wire.parse_direct(reply)
+                    if message is not None:
+                        found[message.subject.decode()] = message
+            # The server ends a batch early that would not fit into its own buffers.
+            left = [each for each in subjects if each not in found] if unfinished else []
+            subjects = left if len(left) < len(subjects) else []
+
+    def _last(self, subject: str, *, leader: bool = False) -> Steps[Message | None]:
+        """The last message of a subject, tombstones and expired values included."""
+        if leader or self._from_leader:
+            return (yield from self._ask_leader(subject))
+        reply = yield from self.ask(Request(self.reads, f"{self._direct}.{subject}"))
+        message = wire.parse_direct(reply)
+        if self._is_stale(subject, message):
+            return (yield from self._ask_leader(subject))
+        return message
+
+    def _leader_request(self, subject: str) -> Request:
+        return Request(
+            self.writes, self._leader, wire.compact_json({"last_by_subj": subject})
+        )
+
+    def _ask_leader(self, subject: str) -> Steps[Message | None]:
+        reply = yield from self.ask(self._leader_request(subject))
+        message = wire.parse_leader(reply)
+        self._recent.pop(subject, None)
+        return message
+
+    def _is_stale(self, subject: str, message: Message | None) -> bool:
+        """Whether a replica answered that has not seen this process's own write yet."""
+        if not self._recent:
+            return False
+        own = self._recent.get(subject)
+        return own is not None and (message is None or message.sequence < own)
+
+    def _entry(self, message: Message) -> Entry | None:
+        """A message as a value; None when it is a tombstone or has expired."""
+        if message.deleted:
+            return None
+        format, milliseconds = format_of(message.header)
+        expires = None
+        if milliseconds is not None:
+            expires = wire.epoch(message.stamp) + milliseconds / 1000
+            if expires <= self.now():
+                return None
+        elif format is None:
+            ttl = wire.field(message.header, "Nats-TTL")
+            if ttl is not None and ttl.isdigit():
+                expires = wire.epoch(message.stamp) + int(ttl)
+        return Entry(message.payload, format, message.sequence, expires)
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def put(self, key: str, write: Write) -> Steps[int]:
+        """Store a value; its revision. Raises ValueTooLarge before anything is sent."""
+        yield from self.ready()
+        request = self._publish(key, write)
+        ack = wire.parse_ack((yield from self.ask(request)))
+        self._remember(request.subject, ack.sequence)
+        return ack.sequence
+
+    def put_many(self, writes: Mapping[str, Write]) -> Steps[dict[str, NatsError]]:
+        """Store many values, pipelined; the keys that failed, with the reason."""
+        yield from self.ready()
+        failed: dict[str, NatsError] = {}
+        requests: dict[str, Request] = {}
+        for key, write in writes.items():
+            try:
+                requests[key] = self._publish(key, write)
+            except NatsError as error:
+                failed[key] = error
+        failed.update((yield from self._publish_all(requests)))
+        return failed
+
+    def add(self, key: str, write: Write) -> Steps[int | None]:
+        """Store a value if the key has none; its revision, or None when it has one."""
+        return (yield from self.compare_and_set(key, write, 0))
+
+    def compare_and_set(self, key: str, write: Write, revision: int) -> Steps[int | None]:
+        """Store a value if the key's revision is the given one, 0 meaning that it has none.
+
+        Returns the new revision, or None when the key has changed.
+        """
+        yield from self.ready()
+        expected = revision
+        while True:
+            sequence = yield from self._publish_if(key, write, expected)
+            if sequence is not None or revision:
+                return sequence
+            # A tombstone or an expired value is not a value: add over it.
+            message = yield from self._last(self._subject + self._encode(key), leader=True)
+            if message is not None and self._entry(message) is not None:
+                return None
+            expected = 0 if message is None else message.sequence
+
+    def change(
+        self, key: str, decide: Callable[[Entry | None], Steps[tuple[Write | None, T]]]
+    ) -> Steps[T]:
+        """Read, decide and write if nobody wrote meanwhile; again until that holds.
+
+        ``decide`` says what to store (None: nothing) and what to return.
+        """
+        yield from self.ready()
+        subject = self._subject + self._encode(key)
+        leader = False
+        while True:
+            message = yield from self._last(subject, leader=leader)
+            entry = None if message is None else self._entry(message)
+            write, result = yield from decide(entry)
+            if write is None:
+                return result
+            expected = 0 if message is None else message.sequence
+            if (yield from self._publish_if(key, write, expected)) is not None:
+                return result
+            leader = self.replicated  # a replica might go on answering with what lost
+            yield Pause(random.uniform(0, 0.003))  # noqa: S311
+
+    def _publish(self, key: str, write: Write, **conditions: str) -> Request:
+        subject_key = self._encode(key)
+        fields = {wire.FORMAT_HEADER: write.format}
+        if write.seconds is not None:
+            fields[wire.FORMAT_HEADER] += f";ms={max(1, round(write.seconds * 1000))}"
+        fields["Nats-TTL"] = wire.ttl_field(write.seconds)
+        if key_names.is_hashed(subject_key):
+            fields[wire.KEY_HEADER] = wire.quote_key(key)
+        header = wire.header_block({**fields, **conditions})
+        limit = min(self.max_message, self._server.max_payload)
+        if len(header) + len(write.payload) > limit:
+            raise ValueTooLarge(
+                f"The value of {key!r} has {len(write.payload)} bytes ({len(header)} more with "
+                f"its headers); the bucket {self.config.name} takes at most {limit}. Raise "
+                f"MAX_VALUE_SIZE, and the server's max_payload, or configure a COMPRESSOR."
+            )
+        return Request(self.writes, self._subject + subject_key, write.payload, header)
+
+    def _publish_if(self, key: str, write: Write, expected: int) -> Steps[int | None]:
+        identity = secrets.token_hex(8)
+        request = self._publish(
+            key,
+            write,
+            **{"Nats-Expected-Last-Subject-Sequence": str(expected), "Nats-Msg-Id": identity},
+        )
+        return (yield from self._exactly_once(request, identity))
+
+    def _exactly_once(self, request: Request, identity: str) -> Steps[int | None]:
+        """Send a conditional write until its outcome is known; None when the condition failed.
+
+        After an ambiguous failure the same id goes out again, so that the server recognises it;
+        where it looks at the sequence first, the id of what is stored tells who won.
+        """
+        deadline = monotonic() + self.config.request_timeout
+        ambiguous: NatsError | None = None
+        while True:
+            try:
+                ack = wire.parse_ack((yield from self.ask(request)))
+            except WrongRevision as error:
+                if error.err_code != wire.WRITE_IN_FLIGHT:
+                    if ambiguous is None:
+                        return None
+                    subject = request.subject.decode()
+                    stored = yield from self._last(subject, leader=True)
+                    ours = stored is not None and (
+                        wire.field(stored.header, "Nats-Msg-Id") == identity
+                    )
+                    return stored.sequence if stored is not None and ours else None
+                if monotonic() > deadline:
+                    raise
+            except ServerError as error:
+                if error.err_code != wire.SAME_ID_IN_FLIGHT or monotonic() > deadline:
+                    raise
+            except OutcomeUnknown as error:
+                ambiguous = error
+                if monotonic() > deadline:
+                    raise
+            except NotSent as error:
+                if ambiguous is None:
+                    raise
+                if monotonic() > deadline:
+                    raise ambiguous from error
+            else:
+                self._remember(request.subject, ack.sequence)
+                return ack.sequence
+            yield Pause(random.uniform(0.2, 1) * _PATIENCE)  # noqa: S311
+
+    def _remember(self, subject: bytes, sequence: int) -> None:
+        if self.replicated:
+            recent = self._recent
+            recent[subject.decode()] = sequence
+            if len(recent) > _RECENT_WRITES:
+                try:
+                    recent.pop(next(iter(recent)), None)
+                except RuntimeError:
+                    pass  # another thread did, at the same moment
+
+    # Deleting --------------------------------------------------------------------------------
+
+    def delete(self, key: str) -> Steps[bool]:
+        """Remove a key; whether it had a value. Of several racing deletes exactly one says so."""
+        yield from self.ready()
+        subject = self._subject + self._encode(key)
+        leader = False
+        while True:
+            message = yield from self._last(subject, leader=leader)
+            if message is None or self._entry(message) is None:
+                return False
+            identity = secrets.token_hex(8)
+            request = self._tombstone(
+                subject,
+                **{
+                    "Nats-Expected-Last-Subject-Sequence": str(message.sequence),
+                    "Nats-Msg-Id": identity,
+                },
+            )
+            try:
+                if (yield from self._exactly_once(request, identity)) is not None:
+                    return True
+            except BucketFull:
+                return (yield from self._make_room(subject))
+            leader = self.replicated
+
+    def discard(self, key: str) -> Steps[None]:
+        """Remove a key, whether it had a value or not. One round trip."""
+        yield from self.delete_many([key])
+
+    def delete_many(
+        self, keys: Iterable[str], revisions: Mapping[str, int] | None = None
+    ) -> Steps[dict[str, NatsError]]:
+        """Remove keys, pipelined; those that failed, with the reason.
+
+        With revisions, a key goes only if it still has the revision given for it.
+        """
+        yield from self.ready()
+        requests = {}
+        for key in keys:
+            conditions = {}
+            if revisions is not None:
+                conditions["Nats-Expected-Last-Subject-Sequence"] = str(revisions[key])
+            requests[key] = self._tombstone(self._subject + self._encode(key), **conditions)
+        failed = yield from self._publish_all(requests)
+        for key, error in list(failed.items()):
+            if isinstance(error, BucketFull):
+                yield from self._make_room(requests[key].subject.decode())
+                del failed[key]
+        return failed
+
+    def clear(self) -> Steps[None]:
+        """Remove every key of the bucket, and say so to whoever follows its changes.
+
+        Not by a rollup of the whole stream: that stalls every read and write for a second or
+        two at a million keys, where a purge takes a millisecond.
+        """
+        yield from self.ready()
+        wire.parse_api((yield from self.ask(Request(self.writes, self._purge))))
+        marker = self._tombstone(self._subject + key_names.CLEAR)
+        wire.parse_ack((yield from self.ask(marker)))
+        self._recent.clear()
+
+    def _tombstone(self, subject: str, **conditions: str) -> Request:
+        fields = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": TOMBSTONE_TTL}
+        return Request(self.writes, subject, b"", wire.header_block({**fields, **conditions}))
+
+    def _make_room(self, subject: str) -> Steps[bool]:
+        """Delete on a bucket too full for a tombstone: purge, and then announce it."""
+        request = Request(self.writes, self._purge, wire.compact_json({"filter": subject}))
+        answer = wire.parse_api((yield from self.ask(request)))
+        try:
+            wire.parse_ack((yield from self.ask(self._tombstone(subject))))
+        except BucketFull:
+            pass  # another writer took the room; the key is gone all the same
+        return bool(answer.get("purged", 0))
+
+    # The wire --------------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> Steps[Reply]:
+        """One request to an open bucket; opened again when it turns out to be gone."""
+        yield from self.ready()
+        if monotonic() > self._clock_due:
+            reply = yield from self._ask_with_time(request)
+        else:
+            reply = yield request
+        if wire.status(reply.header) == 503:
+            yield from self.open()
+            reply = yield request
+        return reply
+
+    def _ask_with_time(self, request: Request) -> Steps[Reply]:
+        """The request, and in the same write a question for the time on the server."""
+        sent = monotonic()
+        self._clock_due = sent + CLOCK_REFRESH
+        reply, info = yield [request, self._info_request()]
+        if isinstance(info, Reply):
+            self._set_clock(info, sent)
+        return _raise(reply)
+
+    def pipeline(self, requests: list[Request]) -> Steps[list[Any]]:
+        """Many requests in as few writes as their size allows, each answered or failed."""
+        yield from self.ready()
+        answers: list[Any] = []
+        for chunk in _by_size(requests):
+            answers += yield chunk
+        gone = [index for index, answer in enumerate(answers) if _is_503(answer)]
+        if gone:
+            yield from self.open()
+            for index, answer in zip(gone, (yield [requests[i] for i in gone]), strict=True):
+                answers[index] = answer
+        return answers
+
+    def _publish_all(self, requests: Mapping[str, Request]) -> Steps[dict[str, NatsError]]:
+        failed: dict[str, NatsError] = {}
+        answers = yield from self.pipeline(list(requests.values()))
+        for (key, request), answer in zip(requests.items(), answers, strict=True):
+            try:
+                self._remember(request.subject, wire.parse_ack(_raise(answer)).sequence)
+            except NatsError as error:
+                failed[key] = error
+        return failed
+
+    @property
+    def _from_leader(self) -> bool:
+        return self.config.reads == "leader"
+
+    def _encode(self, key: str) -> str:
+        encoded = key_names.encode(key)
+        if len(encoded) > 1000 and len(key.encode()) > MAX_KEY_BYTES:
+            raise InvalidKey(
+                f"The key {key[:60]!r}… has {len(key.encode())} bytes; at most {MAX_KEY_BYTES} "
+                f"can be stored. Use a digest of it."
+            )
+        return encoded
+
+
+def format_of(header: bytes) -> tuple[str | None, int | None]:
+    raw = wire.format_field(header)
+    if not raw:
+        return None, None
+    format, _, milliseconds = raw.partition(b";ms=")
+    try:
+        return format.decode(), int(milliseconds) if milliseconds else None
+    except ValueError:
+        return "?", None  # nobody accepts it: a miss that is logged
+
+
+def _raise(answer: Any) -> Any:
+    if isinstance(answer, NatsError):
+        raise answer
+    return answer
+
+
+def _is_503(answer: Any) -> bool:
+    if isinstance(answer, list):
+        answer = answer[-1]
+    return isinstance(answer, Reply) and wire.status(answer.header) == 503
+
+
+def _chunks(subjects: list[str]) -> Iterable[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for subject in subjects:
+        if len(chunk) == MAX_BATCH or size > MAX_BATCH_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(subject)
+        size += len(subject) + 3
+    yield chunk
+
+
+def _by_size(requests: list[Request]) -> Iterable[list[Request]]:
+    chunk: list[Request] = []
+    size = 0
+    for request in requests:
+        if len(chunk) == MAX_PIPELINE or size > MAX_PIPELINE_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(request)
+        size += len(request.payload)
+    if chunk:
+        yield chunk

@@ -1,0 +1,111 @@
+"""Going through the keys of a bucket, however many there are, without holding anything up."""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+from .. import keys as key_names
+from ..exceptions import InvalidKey, NoLeader
+from . import wire
+from .bucket import NANOSECONDS
+from .kv import Bucket, format_of
+from .steps import Item, Request, Steps
+from .wire import Reply
+
+FIRST_BATCH = 100  # small, so that the first key comes at once
+BATCH = 1000
+_IDLE = 30  # seconds after which the server forgets an iteration that was given up
+
+
+class Listed(NamedTuple):
+    """A key of a bucket, and the revision its value had when it was listed."""
+
+    key: str
+    revision: int
+
+
+def iter_keys(bucket: Bucket, pattern: str, batch: int = BATCH) -> Steps[None]:
+    """Yield the Listed keys whose made form matches a glob.
+
+    The server narrows to the pattern's leading parts and sends headers only; memory stays at
+    one batch. Keys set or deleted meanwhile may or may not be met, as with Redis's SCAN.
+    """
+    matches = key_names.matcher(pattern)
+    consumer = yield from _consumer(bucket, pattern)
+    if consumer is None:
+        return
+    size = min(FIRST_BATCH, batch)
+    left = 1
+    while left:
+        replies = yield from _next_batch(bucket, consumer, size)
+        size, left = batch, 0
+        for reply in replies:
+            if wire.status(reply.header):
+                continue
+            sequence, stored, left = _metadata(reply)
+            listed = _listed(bucket, reply, sequence, stored)
+            if listed is not None and matches(listed.key):
+                yield Item(listed)
+    # An iteration that is given up leaves this to the server's inactive_threshold: a generator
+    # that is being closed may not ask for anything any more.
+    yield [bucket.api_request(f"$JS.API.CONSUMER.DELETE.{bucket.config.stream}.{consumer}")]
+
+
+def _consumer(bucket: Bucket, pattern: str) -> Steps[str | None]:
+    name = f"keys-{secrets.token_hex(8)}"
+    stream = bucket.config.stream
+    config = {
+        "name": name,
+        "deliver_policy": "last_per_subject",
+        "ack_policy": "none",
+        "headers_only": True,
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": _IDLE * NANOSECONDS,
+        "filter_subject": f"$KV.{bucket.config.name}.{key_names.subject_filter(pattern)}",
+    }
+    payload = wire.compact_json({"stream_name": stream, "config": config})
+    request = bucket.api_request(f"$JS.API.CONSUMER.CREATE.{stream}.{name}", payload)
+    reply = yield from bucket.ask(request)
+    return name if wire.parse_api(reply).get("num_pending") else None
+
+
+def _next_batch(bucket: Bucket, consumer: str, size: int) -> Steps[list[Reply]]:
+    request = Request(
+        bucket.writes,
+        f"$JS.API.CONSUMER.MSG.NEXT.{bucket.config.stream}.{consumer}",
+        wire.compact_json({"batch": size, "no_wait": True}),
+        gather=size,
+        inbox=True,
+    )
+    replies: list[Reply] = yield request
+    if wire.status(replies[-1].header) == 503:
+        raise NoLeader("The listing of keys was lost with the server that held it")
+    return replies
+
+
+def _metadata(reply: Reply) -> tuple[int, float, int]:
+    """Sequence, seconds since 1970 when it was stored, and how many are still to come."""
+    # $JS.ACK[.<domain>.<account>].<stream>.<consumer>.<deliveries>.<seq>.<seq>.<ns>.<pending>[…]
+    tokens = reply.reply_to.split(b".")
+    first = 5 if len(tokens) == 9 else 7
+    return int(tokens[first]), int(tokens[first + 2]) / NANOSECONDS, int(tokens[first + 3])
+
+
+def _listed(bucket: Bucket, reply: Reply, sequence: int, stored: float) -> Listed | None:
+    if wire.is_tombstone(reply.header):
+        return None
+    _, milliseconds = format_of(reply.header)
+    if milliseconds is not None and stored + milliseconds / 1000 <= bucket.now():
+        return None
+    subject_key = reply.subject.decode()[len(bucket.config.name) + 5 :]
+    try:
+        if key_names.is_hashed(subject_key):
+            original = wire.field(reply.header, wire.KEY_HEADER)
+            return None if original is None else Listed(wire.unquote_key(original), sequence)
+        key = key_names.decode(subject_key)
+    except (InvalidKey, UnicodeDecodeError):
+        return None  # another client's key, which no Django key can name
+    return None if key is None else Listed(key, sequence)
+

@@ -1,0 +1,274 @@
+"""A process's lasting access to one set of servers, through connections that come and go.
+
+Shared by every thread, every event loop and every alias with the same configuration. It keeps
+one connection alive, and it is the circuit: while the server is known to be away, operations
+fail at once instead of each waiting for its own timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .. import devserver
+from ..exceptions import AuthenticationFailed, NatsError, NotSent
+from . import wire
+from .config import ConnectionConfig
+from .loop import LoopThread
+from .steps import Lane
+from .waiter import Waiter
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+logger = logging.getLogger("django_nats")
+
+_RETRY_FIRST, _RETRY_MOST = 0.05, 0.4
+_PROBE_PAUSE = 0.1
+_EMBEDDED_START = 15.0
+
+
+class Session:
+    """See the module. ``submit`` and the properties are for any thread, the rest for the loop's."""
+
+    def __init__(self, config: ConnectionConfig, thread: LoopThread) -> None:
+        self.config = config
+        self._thread = thread
+        self._reset()
+
+    def _reset(self) -> None:
+        self._queue: deque[Waiter] = deque()
+        self._waking = False
+        self._connection: Connection | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._fault: str | None = None
+        self._cause: BaseException | None = None
+        self._silent = False
+        self._discovered: list[str] = []
+        self._probes: set[asyncio.Task[None]] = set()
+        self.epoch = getattr(self, "epoch", 0) + 1
+        """Changes with every new connection: what is known of the server is then known anew."""
+
+    def __repr__(self) -> str:
+        return f"<Session {self.config.where}{'' if self.connected else ' (not connected)'}>"
+
+    # For every thread ------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and not self._silent
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes, headers included, that the connected server takes in one message."""
+        connection = self._connection
+        return connection.max_payload if connection is not None else 1024 * 1024
+
+    @property
+    def server(self) -> str:
+        """Name and version of the connected server, or an empty string."""
+        connection = self._connection
+        if connection is None or connection.connected_url is None:
+            return ""
+        version = connection.connected_server_version
+        return f"nats-server {version.major}.{version.minor}.{version.patch}"
+
+    @property
+    def waiters(self) -> int:
+        """How many requests are waiting for an answer or to be sent."""
+        connection = self._connection
+        return len(self._queue) + (len(connection._waiting) if connection is not None else 0)
+
+    def submit(self, waiter: Waiter) -> None:
+        """Send a waiter's requests. Raises NotSent at once while the circuit is open."""
+        if self._fault is not None:
+            raise self._refusal()
+        fault = waiter.requests[0].lane.fault
+        if fault is not None:
+            raise NotSent(fault)
+        self._queue.append(waiter)
+        if not self._waking:
+            self._waking = True
+            self._thread.call(self._flush)
+
+    def abandon(self, waiter: Waiter) -> None:
+        """The caller has gone: leave nothing of it behind."""
+        waiter.abandoned = True
+        with contextlib.suppress(NotSent):
+            self._thread.call(lambda: waiter.connection and waiter.connection.forget(waiter))
+
+    # Connecting ------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._waking = False
+        if self._supervisor is None:
+            self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
+        connection = self._connection
+        if connection is None:
+            if self._fault is not None:
+                self._refuse_queue()
+        elif not connection.send(self._queue):
+            asyncio.get_running_loop().call_later(0.002, self._flush)
+
+    async def _supervise(self) -> None:
+        """Keep one connection alive, for ever."""
+        pause = _RETRY_FIRST
+        while True:
+            try:
+                connection = await self._connect()
+            except Exception as error:
+                self._go_down(_explain(error), error)
+                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+                pause = min(pause * 2, _RETRY_MOST)
+                continue
+            self._come_up(connection)
+            reason = await connection.lost
+            self._connection = None
+            self._go_down(reason, None)
+            self._discovered = [url.geturl() for url in connection.discovered_servers]
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(connection.close(), 1)
+            pause = _RETRY_FIRST
+
+    async def _connect(self) -> Connection:
+        # nats-py costs some 100 ms to import: paid at first use, not by every manage.py command.
+        from .connection import Connection
+
+        config = self.config
+        options = config.client_options()
+        servers = [*config.servers, *self._discovered]
+        if config.embedded is not None:
+            endpoint = await asyncio.wait_for(self._embedded(config.embedded), _EMBEDDED_START)
+            servers = [endpoint.url]
+            options["token"] = endpoint.token
+        random.shuffle(servers)
+        # Before the first failure callers wait for this, and their wait is bounded as a whole.
+        share = len(servers) if self._fault is None else 1
+        options["connect_timeout"] = config.connect_timeout / share
+        failure: Exception | None = None
+        for server in servers:
+            connection = Connection(self._timed_out, self._heard)
+            try:
+                await asyncio.wait_for(
+                    connection.open(server, options, config.inbox_prefix),
+                    options["connect_timeout"],
+                )
+            except Exception as error:
+                failure = error
+            else:
+                return connection
+        raise failure or NotSent("no server is configured")
+
+    async def _embedded(self, directory: str) -> devserver.Endpoint:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, devserver.embedded, directory)
+
+    def _come_up(self, connection: Connection) -> None:
+        self._connection = connection
+        self.epoch += 1
+        self._silent = False
+        if self._fault is not None:
+            logger.warning("Connected to NATS at %s again", self.config.where)
+        self._fault = self._cause = None
+        self._flush()
+
+    def _go_down(self, reason: str, cause: BaseException | None) -> None:
+        if self._fault is None:
+            logger.warning("No connection to NATS at %s: %s", self.config.where, reason)
+        self._fault = f"No connection to NATS at {self.config.where}: {reason}"
+        self._cause = cause
+        self._silent = False
+        self._refuse_queue()
+
+    def _refuse_queue(self) -> None:
+        while self._queue:
+            self._queue.popleft().fail(self._refusal())
+
+    def _refusal(self) -> NotSent:
+        fault = self._fault or ""
+        error = (AuthenticationFailed if "authorization" in fault.lower() else NotSent)(fault)
+        error.__cause__ = self._cause
+        return error
+
+    # The circuit -----------------------------------------------------------------------------
+
+    def _timed_out(self, lane: Lane) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if connection.silent_since(lane.timeout):
+            if not self._silent:
+                self._silent = True
+                self._fault = f"NATS at {self.config.where} does not answer"
+                logger.warning("%s", self._fault)
+        elif lane.fault is None and lane.probe is not None:
+            lane.fault = f"{lane.name} does not answer at the moment"
+            logger.warning("%s", lane.fault)
+            probe = asyncio.get_running_loop().create_task(self._probe(lane))
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
+
+    def _heard(self) -> None:
+        if self._silent:
+            self._silent = False
+            self._fault = self._cause = None
+            logger.warning("NATS at %s answers again", self.config.where)
+
+    async def _probe(self, lane: Lane) -> None:
+        """Ask, until somebody answers for the lane; nobody's request waits for that."""
+        connection = self._connection
+        while lane.probe is not None and connection is not None and not connection.lost.done():
+            answered = asyncio.Event()
+            waiter = Waiter([lane.probe], answered.set)
+            connection.send(deque([waiter]))
+            await answered.wait()
+            answer = waiter.answers[0]
+            if isinstance(answer, wire.Reply) and wire.answers_for_stream(answer):
+                break
+            await asyncio.sleep(_PROBE_PAUSE)
+        lane.fault = None
+        logger.warning("%s answers again", lane.name)
+
+    # Ending ----------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Send what is queued and close, at the end of the process."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.send(self._queue)
+            await connection.close()
+
+    def forget(self) -> None:
+        """Begin anew, once the loop's thread has ended."""
+        self._reset()
+
+    def after_fork(self) -> None:
+        """In a forked child: let go of the parent's connection, and begin anew."""
+        connection = self._connection
+        _inherited.append((connection, self._supervisor, self._queue))
+        descriptor = connection.descriptor() if connection is not None else None
+        if descriptor is not None and descriptor >= 0:
+            # Only this process's descriptor goes. /dev/null takes its number, so that nothing
+            # that still knows the number can harm a descriptor opened later.
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, descriptor)
+            os.close(null)
+        self._reset()
+
+
+_inherited: list[object] = []
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, NatsError):
+        return str(error)
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return "no answer in time"
+    return str(error) or type(error).__name__

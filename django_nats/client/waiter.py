@@ -1,0 +1,72 @@
+"""One caller's wait for the answers to its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..exceptions import NatsError
+from .steps import Answer, Request
+from .wire import Reply, status
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Waiter:
+    """Filled on the loop's thread; ``wake`` is called there, once, when every answer is in."""
+
+    __slots__ = (
+        "abandoned",
+        "answers",
+        "connection",
+        "deadline",
+        "left",
+        "requests",
+        "sent",
+        "timeout",
+        "token",
+        "wake",
+    )
+
+    def __init__(self, requests: Sequence[Request], wake: Callable[[], object]) -> None:
+        self.requests = requests
+        self.wake = wake
+        self.answers: list[Answer | None] = [None] * len(requests)
+        self.left = len(requests)
+        self.timeout = requests[0].lane.timeout
+        self.abandoned = False
+        self.connection: Connection | None = None
+        self.token = 0
+        self.sent = 0.0
+        self.deadline = 0.0
+
+    def answer(self, index: int, answer: Answer) -> None:
+        self.answers[index] = answer
+        self.left -= 1
+        if not self.left:
+            self.wake()
+
+    def gather(self, index: int, reply: Reply, most: int) -> bool:
+        """Add one of several replies; True when it was the last."""
+        gathered = self.answers[index]
+        if not isinstance(gathered, list):
+            gathered = self.answers[index] = []
+        gathered.append(reply)
+        if len(gathered) < most and not status(reply.header):
+            return False
+        self.answer(index, gathered)
+        return True
+
+    def fail(self, error: NatsError) -> None:
+        """Answer everything still open with an error."""
+        if not self.left:
+            return
+        for index, (request, answer) in enumerate(zip(self.requests, self.answers, strict=True)):
+            ended = isinstance(answer, list) and (
+                len(answer) >= request.gather or status(answer[-1].header)
+            )
+            if answer is None or (isinstance(answer, list) and not ended):
+                self.answers[index] = error
+        self.left = 0
+        self.wake()

@@ -1,0 +1,1 @@
+"""The demonstration site: a small magazine whose cache is NATS. Run ``python -m testproject``."""

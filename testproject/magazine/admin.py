@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from django.contrib import admin
+
+from testproject.magazine.models import Article
+
+
+@admin.register(Article)
+class ArticleAdmin(admin.ModelAdmin):
+    list_display = ["title", "topic", "author", "published"]
+    list_filter = ["topic"]
+    search_fields = ["title", "standfirst", "body", "author"]
+    prepopulated_fields = {"slug": ["title"]}
+    date_hierarchy = "published"

@@ -1,0 +1,47 @@
+"""The pages of the demonstration; a new page is one more line here and the home page shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    title: str
+    url_name: str
+    summary: str
+    shows: str
+
+
+EXHIBITS = (
+    Exhibit(
+        "A page that is kept",
+        "latest",
+        "Open an article, note the time it was rendered, reload. Then drop the kept page.",
+        "cache_page",
+    ),
+    Exhibit(
+        "A sidebar that is slow",
+        "almanac",
+        "The page is built each time; its costly sidebar only once in thirty seconds.",
+        "{% cache %}",
+    ),
+    Exhibit(
+        "Your reading",
+        "reading",
+        "The magazine remembers which articles you have opened, in a session in the cache.",
+        "SESSION_ENGINE",
+    ),
+    Exhibit(
+        "The dispatch board",
+        "dispatches",
+        "An async view reads twenty values: in turn, all at once, and in a single request.",
+        "await cache.aget()",
+    ),
+    Exhibit(
+        "The cache, live",
+        "cache",
+        "Entries, bytes, hits, misses and the round trip to the server, second by second.",
+        "await cache.astats()",
+    ),
+)
