@@ -204,7 +204,7 @@ def _make(option: str, spec: object, protocol: type[Any]) -> Any:
         except Exception as exc:
             raise _improper(option, f"cannot be made: {exc}") from exc
     if not isinstance(made, protocol):
-        raise _improper(option, f"names a {type(made).__name__}, not a {protocol.__name__.lower()}")
+        raise _improper(option, f"names {type(made).__name__}, not a {protocol.__name__.lower()}")
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import socket
@@ -55,10 +56,12 @@ def cannot_listen(host: str, port: int) -> str | None:
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        return (
-            f"Cannot listen on {host}:{port} ({error.strerror}). "
-            f"Choose another port: python -m testproject --port {port % 65535 + 1}"
-        )
+        if error.errno == errno.EADDRINUSE:
+            return (
+                f"{host}:{port} is in use by another program. "
+                f"Choose another port: python -m testproject --port {port % 65535 + 1}"
+            )
+        return f"Cannot listen on {host}:{port}: {error.strerror}. See --host and --port."
     return None
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import enum
 import pickle
 import random
+import re
 import subprocess
 import sys
 import zlib
@@ -14,12 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_nats.compressors import (
-    Lz4Compressor,
-    LzmaCompressor,
-    ZlibCompressor,
-    ZstdCompressor,
-)
+from django_nats.compressors import Lz4Compressor, LzmaCompressor, ZlibCompressor, ZstdCompressor
 from django_nats.exceptions import Unreadable
 from django_nats.serializers import (
     JSONSerializer,
@@ -189,25 +185,14 @@ def test_what_would_be_too_large_to_read_is_not_hidden_by_compression() -> None:
 
 @pytest.mark.parametrize("compressor", compressors[1:])
 def test_decompression_is_bounded(compressor: type) -> None:
-    codec = Codec(max_size=1500)
-    for size, fits in ((1000, True), (5000, False)):
-        value = "a" * size
-        payload = compressor().compress(pickle.dumps(value))
-        format = f"pickle+{compressor.name}"  # type: ignore[attr-defined]
-        if fits:
-            assert codec.decode(payload, format, key=KEY) == value
-        else:
-            with pytest.raises(Unreadable, match="1,500 bytes"):
-                codec.decode(payload, format, key=KEY)
+    payload, format = Codec(compressor=compressor()).encode("a" * 5000, key=KEY)
+    with pytest.raises(Unreadable, match="1,500 bytes"):
+        Codec(max_size=1500).decode(payload, format, key=KEY)
 
 
-@pytest.mark.parametrize(
-    ("max_value_size", "bound"), [(None, 64 * MIB), (MIB, 64 * MIB), (65 * MIB, 65 * MIB)]
-)
-def test_the_bound_admits_whatever_may_be_stored_uncompressed(
-    max_value_size: int | None, bound: int
-) -> None:
-    assert make_codec({"MAX_VALUE_SIZE": max_value_size}).max_size == bound
+def test_the_bound_admits_whatever_may_be_stored_uncompressed() -> None:
+    for max_value_size, bound in ((None, 64 * MIB), (MIB, 64 * MIB), (65 * MIB, 65 * MIB)):
+        assert make_codec({"MAX_VALUE_SIZE": max_value_size}).max_size == bound
 
 
 @pytest.mark.parametrize("compressor", compressors[1:])
@@ -217,7 +202,7 @@ def test_any_known_compressor_is_read_whatever_is_configured(compressor: type) -
     assert Codec().decode(payload, format, key=KEY) == "a" * 5000
 
 
-def test_a_bucket_moves_to_another_serializer_by_accept(tmp_path: Path) -> None:
+def test_a_bucket_moves_to_another_serializer_by_accept() -> None:
     old = Codec(PickleSerializer(), compressor=ZlibCompressor())
     short, long = old.encode("short", key=KEY), old.encode(["long"] * 900, key=KEY)
     moved = make_codec({"SERIALIZER": JSONSerializer, "ACCEPT": [PickleSerializer]})
@@ -308,29 +293,24 @@ def test_refused_formats_leave_nothing_behind_and_do_not_flood_the_message() -> 
     codec = Codec()
     before = len(codec._readers)
     for number in range(100):
-        for format in (f"serializer{number}", f"pickle+compressor{number}", "x" * 5000):
+        for format in (f"s{number}", f"pickle+c{number}", "x" * 5000, "pickle+" + "x" * 5000):
             with pytest.raises(Unreadable) as caught:
                 codec.decode(b"", format, key=KEY)
             assert len(str(caught.value)) < 200
     assert len(codec._readers) == before
 
 
-def test_options_are_paths_classes_or_instances() -> None:
-    for serializer in (
-        "django_nats.serializers.JSONSerializer",
-        JSONSerializer,
-        JSONSerializer(),
-    ):
-        for compressor in (
-            "django_nats.compressors.ZlibCompressor",
-            ZlibCompressor,
-            ZlibCompressor(level=9),
-        ):
-            codec = make_codec({"ACCEPT": [serializer], "COMPRESSOR": compressor})
-            payload, format = codec.encode("a" * 2000, key=KEY)
-            assert format == "pickle+zlib"
-            assert codec.decode(payload, format, key=KEY) == "a" * 2000
-            assert codec.decode(b'"a"', "json", key=KEY) == "a"
+@pytest.mark.parametrize(
+    "serializer", ["django_nats.serializers.JSONSerializer", JSONSerializer, JSONSerializer()]
+)
+@pytest.mark.parametrize(
+    "compressor",
+    ["django_nats.compressors.ZlibCompressor", ZlibCompressor, ZlibCompressor(level=9)],
+)
+def test_options_are_paths_classes_or_instances(serializer: object, compressor: object) -> None:
+    codec = make_codec({"ACCEPT": [serializer], "COMPRESSOR": compressor})
+    assert codec.decode(b'"a"', "json", key=KEY) == "a"
+    assert codec.encode("a" * 2000, key=KEY)[1] == "pickle+zlib"
 
 
 def test_a_users_own_serializer_and_compressor() -> None:
@@ -357,38 +337,31 @@ def named(name: str) -> Serializer:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"SERIALIZER": "json"}, 'OPTIONS\\["SERIALIZER"\\] cannot be imported'),
-        ({"SERIALIZER": "django_nats.serializers.No"}, 'OPTIONS\\["SERIALIZER"\\] cannot be imp'),
-        ({"SERIALIZER": None}, 'OPTIONS\\["SERIALIZER"\\] names a NoneType, not a serializer'),
-        ({"SERIALIZER": ZlibCompressor}, 'OPTIONS\\["SERIALIZER"\\] names a ZlibCompressor'),
-        ({"SERIALIZER": pickle.Unpickler}, 'OPTIONS\\["SERIALIZER"\\] cannot be made'),
-        ({"COMPRESSOR": JSONSerializer}, 'OPTIONS\\["COMPRESSOR"\\] names a JSONSerializer'),
-        ({"ACCEPT": "django_nats.serializers.JSONSerializer"}, 'OPTIONS\\["ACCEPT"\\] is .* list'),
-        ({"ACCEPT": [object]}, 'OPTIONS\\["ACCEPT"\\] names a object, not a serializer'),
-        ({"ACCEPT": [PickleSerializer]}, "OPTIONS\\[\"ACCEPT\"\\] has a second 'pickle'"),
-        ({"ACCEPT": [JSONSerializer] * 2}, "OPTIONS\\[\"ACCEPT\"\\] has a second 'json'"),
+        ({"SERIALIZER": "json"}, '"SERIALIZER"] cannot be imported'),
+        ({"SERIALIZER": "django_nats.serializers.No"}, '"SERIALIZER"] cannot be imported'),
+        ({"SERIALIZER": None}, '"SERIALIZER"] names NoneType, not a serializer'),
+        ({"SERIALIZER": ZlibCompressor}, '"SERIALIZER"] names ZlibCompressor'),
+        ({"SERIALIZER": pickle.Unpickler}, '"SERIALIZER"] cannot be made'),
         ({"SERIALIZER": named("int")}, "Upper has the name 'int'"),
-        ({"SERIALIZER": named("a+b")}, "Upper has the name 'a\\+b'"),
+        ({"SERIALIZER": named("a+b")}, "Upper has the name 'a+b'"),
         ({"SERIALIZER": named("a\r\nb")}, "Upper has the name"),
+        ({"COMPRESSOR": JSONSerializer}, '"COMPRESSOR"] names JSONSerializer'),
+        ({"ACCEPT": "django_nats.serializers.JSONSerializer"}, '"ACCEPT"] is '),
+        ({"ACCEPT": [object]}, '"ACCEPT"] names object, not a serializer'),
+        ({"ACCEPT": [PickleSerializer]}, "\"ACCEPT\"] has a second 'pickle'"),
+        ({"ACCEPT": [JSONSerializer] * 2}, "\"ACCEPT\"] has a second 'json'"),
         ({"ACCEPT": [named("")]}, "Upper has the name ''"),
-        ({"PICKLE_VERSION": True}, 'OPTIONS\\["PICKLE_VERSION"\\] .* True'),
-        ({"PICKLE_VERSION": 99}, 'OPTIONS\\["PICKLE_VERSION"\\] .* 99'),
-        ({"PICKLE_VERSION": "2"}, "OPTIONS\\[\"PICKLE_VERSION\"\\] .* '2'"),
-        (
-            {"PICKLE_VERSION": 2, "SERIALIZER": JSONSerializer},
-            'OPTIONS\\["PICKLE_VERSION"\\] applies only',
-        ),
-        (
-            {"PICKLE_VERSION": 2, "SERIALIZER": PickleSerializer()},
-            'OPTIONS\\["PICKLE_VERSION"\\] applies only',
-        ),
-        ({"COMPRESS_MIN_LENGTH": -1}, 'OPTIONS\\["COMPRESS_MIN_LENGTH"\\] is -1'),
-        ({"COMPRESS_MIN_LENGTH": True}, 'OPTIONS\\["COMPRESS_MIN_LENGTH"\\] is True'),
-        ({"MAX_VALUE_SIZE": "1 MB"}, "OPTIONS\\[\"MAX_VALUE_SIZE\"\\] is '1 MB'"),
+        ({"PICKLE_VERSION": True}, '"PICKLE_VERSION"] is wrong: the pickle protocol is True'),
+        ({"PICKLE_VERSION": 99}, '"PICKLE_VERSION"] is wrong: the pickle protocol is 99'),
+        ({"PICKLE_VERSION": 2, "SERIALIZER": JSONSerializer}, '"PICKLE_VERSION"] applies only'),
+        ({"PICKLE_VERSION": 2, "SERIALIZER": PickleSerializer()}, '"PICKLE_VERSION"] applies only'),
+        ({"COMPRESS_MIN_LENGTH": -1}, '"COMPRESS_MIN_LENGTH"] is -1'),
+        ({"COMPRESS_MIN_LENGTH": True}, '"COMPRESS_MIN_LENGTH"] is True'),
+        ({"MAX_VALUE_SIZE": "1 MB"}, "\"MAX_VALUE_SIZE\"] is '1 MB'"),
     ],
 )
 def test_wrong_options_are_named(options: Mapping[str, object], message: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=message):
+    with pytest.raises(ImproperlyConfigured, match=re.escape(message)):
         make_codec(options)
 
 

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from ..exceptions import BridgeMisuse, NatsError, NotSent
+from .bucket import BucketConfig
 from .config import ConnectionConfig
+from .kv import Bucket
 from .loop import LoopThread
 from .session import Session
 from .steps import Call, Pause, Request, Steps, next_item
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 _thread = LoopThread()
 _sessions: dict[ConnectionConfig, Session] = {}
+_buckets: dict[tuple[ConnectionConfig, BucketConfig], Bucket] = {}
 _ALIVE_CHECK = 5.0
 _FAREWELL = 1.0
 
@@ -38,6 +41,15 @@ def session(config: ConnectionConfig) -> Session:
         return _sessions[config]
     except KeyError:
         return _sessions.setdefault(config, Session(config, _thread))
+
+
+def bucket(connection: ConnectionConfig, config: BucketConfig) -> Bucket:
+    """The process's one view of a bucket."""
+    known = (connection, config)
+    try:
+        return _buckets[known]
+    except KeyError:
+        return _buckets.setdefault(known, Bucket(config, session(connection)))
 
 
 # From a thread -------------------------------------------------------------------------------
@@ -220,9 +232,7 @@ def close() -> None:
     """Send what is queued and close every connection; the next operation opens them anew."""
 
     async def farewell() -> None:
-        await asyncio.gather(
-            *(each.close() for each in _sessions.values()), return_exceptions=True
-        )
+        await asyncio.gather(*(each.close() for each in _sessions.values()), return_exceptions=True)
 
     _thread.stop(farewell, _FAREWELL)
     for each in _sessions.values():

@@ -17,7 +17,7 @@ class TLSConfig:
     hostname: str | None = None
 
     def context(self) -> ssl.SSLContext:
-        """A client context that verifies the server. Raises OSError or ssl.SSLError on bad files."""
+        """A context that verifies the server. Raises OSError or ssl.SSLError on bad files."""
         context = ssl.create_default_context(cafile=self.ca)
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)

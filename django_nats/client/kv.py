@@ -58,7 +58,7 @@ class Write(NamedTuple):
     """A value to be stored; seconds until it expires, or None for never."""
 
     payload: bytes
-    format: str
+    format: str | None
     seconds: float | None
 
 
@@ -81,6 +81,8 @@ class Bucket(Opening):
         self._leader = f"$JS.API.STREAM.MSG.GET.{config.stream}"
         self._purge = f"$JS.API.STREAM.PURGE.{config.stream}"
         self._recent: dict[str, int] = {}
+        # Of this process, for statistics: threads may overwrite each other's addition.
+        self.hits = self.misses = 0
 
     # Reading ---------------------------------------------------------------------------------
 
@@ -140,9 +142,7 @@ class Bucket(Opening):
         return message
 
     def _leader_request(self, subject: str) -> Request:
-        return Request(
-            self.writes, self._leader, wire.compact_json({"last_by_subj": subject})
-        )
+        return Request(self.writes, self._leader, wire.compact_json({"last_by_subj": subject}))
 
     def _ask_leader(self, subject: str) -> Steps[Message | None]:
         reply = yield from self.ask(self._leader_request(subject))
@@ -241,9 +241,11 @@ class Bucket(Opening):
 
     def _publish(self, key: str, write: Write, **conditions: str) -> Request:
         subject_key = self._encode(key)
-        fields = {wire.FORMAT_HEADER: write.format}
+        # Another client's value keeps its lack of a format when it is given a new timeout.
+        format = write.format or ""
         if write.seconds is not None:
-            fields[wire.FORMAT_HEADER] += f";ms={max(1, round(write.seconds * 1000))}"
+            format += f";ms={max(1, round(write.seconds * 1000))}"
+        fields = {wire.FORMAT_HEADER: format} if format else {}
         fields["Nats-TTL"] = wire.ttl_field(write.seconds)
         if key_names.is_hashed(subject_key):
             fields[wire.KEY_HEADER] = wire.quote_key(key)
@@ -344,7 +346,8 @@ class Bucket(Opening):
 
     def discard(self, key: str) -> Steps[None]:
         """Remove a key, whether it had a value or not. One round trip."""
-        yield from self.delete_many([key])
+        for error in (yield from self.delete_many([key])).values():
+            raise error
 
     def delete_many(
         self, keys: Iterable[str], revisions: Mapping[str, int] | None = None
@@ -459,7 +462,7 @@ def format_of(header: bytes) -> tuple[str | None, int | None]:
         return None, None
     format, _, milliseconds = raw.partition(b";ms=")
     try:
-        return format.decode(), int(milliseconds) if milliseconds else None
+        return format.decode() or None, int(milliseconds) if milliseconds else None
     except ValueError:
         return "?", None  # nobody accepts it: a miss that is logged
 

@@ -108,4 +108,3 @@ def _listed(bucket: Bucket, reply: Reply, sequence: int, stored: float) -> Liste
     except (InvalidKey, UnicodeDecodeError):
         return None  # another client's key, which no Django key can name
     return None if key is None else Listed(key, sequence)
-

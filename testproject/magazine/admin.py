@@ -6,7 +6,7 @@ from testproject.magazine.models import Article
 
 
 @admin.register(Article)
-class ArticleAdmin(admin.ModelAdmin):
+class ArticleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["title", "topic", "author", "published"]
     list_filter = ["topic"]
     search_fields = ["title", "standfirst", "body", "author"]

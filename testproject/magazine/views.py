@@ -35,7 +35,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def articles(request: HttpRequest, topic: str | None = None) -> HttpResponse:
     if topic is not None and topic not in Topic.values:
         raise Http404(f"There is no topic {topic!r}.")
-    chosen = [Topic(topic)] if topic else list(Topic)
+    chosen = [each for each in Topic if topic in (None, each.value)]
     groups = [(each, Article.objects.filter(topic=each)) for each in chosen]
     context = {"groups": groups, "topics": Topic, "topic": topic}
     return render(request, "magazine/articles.html", context)

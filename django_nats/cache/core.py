@@ -1,0 +1,112 @@
+"""What every operation of the cache stands on: settings, keys, values, timeouts."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+
+from ..client import bridge
+from ..client.kv import Bucket, Entry, Write
+from ..client.session import Session
+from ..client.steps import Steps
+from ..client.twins import AWAY
+from ..client.wire import MAX_TTL_SECONDS
+from ..conf import cache_config
+from ..exceptions import NatsError, Unavailable, Unreadable
+
+logger = logging.getLogger("django_nats")
+
+T = TypeVar("T")
+
+MISSING: Any = object()
+
+
+class Core(BaseCache):
+    """Configuration, and the way from keys and values to the bucket's and back."""
+
+    def __init__(self, location: object, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        timeout = params.get("timeout", params.get("TIMEOUT", 300))
+        if isinstance(timeout, float):
+            self.default_timeout = timeout  # type: ignore[assignment]  # Django cuts fractions
+        self._config = cache_config(location, params)
+        self.alias = self._config.alias
+        self.fail_open = self._config.fail_open
+        self._codec = self._config.codec
+        # Django makes a cache object for every thread and request, and closes it after each:
+        # session and bucket are the process's.
+        self._session = bridge.session(self._config.connection)
+        self._bucket: Bucket = bridge.bucket(self._config.connection, self._config.bucket)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.alias}: bucket {self._config.bucket.name}>"
+
+    @property
+    def session(self) -> Session:
+        """The process's connection to the servers, shared by all that have the same settings."""
+        return self._session
+
+    def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> float | None:
+        """Seconds for which a value is to live, 0 or less for not at all, None for ever.
+
+        At most a hundred years: more would overflow on the server. Raises TypeError for what is
+        no number.
+        """
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        if timeout is None:
+            return None
+        try:
+            seconds = float(timeout)
+        except OverflowError:
+            seconds = math.copysign(math.inf, timeout)
+        except (TypeError, ValueError):
+            raise TypeError(f"timeout must be a number of seconds, not {timeout!r}") from None
+        if math.isnan(seconds):
+            raise TypeError("timeout must be a number of seconds, not NaN")
+        return min(seconds, MAX_TTL_SECONDS)
+
+    def _write(self, made: str, value: Any, seconds: float | None) -> Write:
+        payload, format = self._codec.encode(value, key=made)
+        return Write(payload, format, seconds)
+
+    def _value(self, made: str, entry: Entry | None) -> Any:
+        """The value of an entry; MISSING when there is none, or none that can be read."""
+        bucket = self._bucket
+        if entry is None:
+            bucket.misses += 1
+            return MISSING
+        try:
+            value = self._codec.decode(entry.payload, entry.format, key=made)
+        except Unreadable as error:
+            bucket.misses += 1
+            logger.warning(
+                "Cache %r: the value of %r is taken as missing: %s", self.alias, made, error
+            )
+            return MISSING
+        bucket.hits += 1
+        return value
+
+    def _remaining(self, entry: Entry) -> float | None:
+        """Seconds an entry still has to live; None for ever."""
+        return None if entry.expires is None else max(0.001, entry.expires - self._bucket.now())
+
+    def _or(self, steps: Steps[T], otherwise: T) -> Steps[T]:
+        """An operation's result; under FAIL_OPEN, something else when the server is away."""
+        try:
+            return (yield from steps)
+        except AWAY:
+            if not self.fail_open:
+                raise
+            return otherwise
+
+
+def raise_unavailable(failed: Mapping[str, NatsError]) -> None:
+    """Of operations on many keys: a server that is away is no failure of single keys."""
+    for error in failed.values():
+        if isinstance(error, Unavailable):
+            raise error

@@ -1,0 +1,299 @@
+"""Settings to frozen dataclasses: the one place that knows the names of the options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from .client.bucket import DEFAULT_MAX_VALUE_SIZE, BucketConfig
+from .client.config import ConnectionConfig, TLSConfig
+from .values import Codec, make_codec
+
+EMBEDDED = "embedded"
+DEFAULT_LOCATION = "nats://127.0.0.1:4222"
+DEFAULT_BUCKET = "django_cache"
+_MOST_READ = 32
+
+CONNECTION_OPTIONS = {
+    "NAME": "name",
+    "USER": "user",
+    "PASSWORD": "password",
+    "TOKEN": "token",
+    "NKEY_SEED": "nkey_seed",
+    "CREDENTIALS": "credentials",
+    "TLS": "tls",
+    "INBOX_PREFIX": "inbox_prefix",
+    "CONNECT_TIMEOUT": "connect_timeout",
+}
+BUCKET_OPTIONS = {
+    "BUCKET": "name",
+    "STORAGE": "storage",
+    "REPLICAS": "replicas",
+    "MAX_BYTES": "max_bytes",
+    "MAX_ENTRIES": "max_entries",
+    "MAX_VALUE_SIZE": "max_value_size",
+    "EVICT": "evict",
+    "PERSIST": "persist",
+    "COMPRESSION": "compression",
+    "PLACEMENT": "placement",
+    "DESCRIPTION": "description",
+    "READS": "reads",
+    "REQUEST_TIMEOUT": "request_timeout",
+}
+CODEC_OPTIONS = {"SERIALIZER", "ACCEPT", "COMPRESSOR", "COMPRESS_MIN_LENGTH", "PICKLE_VERSION"}
+OTHER_OPTIONS = {"FAIL_OPEN", "EMBEDDED_DIR", "ALLOW_EMBEDDED"}
+CACHE_OPTIONS = {*CONNECTION_OPTIONS, *BUCKET_OPTIONS, *CODEC_OPTIONS, *OTHER_OPTIONS}
+
+_CHOICES = {
+    "STORAGE": ("memory", "file"),
+    "PERSIST": ("sync", "async"),
+    "COMPRESSION": ("none", "s2"),
+    "READS": ("any", "leader"),
+}
+_UNITS = {"": 1, "B": 1}
+for _power, _prefix in enumerate("KMGT", start=1):
+    _UNITS[f"{_prefix}iB"] = 1024**_power
+    _UNITS[f"{_prefix}B"] = 1000**_power
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """All that an entry of CACHES says, besides what Django itself reads of it."""
+
+    alias: str
+    connection: ConnectionConfig
+    bucket: BucketConfig
+    codec: Codec
+    fail_open: bool
+
+
+_read: list[tuple[object, CacheConfig]] = []
+
+
+def cache_config(location: object, params: Mapping[str, Any]) -> CacheConfig:
+    """One entry of CACHES. Raises ImproperlyConfigured, naming alias and option."""
+    options = dict(params.get("OPTIONS") or {})
+    entry = (settings.DEBUG, location, {**params, "OPTIONS": options})
+    # Under ASGI, Django makes a cache object for every request: settings are read once.
+    for known, config in _read:
+        if known == entry:
+            return config
+    config = _read_cache(location, params)
+    _read.insert(0, (entry, config))
+    del _read[_MOST_READ:]
+    return config
+
+
+def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
+    alias = _alias_of(params)
+    options = dict(params.get("OPTIONS") or {})
+    reader = _Reader(f'CACHES["{alias}"]', options)
+    reader.refuse_unknown(CACHE_OPTIONS)
+    bucket = _bucket(reader)
+    for size in ("MAX_VALUE_SIZE", "COMPRESS_MIN_LENGTH"):
+        if size in options:
+            options[size] = reader.size(size)
+    try:
+        codec = make_codec(options)
+    except ImproperlyConfigured as error:
+        raise ImproperlyConfigured(f"{reader.where}: {error}") from error
+    return CacheConfig(
+        alias=alias,
+        connection=_connection(reader, location),
+        bucket=bucket,
+        codec=codec,
+        fail_open=reader.boolean("FAIL_OPEN", False),
+    )
+
+
+def _alias_of(params: Mapping[str, Any]) -> str:
+    """Django does not tell a backend its alias: find the entry these params were copied from."""
+    for alias, entry in settings.CACHES.items():
+        known = {key: value for key, value in entry.items() if key not in ("BACKEND", "LOCATION")}
+        if known == {key: params[key] for key in params if key not in ("BACKEND", "LOCATION")}:
+            return str(alias)
+    return "?"
+
+
+def _bucket(reader: _Reader) -> BucketConfig:
+    name = reader.text("BUCKET", DEFAULT_BUCKET)
+    if not re.fullmatch(r"[-_a-zA-Z0-9]+", name):
+        reader.fail("BUCKET", f"is {name!r}; a bucket's name is made of letters, digits, - and _")
+    placement = reader.mapping("PLACEMENT", {"CLUSTER", "TAGS"})
+    tags = placement.get("TAGS", ())
+    if isinstance(tags, str):
+        reader.fail("PLACEMENT", "has TAGS that are a string, not a list of strings")
+    max_bytes = reader.size("MAX_BYTES")
+    max_value_size = reader.size("MAX_VALUE_SIZE")
+    if max_value_size is None:
+        max_value_size = min(DEFAULT_MAX_VALUE_SIZE, (max_bytes or DEFAULT_MAX_VALUE_SIZE * 4) // 4)
+    elif max_bytes is not None and max_value_size >= max_bytes:
+        reader.fail("MAX_VALUE_SIZE", f"is {max_value_size}; it must be below MAX_BYTES")
+    config = BucketConfig(
+        name=name,
+        storage=reader.choice("STORAGE"),
+        replicas=reader.whole("REPLICAS", 1),
+        max_bytes=max_bytes,
+        max_entries=reader.whole("MAX_ENTRIES", 0) or None,
+        max_value_size=max_value_size,
+        evict=reader.boolean("EVICT", True),
+        persist=reader.choice("PERSIST"),
+        compression=reader.choice("COMPRESSION"),
+        placement_cluster=placement.get("CLUSTER"),
+        placement_tags=tuple(tags),
+        description=reader.text("DESCRIPTION", "Django cache"),
+        reads=reader.choice("READS", "any"),
+        request_timeout=reader.seconds("REQUEST_TIMEOUT", 1.0),
+    )
+    if config.replicas not in (1, 2, 3, 4, 5):
+        reader.fail("REPLICAS", f"is {config.replicas}; NATS keeps 1 to 5")
+    if config.persist == "async" and (config.storage, config.replicas) != ("file", 1):
+        reader.fail("PERSIST", 'can be "async" only with STORAGE "file" and REPLICAS 1')
+    return config
+
+
+def _connection(reader: _Reader, location: object) -> ConnectionConfig:
+    values: dict[str, Any] = {
+        attribute: reader.text(option)
+        for option, attribute in CONNECTION_OPTIONS.items()
+        if option not in ("TLS", "CONNECT_TIMEOUT") and option in reader.options
+    }
+    values["connect_timeout"] = reader.seconds("CONNECT_TIMEOUT", 2.0)
+    tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME"})
+    if "TLS" in reader.options:
+        values["tls"] = TLSConfig(
+            tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME")
+        )
+    if location == EMBEDDED:
+        return ConnectionConfig(embedded=_embedded(reader), **values)
+    if reader.options.keys() & {"EMBEDDED_DIR", "ALLOW_EMBEDDED"}:
+        reader.fail("EMBEDDED_DIR", f'and ALLOW_EMBEDDED go with LOCATION "{EMBEDDED}" only')
+    if isinstance(location, str):
+        location = re.split("[;,]", location or DEFAULT_LOCATION)
+    if not isinstance(location, (list, tuple)) or not location:
+        reader.fail("LOCATION", "must be a NATS URL or a list of them")
+    servers = []
+    for url in location:
+        server, credentials = _server(reader, url)
+        servers.append(server)
+        for attribute, value in credentials.items():
+            if values.setdefault(attribute, value) != value:
+                reader.fail("LOCATION", "has servers with different credentials")
+    if ("user" in values) != ("password" in values):
+        reader.fail("USER", "and PASSWORD go together")
+    ways = [way for way in ("user", "token", "nkey_seed", "credentials") if way in values]
+    if len(ways) > 1:
+        reader.fail(ways[1].upper(), f"and {ways[0].upper()} are two ways to log in: choose one")
+    return ConnectionConfig(servers=tuple(servers), **values)
+
+
+def _server(reader: _Reader, url: object) -> tuple[str, dict[str, str]]:
+    """A server's URL without credentials, and the credentials."""
+    text = str(url).strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"nats://{text}")
+        host, port = parts.hostname, parts.port or 4222
+    except ValueError:
+        host, port, parts = None, 0, urlsplit("")
+    if not host or parts.scheme not in ("nats", "tls") or parts.path not in ("", "/"):
+        # Not the URL itself, which may hold a password.
+        reader.fail("LOCATION", "must be nats://host:port or tls://host:port, or a list of them")
+    credentials = {}
+    if parts.password is not None:
+        credentials = {"user": unquote(parts.username or ""), "password": unquote(parts.password)}
+    elif parts.username is not None:
+        credentials = {"token": unquote(parts.username)}
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{parts.scheme}://{host}:{port}", credentials
+
+
+def _embedded(reader: _Reader) -> str:
+    if not settings.DEBUG and not reader.boolean("ALLOW_EMBEDDED", False):
+        reader.fail(
+            "LOCATION",
+            f'is "{EMBEDDED}", a server for development, but DEBUG is off. Run a NATS server and '
+            "name it, or set ALLOW_EMBEDDED: True if that is what you want",
+        )
+    directory = reader.options.get("EMBEDDED_DIR")
+    base = Path(getattr(settings, "BASE_DIR", None) or Path.cwd())
+    return str(Path(directory).absolute() if directory else base.absolute() / ".nats")
+
+
+class _Reader:
+    """Typed access to options, with errors that name setting and option, but never a secret."""
+
+    def __init__(self, where: str, options: Mapping[str, Any]) -> None:
+        self.where = where
+        self.options = options
+
+    def fail(self, option: str, problem: str) -> Any:
+        raise ImproperlyConfigured(f"{self.where}: {option} {problem}.")
+
+    def refuse_unknown(self, known: set[str]) -> None:
+        for option in self.options:
+            if option not in known:
+                raise ImproperlyConfigured(
+                    f"{self.where}: unknown option {option!r}. Known: {', '.join(sorted(known))}."
+                )
+
+    def text(self, option: str, default: str = "") -> str:
+        value = self.options.get(option, default)
+        if isinstance(value, Path):
+            value = str(value)
+        if not isinstance(value, str):
+            self.fail(option, f"must be a string, not {type(value).__name__}")
+        return str(value)
+
+    def boolean(self, option: str, default: bool) -> bool:
+        value = self.options.get(option, default)
+        if not isinstance(value, bool):
+            self.fail(option, f"must be True or False, not {value!r}")
+        return bool(value)
+
+    def choice(self, option: str, default: str | None = None) -> str:
+        choices = _CHOICES[option]
+        value = self.options.get(option, default or choices[0])
+        if value not in choices:
+            self.fail(option, f"is {value!r}; it can be {' or '.join(map(repr, choices))}")
+        return str(value)
+
+    def whole(self, option: str, default: int) -> int:
+        value = self.options.get(option, default)
+        if type(value) is not int or value < min(default, 1):
+            self.fail(option, f"must be a whole number, not {value!r}")
+        return int(value)
+
+    def seconds(self, option: str, default: float) -> float:
+        value = self.options.get(option, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 3600:
+            self.fail(option, f"must be a number of seconds above 0, not {value!r}")
+        return float(value)
+
+    def size(self, option: str) -> int | None:
+        """Bytes: a number, or text such as "64MiB"; None when the option is absent."""
+        value = self.options.get(option)
+        if value is None:
+            return None
+        match = re.fullmatch(r"\s*(\d+)\s*([a-zA-Z]*)\s*", str(value))
+        size = int(match[1]) * _UNITS.get(match[2], 0) if match else 0
+        if not size or isinstance(value, bool):
+            self.fail(option, f'must be a number of bytes or a size like "64MiB", not {value!r}')
+        return size
+
+    def mapping(self, option: str, known: set[str]) -> dict[str, Any]:
+        value = self.options.get(option, {})
+        if not isinstance(value, Mapping):
+            self.fail(option, f"must be a dict with {', '.join(sorted(known))}")
+        for name in value:
+            if name not in known:
+                members = ", ".join(sorted(known))
+                self.fail(option, f"has an unknown member {name!r}; known: {members}")
+        return {name: str(each) if isinstance(each, Path) else each for name, each in value.items()}

@@ -1,0 +1,71 @@
+"""A real server for the session, a bucket for every test."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.client import bridge
+from django_nats.client.steps import Steps
+from django_nats.devserver import NatsServer
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[NatsServer]:
+    """The session's server. A test that stops or pauses one takes ``own_server``."""
+    with NatsServer() as running:
+        yield running
+        bridge.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[NatsServer]:
+    with NatsServer() as running:
+        yield running
+        bridge.close()
+
+
+MakeCache = Callable[..., NatsCache]
+
+
+@pytest.fixture
+def make_cache(server: NatsServer) -> Iterator[MakeCache]:
+    """Makes caches on a bucket of the test's own, which goes with the test.
+
+    ``make_cache(KEY_PREFIX="x", OPTIONS={…}, on=another_server)``
+    """
+    bucket = f"test_{secrets.token_hex(6)}"
+    made: list[NatsCache] = []
+
+    def make(*, on: NatsServer | None = None, location: object = None, **params: Any) -> NatsCache:
+        running = on or server
+        options = {"BUCKET": bucket, "TOKEN": running.token, **params.pop("OPTIONS", {})}
+        cache = NatsCache(location or running.url, {**params, "OPTIONS": options})
+        if on is None and location is None:
+            made.append(cache)
+        return cache
+
+    yield make
+    for cache in {cache._bucket: cache for cache in made}.values():
+        api(cache, f"STREAM.DELETE.KV_{cache._bucket.config.name}")
+
+
+def api(cache: NatsCache, subject: str, document: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The answer of the server's JetStream API, errors included."""
+
+    def steps() -> Steps[dict[str, Any]]:
+        payload = b"" if document is None else json.dumps(document).encode()
+        reply = yield cache._bucket.api_request(f"$JS.API.{subject}", payload)
+        return json.loads(reply.payload)
+
+    return bridge.run(cache.session, steps())
+
+
+@pytest.fixture
+def cache(make_cache: MakeCache) -> NatsCache:
+    return make_cache()
