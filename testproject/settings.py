@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 BASE_DIR = Path(__file__).resolve().parent
 # The database and the embedded server's store; the tests keep theirs elsewhere.
 DATA_DIR = Path(os.environ.get("TESTPROJECT_DATA", BASE_DIR))
 
-CACHES = {
+# "embedded" starts a private server on 127.0.0.1, which is for development only.
+LOCATION = os.environ.get("NATS_URL", "embedded")
+CACHES: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "django_nats.cache.NatsCache",
-        # "embedded" starts a private server on 127.0.0.1, which is for development only.
-        "LOCATION": os.environ.get("NATS_URL", "embedded"),
-        "OPTIONS": {"BUCKET": "testproject", "EMBEDDED_DIR": DATA_DIR / ".nats"},
+        "LOCATION": LOCATION,
+        "OPTIONS": {"BUCKET": "testproject"},
     }
 }
+if LOCATION == "embedded":
+    CACHES["default"]["OPTIONS"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 
 # A demonstration on the reader's own machine: neither of these is for a site on the internet.

@@ -96,6 +96,12 @@ def python(script: str, *arguments: object, **options: object) -> subprocess.Pop
     )
 
 
+def program(file: Path, script: str) -> str:
+    file.write_text("#!/bin/sh\n" + textwrap.dedent(script))
+    file.chmod(0o755)
+    return str(file)
+
+
 def end(*processes: subprocess.Popen[str]) -> None:
     for process in processes:
         process.kill()
@@ -111,26 +117,21 @@ class TestFindBinary:
         monkeypatch.setenv("PATH", str(tmp_path / "path"))
         monkeypatch.delenv("NATS_SERVER_BINARY", raising=False)
 
-    def put(self, file: Path) -> str:
-        file.write_text("#!/bin/sh\n")
-        file.chmod(0o755)
-        return str(file)
-
     def test_environment_before_interpreter_before_path(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        on_path = self.put(tmp_path / "path" / "nats-server")
+        on_path = program(tmp_path / "path" / "nats-server", "")
         assert find_binary() == on_path
-        beside = self.put(tmp_path / "scripts" / "nats-server")
+        beside = program(tmp_path / "scripts" / "nats-server", "")
         assert find_binary() == beside
-        chosen = self.put(tmp_path / "elsewhere" / "my-nats")
+        chosen = program(tmp_path / "elsewhere" / "my-nats", "")
         monkeypatch.setenv("NATS_SERVER_BINARY", chosen)
         assert find_binary() == chosen
 
     def test_a_relative_path_is_made_absolute(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        chosen = self.put(tmp_path / "elsewhere" / "my-nats")
+        chosen = program(tmp_path / "elsewhere" / "my-nats", "")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("NATS_SERVER_BINARY", "elsewhere/my-nats")
         assert find_binary() == chosen
@@ -142,7 +143,7 @@ class TestFindBinary:
     def test_a_wrong_choice_is_not_passed_over(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.put(tmp_path / "path" / "nats-server")
+        program(tmp_path / "path" / "nats-server", "")
         monkeypatch.setenv("NATS_SERVER_BINARY", "/no/such/nats-server")
         with pytest.raises(ServerNotFound, match=r"NATS_SERVER_BINARY.*/no/such/nats-server"):
             find_binary()
@@ -263,15 +264,45 @@ class TestEnding:
         assert time.monotonic() - started < 3
         assert not exists(pid)
 
-    def test_a_server_that_will_not_stop_is_killed(self, tmp_path: Path) -> None:
-        stubborn = tmp_path / "stubborn"
-        stubborn.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.1; done\n")
-        stubborn.chmod(0o755)
+    def test_a_server_that_will_not_stop_is_killed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("django_nats.devserver.process._PATIENCE", 0.2)
+        stubborn = program(
+            tmp_path / "stubborn",
+            """
+            trap '' TERM
+            printf '{"nats": ["nats://127.0.0.1:1"]}' > "${2%/*}/stubborn_$$.ports"
+            while :; do sleep 0.1; done
+            """,
+        )
+        with NatsServer(binary=stubborn, directory=tmp_path / "d"):
+            assert commands(stubborn)
+        assert not commands(stubborn)
+
+    def test_a_server_that_is_never_ready_is_killed(self, tmp_path: Path) -> None:
+        deaf = program(tmp_path / "deaf", "trap '' TERM\nwhile :; do sleep 0.1; done")
         started = time.monotonic()
         with pytest.raises(DevServerError, match=r"not ready after 0\.3 s"):
-            NatsServer(binary=str(stubborn), directory=tmp_path / "d").start(timeout=0.3)
+            NatsServer(binary=deaf).start(timeout=0.3)
         assert time.monotonic() - started < 3
-        assert eventually(lambda: not commands(tmp_path))
+        assert eventually(lambda: not commands(deaf))
+
+    def test_a_crash_frees_the_directory(self, tmp_path: Path) -> None:
+        with NatsServer(directory=tmp_path) as crashed:
+            os.kill(crashed.pid, signal.SIGKILL)
+            with NatsServer(directory=tmp_path) as other:
+                assert greeting(other.url)
+
+    def test_start_after_a_crash_leaves_one_watcher(self, tmp_path: Path) -> None:
+        with NatsServer(directory=tmp_path) as server:
+            in_server = f"{server.directory}/server.conf"
+            usual = len(commands(in_server))
+            os.kill(server.pid, signal.SIGKILL)
+            assert eventually(lambda: not server.running)
+            server.start()
+            assert greeting(server.url)
+            assert eventually(lambda: len(commands(in_server)) == usual, 2)
 
     @pytest.mark.parametrize("paused", [False, True])
     def test_does_not_outlive_its_starter(self, tmp_path: Path, paused: bool) -> None:
@@ -439,8 +470,10 @@ def keeper_pid(home: Path) -> int:
 class TestShared:
     def test_eight_at_once_get_one_server(self, home: Path) -> None:
         with users(home, 8) as everyone:
+            started = time.monotonic()
             endpoints = {(user.endpoint().url, user.ask().token) for user in everyone}
             assert len(endpoints) == 1
+            assert time.monotonic() - started < 8  # a second keeper would wait ten seconds
             assert (home / "server.log").read_text().count("Starting nats-server") == 1
 
     def test_private_and_cheap_to_ask_again(self, home: Path) -> None:
@@ -466,10 +499,20 @@ class TestShared:
             assert not eventually(lambda: not exists(pid), 1.6)
             end(other.process)
             assert eventually(lambda: not exists(pid), 2)
+            assert "Server Exiting" in (home / "server.log").read_text()
         with users(home) as (later,):
             # Connected clients of processes that live on find the server again.
             assert later.endpoint() == endpoint
             assert streams(endpoint) == ["KEPT"]
+
+    def test_a_user_who_comes_in_time_keeps_the_server(self, home: Path) -> None:
+        with users(home) as (one,):
+            one.endpoint()
+            pid = server_pid(home)
+        assert not eventually(lambda: not exists(pid), 0.4)
+        with users(home) as (other,):
+            other.endpoint()
+            assert not eventually(lambda: not exists(pid), 1.6)
 
     def test_a_paused_server_ends_too(self, home: Path) -> None:
         with users(home) as (user,):
@@ -535,7 +578,6 @@ class TestShared:
     def test_a_damaged_state_is_no_obstacle(self, home: Path, leftover: str) -> None:
         home.mkdir()
         (home / "embedded.json").write_text(leftover)
-        (home / "reloader-1").touch()
         with users(home) as (user,):
             assert greeting(user.endpoint().url)
 
@@ -544,9 +586,12 @@ class TestShared:
             endpoint = user.endpoint()
             for pid in (keeper_pid(home), server_pid(home), user.process.pid):
                 os.kill(pid, signal.SIGKILL)
+        (home / f"reloader-{os.getpid()}").touch()  # ours by now, another's when it was made
         with users(home) as (user,):
             assert user.endpoint() == endpoint
             assert greeting(endpoint.url)
+            pid = server_pid(home)
+        assert eventually(lambda: not exists(pid), 2)
 
     def test_a_removed_directory_gets_a_new_server_and_the_old_one_ends(self, home: Path) -> None:
         with users(home) as (user,):
@@ -619,3 +664,42 @@ class TestUsers:
             assert server_pid(home) == pid
             end(runserver.process)
             assert eventually(lambda: not exists(pid), 2)
+            assert not list(home.glob("reloader-*"))
+
+    def test_a_fork_during_the_start_does_not_block_the_next_one(
+        self, home: Path, tmp_path: Path
+    ) -> None:
+        slow = program(
+            tmp_path / "slow",
+            f"""
+            while [ ! -e "$0.go" ]; do sleep 0.02; done
+            exec {find_binary()} "$@"
+            """,
+        )
+        script = """
+        import os, sys, threading
+        from django_nats.devserver import embedded
+        endpoints = []
+        asking = threading.Thread(target=lambda: endpoints.append(embedded(sys.argv[1])))
+        asking.start()
+        input()
+        wait, until = os.pipe()
+        if not os.fork():
+            os.close(until)
+            os.read(wait, 1)
+            os._exit(0)
+        open(os.environ["NATS_SERVER_BINARY"] + ".go", "w").close()
+        asking.join()
+        print(endpoints[0].url, endpoints[0].token, flush=True)
+        sys.stdin.read()
+        """
+        environ = {**os.environ, "NATS_SERVER_BINARY": slow, "PYTHONWARNINGS": "ignore"}
+        with users(home, 1, textwrap.dedent(script), env=environ) as (user,):
+            assert eventually(lambda: list(home.glob("server.log")))
+            assert user.process.stdin
+            user.process.stdin.write("fork\n")
+            user.process.stdin.flush()
+            endpoint = user.endpoint()
+            os.kill(server_pid(home), signal.SIGKILL)
+            with users(home) as (other,):
+                assert other.endpoint() == endpoint

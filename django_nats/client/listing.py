@@ -101,10 +101,12 @@ def _listed(bucket: Bucket, reply: Reply, sequence: int, stored: float) -> Liste
         return None
     subject_key = reply.subject.decode()[len(bucket.config.name) + 5 :]
     try:
-        if key_names.is_hashed(subject_key):
-            original = wire.field(reply.header, wire.KEY_HEADER)
-            return None if original is None else Listed(wire.unquote_key(original), sequence)
         key = key_names.decode(subject_key)
+        if key is None:
+            # What a header claims to be the key counts only if it is the one that is stored.
+            key = wire.unquote_key(wire.field(reply.header, wire.KEY_HEADER) or "")
+            if key_names.encode(key) != subject_key:
+                return None
     except (InvalidKey, UnicodeDecodeError):
-        return None  # another client's key, which no Django key can name
-    return None if key is None else Listed(key, sequence)
+        return None  # another client's key, or the package's own: no Django key
+    return Listed(key, sequence)

@@ -23,6 +23,7 @@ from django_nats.exceptions import DevServerError, ServerNotFound
 # group is not given out again: `kill 0` never hits a stranger. The watcher lets go of the log,
 # which is the lock on the directory and must be held by the server alone.
 _LAUNCH = 'exec 3<&0 </dev/null; (read -r _ <&3 || kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&-'
+_PATIENCE = 5.0  # seconds a server has to end in order before it is killed
 
 
 def find_binary() -> str:
@@ -131,6 +132,7 @@ class NatsServer:
         require_posix()
         deadline = time.monotonic() + timeout
         binary = self._binary or find_binary()
+        self._end(signal.SIGKILL)  # what a crash left: the watcher
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="nats-")).resolve()
         try:
@@ -226,7 +228,7 @@ class NatsServer:
             self._process.send_signal(signum)
             self._process.send_signal(signal.SIGCONT)  # a paused process hears nothing else
             try:
-                self._process.wait(5)
+                self._process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
