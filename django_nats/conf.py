@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
@@ -57,6 +57,7 @@ _CHOICES = {
     "COMPRESSION": ("none", "s2"),
     "READS": ("any", "leader"),
 }
+_SUBJECT = re.compile(r"[^\s.*>\x7f]+(\.[^\s.*>\x7f]+)*")
 _UNITS = {"": 1, "B": 1}
 for _power, _prefix in enumerate("KMGT", start=1):
     _UNITS[f"{_prefix}iB"] = 1024**_power
@@ -77,11 +78,32 @@ class CacheConfig:
 _read: list[tuple[object, CacheConfig]] = []
 
 
-def cache_config(location: object, params: Mapping[str, Any]) -> CacheConfig:
-    """One entry of CACHES. Raises ImproperlyConfigured, naming alias and option."""
-    options = dict(params.get("OPTIONS") or {})
-    entry = (settings.DEBUG, location, {**params, "OPTIONS": options})
-    # Under ASGI, Django makes a cache object for every request: settings are read once.
+class _Options(dict[str, Any]):
+    """Options whose repr shows names only: Django's debug page prints every frame's variables."""
+
+    def __repr__(self) -> str:
+        return f"<options {', '.join(map(str, self))}>"
+
+
+def cache_config(location: object, params: dict[str, Any]) -> CacheConfig:
+    """One entry of CACHES. Raises ImproperlyConfigured, naming alias and option.
+
+    Replaces params["OPTIONS"] by an equal dict that keeps its values out of tracebacks: Django
+    made params for this one cache, and its own frame shows them.
+    """
+    params["OPTIONS"] = _Options(params.get("OPTIONS") or {})
+    try:
+        return _remembered(location, params)
+    except ImproperlyConfigured as error:
+        problem = str(error)
+    # A new error, since the frames of the old one hold credentials.
+    raise ImproperlyConfigured(problem)
+
+
+def _remembered(location: object, params: Mapping[str, Any]) -> CacheConfig:
+    """Settings are read once: under ASGI, Django makes a cache object for every request."""
+    base = getattr(settings, "BASE_DIR", None)
+    entry = (settings.DEBUG, base, settings.CACHES, location, dict(params))
     for known, config in _read:
         if known == entry:
             return config
@@ -92,14 +114,14 @@ def cache_config(location: object, params: Mapping[str, Any]) -> CacheConfig:
 
 
 def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
-    alias = _alias_of(params)
-    options = dict(params.get("OPTIONS") or {})
+    alias = _alias_of(location, params)
+    options = dict(params["OPTIONS"])
     reader = _Reader(f'CACHES["{alias}"]', options)
     reader.refuse_unknown(CACHE_OPTIONS)
     bucket = _bucket(reader)
-    for size in ("MAX_VALUE_SIZE", "COMPRESS_MIN_LENGTH"):
+    for size, least in (("MAX_VALUE_SIZE", 1), ("COMPRESS_MIN_LENGTH", 0)):
         if size in options:
-            options[size] = reader.size(size)
+            options[size] = reader.size(size, least)
     try:
         codec = make_codec(options)
     except ImproperlyConfigured as error:
@@ -113,11 +135,13 @@ def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
     )
 
 
-def _alias_of(params: Mapping[str, Any]) -> str:
+def _alias_of(location: object, params: Mapping[str, Any]) -> str:
     """Django does not tell a backend its alias: find the entry these params were copied from."""
     for alias, entry in settings.CACHES.items():
         known = {key: value for key, value in entry.items() if key not in ("BACKEND", "LOCATION")}
-        if known == {key: params[key] for key in params if key not in ("BACKEND", "LOCATION")}:
+        if entry.get("LOCATION", "") == location and known == {
+            key: params[key] for key in params if key not in ("BACKEND", "LOCATION")
+        }:
             return str(alias)
     return "?"
 
@@ -128,12 +152,15 @@ def _bucket(reader: _Reader) -> BucketConfig:
         reader.fail("BUCKET", f"is {name!r}; a bucket's name is made of letters, digits, - and _")
     placement = reader.mapping("PLACEMENT", {"CLUSTER", "TAGS"})
     tags = placement.get("TAGS", ())
-    if isinstance(tags, str):
-        reader.fail("PLACEMENT", "has TAGS that are a string, not a list of strings")
+    if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
+        reader.fail("PLACEMENT", "has TAGS that are not a list of strings")
+    if not isinstance(placement.get("CLUSTER", ""), str):
+        reader.fail("PLACEMENT", "has a CLUSTER that is not a string")
     max_bytes = reader.size("MAX_BYTES")
     max_value_size = reader.size("MAX_VALUE_SIZE")
     if max_value_size is None:
-        max_value_size = min(DEFAULT_MAX_VALUE_SIZE, (max_bytes or DEFAULT_MAX_VALUE_SIZE * 4) // 4)
+        quarter = DEFAULT_MAX_VALUE_SIZE if max_bytes is None else max(1, max_bytes // 4)
+        max_value_size = min(DEFAULT_MAX_VALUE_SIZE, quarter)
     elif max_bytes is not None and max_value_size >= max_bytes:
         reader.fail("MAX_VALUE_SIZE", f"is {max_value_size}; it must be below MAX_BYTES")
     config = BucketConfig(
@@ -166,12 +193,23 @@ def _connection(reader: _Reader, location: object) -> ConnectionConfig:
         if option not in ("TLS", "CONNECT_TIMEOUT") and option in reader.options
     }
     values["connect_timeout"] = reader.seconds("CONNECT_TIMEOUT", 2.0)
+    prefix = values.get("inbox_prefix", "_INBOX")
+    if not prefix.isascii() or not _SUBJECT.fullmatch(prefix):
+        reader.fail("INBOX_PREFIX", f"is {prefix!r}, which is no NATS subject without wildcards")
     tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME"})
+    for member, path in tls.items():
+        if not isinstance(path, str):
+            reader.fail("TLS", f"has a {member} that is no string, but {type(path).__name__}")
+    if "KEY" in tls and "CERT" not in tls:
+        reader.fail("TLS", "has a KEY, but no CERT")
     if "TLS" in reader.options:
         values["tls"] = TLSConfig(
             tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME")
         )
     if location == EMBEDDED:
+        for attribute in ("user", "password", "token", "nkey_seed", "credentials", "tls"):
+            if attribute in values:
+                reader.fail(attribute.upper(), f'does not go with LOCATION "{EMBEDDED}"')
         return ConnectionConfig(embedded=_embedded(reader), **values)
     if reader.options.keys() & {"EMBEDDED_DIR", "ALLOW_EMBEDDED"}:
         reader.fail("EMBEDDED_DIR", f'and ALLOW_EMBEDDED go with LOCATION "{EMBEDDED}" only')
@@ -185,7 +223,7 @@ def _connection(reader: _Reader, location: object) -> ConnectionConfig:
         servers.append(server)
         for attribute, value in credentials.items():
             if values.setdefault(attribute, value) != value:
-                reader.fail("LOCATION", "has servers with different credentials")
+                reader.fail("LOCATION", "has credentials that are not the same everywhere")
     if ("user" in values) != ("password" in values):
         reader.fail("USER", "and PASSWORD go together")
     ways = [way for way in ("user", "token", "nkey_seed", "credentials") if way in values]
@@ -199,10 +237,11 @@ def _server(reader: _Reader, url: object) -> tuple[str, dict[str, str]]:
     text = str(url).strip()
     try:
         parts = urlsplit(text if "://" in text else f"nats://{text}")
-        host, port = parts.hostname, parts.port or 4222
+        host, port = parts.hostname, 4222 if parts.port is None else parts.port
     except ValueError:
         host, port, parts = None, 0, urlsplit("")
-    if not host or parts.scheme not in ("nats", "tls") or parts.path not in ("", "/"):
+    extra = parts.path.strip("/") or parts.query or parts.fragment
+    if not host or not port or parts.scheme not in ("nats", "tls") or extra:
         # Not the URL itself, which may hold a password.
         reader.fail("LOCATION", "must be nats://host:port or tls://host:port, or a list of them")
     credentials = {}
@@ -234,7 +273,7 @@ class _Reader:
         self.where = where
         self.options = options
 
-    def fail(self, option: str, problem: str) -> Any:
+    def fail(self, option: str, problem: str) -> NoReturn:
         raise ImproperlyConfigured(f"{self.where}: {option} {problem}.")
 
     def refuse_unknown(self, known: set[str]) -> None:
@@ -274,17 +313,17 @@ class _Reader:
     def seconds(self, option: str, default: float) -> float:
         value = self.options.get(option, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 3600:
-            self.fail(option, f"must be a number of seconds above 0, not {value!r}")
+            self.fail(option, f"must be a number of seconds between 0 and 3600, not {value!r}")
         return float(value)
 
-    def size(self, option: str) -> int | None:
+    def size(self, option: str, least: int = 1) -> int | None:
         """Bytes: a number, or text such as "64MiB"; None when the option is absent."""
         value = self.options.get(option)
         if value is None:
             return None
         match = re.fullmatch(r"\s*(\d+)\s*([a-zA-Z]*)\s*", str(value))
-        size = int(match[1]) * _UNITS.get(match[2], 0) if match else 0
-        if not size or isinstance(value, bool):
+        size = int(match[1]) * _UNITS.get(match[2], -1) if match else -1
+        if size < least:
             self.fail(option, f'must be a number of bytes or a size like "64MiB", not {value!r}')
         return size
 

@@ -17,7 +17,7 @@ from .revisions import Revisions
 from .timeouts import Timeouts
 from .values import Values
 
-__all__ = ["NatsCache", "nats_caches"]
+__all__ = ["NatsCache", "nats_aliases", "nats_caches"]
 
 
 class NatsCache(Values, Timeouts, Revisions, Listing):
@@ -49,8 +49,8 @@ class NatsCache(Values, Timeouts, Revisions, Listing):
     stats, astats = twins(_stats)
 
 
-def nats_caches() -> list[NatsCache]:
-    """The caches of the project that this package serves, subclasses of NatsCache included."""
+def nats_aliases() -> list[str]:
+    """The aliases of CACHES that this package serves, by NatsCache or a subclass of it."""
     found = []
     for alias, entry in settings.CACHES.items():
         try:
@@ -58,5 +58,10 @@ def nats_caches() -> list[NatsCache]:
         except ImportError:
             continue  # Django itself reports this one
         if isinstance(backend, type) and issubclass(backend, NatsCache):
-            found.append(cast(NatsCache, caches[alias]))
+            found.append(alias)
     return found
+
+
+def nats_caches() -> list[NatsCache]:
+    """The caches behind those aliases. Raises ImproperlyConfigured."""
+    return [cast(NatsCache, caches[alias]) for alias in nats_aliases()]

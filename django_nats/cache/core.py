@@ -32,7 +32,7 @@ class Core(BaseCache):
         super().__init__(params)
         timeout = params.get("timeout", params.get("TIMEOUT", 300))
         if isinstance(timeout, float):
-            self.default_timeout = timeout  # type: ignore[assignment]  # Django cuts fractions
+            self.default_timeout = timeout  # Django cuts fractions
         self._config = cache_config(location, params)
         self.alias = self._config.alias
         self.fail_open = self._config.fail_open

@@ -83,7 +83,7 @@ class Values(Core):
     def _away_set(*args: Any, nx: bool = False, revision: int | None = None, **_: Any) -> Any:
         return False if nx or revision is not None else None
 
-    set, aset = twins(_set, _away_set)
+    set, aset = twins(_set, _away_set)  # type: ignore[assignment]  # Django's return None only
 
     def _set_if(self, made: str, value: Any, seconds: float | None, revision: int) -> Steps[bool]:
         if seconds is not None and seconds <= 0:

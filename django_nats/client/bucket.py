@@ -55,6 +55,7 @@ class BucketConfig:
             "storage": self.storage,
             "num_replicas": self.replicas,
             "max_msgs_per_subject": 1,
+            "max_age": 0,
             "max_bytes": -1 if self.max_bytes is None else self.max_bytes,
             "max_msgs": -1 if self.max_entries is None else self.max_entries,
             # Under discard old, a message larger than max_bytes is acknowledged, and then
@@ -95,14 +96,18 @@ class Difference(NamedTuple):
         return f"{self.field}: {self.existing!r} on the server, {self.wanted!r} in settings"
 
 
-# What the server refuses to change on an existing stream, or changes only by losing data.
-_FIXED = {"storage", "persist_mode", "retention"}
+# What the server refuses to change on an existing stream, or what makes it another's stream.
+_FIXED = {"subjects", "mirror", "sources", "retention", "storage", "persist_mode"}
 _COMPARED = (
     "subjects",
+    "mirror",
+    "sources",
+    "retention",
     "description",
     "storage",
     "num_replicas",
     "max_msgs_per_subject",
+    "max_age",
     "max_bytes",
     "max_msgs",
     "max_msg_size",
@@ -115,7 +120,6 @@ _COMPARED = (
     "placement",
 )
 _DEFAULTS: dict[str, Any] = {"persist_mode": "default", "placement": None, "compression": "none"}
-_LIMITS = ("max_bytes", "max_msgs", "max_msg_size")
 
 
 def differences(
@@ -135,17 +139,18 @@ def differences(
         if isinstance(before, Mapping):
             before = {key: value for key, value in before.items() if value}
         if before != after:
-            fixable = name not in _FIXED and not _shrinks_below(name, after, state)
+            fixable = name not in _FIXED and not _loses_data(name, after, state)
             found.append(Difference(name, before, after, fixable))
     return found
 
 
-def _shrinks_below(name: str, limit: Any, state: Mapping[str, Any]) -> bool:
-    """Whether a lower limit would make the server throw stored values away."""
-    if name not in _LIMITS or limit == -1:
-        return False
+def _loses_data(name: str, limit: Any, state: Mapping[str, Any]) -> bool:
+    """Whether a lower limit would make the server throw away what is stored."""
+    if name == "max_msgs_per_subject":
+        # Older revisions: no cache wrote them, so they are somebody's who may want them.
+        return bool(state.get("messages", 0) > state.get("num_subjects", 0))
     used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
-    return used is not None and state.get(used, 0) > limit
+    return used is not None and limit != -1 and state.get(used, 0) > limit
 
 
 def require_bucket(config: BucketConfig, existing: Mapping[str, Any]) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from ..exceptions import NotSent
 
 
 @dataclass(frozen=True)
@@ -17,11 +21,24 @@ class TLSConfig:
     hostname: str | None = None
 
     def context(self) -> ssl.SSLContext:
-        """A context that verifies the server. Raises OSError or ssl.SSLError on bad files."""
-        context = ssl.create_default_context(cafile=self.ca)
+        """A context that verifies the server. Raises NotSent, naming the file that is wrong."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except OSError as error:
+            raise NotSent(f"TLS: the CA {self.ca} cannot be used: {error.strerror}") from error
         if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key)
+            files = f"CERT {self.certificate}" + (f" and KEY {self.key}" if self.key else "")
+            try:
+                context.load_cert_chain(self.certificate, self.key, password=_no_password)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise NotSent(f"TLS: {files} cannot be used: {reason}") from error
         return context
+
+
+def _no_password() -> str:
+    # OpenSSL would ask for it on the terminal, and hold up the whole process.
+    raise ValueError("the key is encrypted, and there is no option for its password")
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,14 @@ class ConnectionConfig:
         return ", ".join(self.servers)
 
     def client_options(self) -> dict[str, Any]:
-        """What nats-py's connect() wants to be told of it."""
+        """What nats-py's connect() wants to be told of it.
+
+        Raises NotSent, naming the option, when a file it names cannot be used.
+        """
+        if self.credentials is not None:
+            _check_credentials(self.credentials)
+        if self.nkey_seed is not None:
+            _check_seed("NKEY_SEED", self.nkey_seed.strip().encode())
         options: dict[str, Any] = {"name": self.name}
         for option, value in {
             "user": self.user,
@@ -68,3 +92,31 @@ class ConnectionConfig:
             if self.tls.hostname is not None:
                 options["tls_hostname"] = self.tls.hostname
         return options
+
+
+def _check_credentials(path: str) -> None:
+    # nats-py would look for the first of these for ever in a file that lacks it.
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise NotSent(f"CREDENTIALS: {path} cannot be read: {error.strerror}") from error
+    parts = {}
+    for line, after in zip(lines, lines[1:], strict=False):
+        for part in (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED"):
+            if part in line and after:
+                parts[part] = after
+    if len(parts) != 2:
+        raise NotSent(f"CREDENTIALS: {path} is no credentials file: it needs a JWT and a seed")
+    _check_seed(f"CREDENTIALS: {path}", parts[b"BEGIN USER NKEY SEED"])
+
+
+def _check_seed(option: str, seed: bytes) -> None:
+    if find_spec("nkeys") is None:
+        raise NotSent(f"{option} needs another package: pip install django-nats[nkeys]")
+    import nkeys
+
+    try:
+        nkeys.from_seed(bytearray(seed)).wipe()
+    except Exception:
+        # Without the cause: its traceback shows the seed.
+        raise NotSent(f"{option} holds no valid nkey seed") from None

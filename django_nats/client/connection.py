@@ -5,8 +5,8 @@ it before it builds its own messages, which is what makes a request cost a third
 A connection lives once: when it is lost, every waiter is told and the session makes a new one.
 
 It leans on these private names of nats-py, held in place by tests/client/test_nats_contract.py:
-``Client._process_msg``, ``_process_pong``, ``_process_op_err``, ``_reading_task``, ``_transport``
-and ``TcpTransport._io_writer``.
+``Client._process_msg``, ``_process_info``, ``_process_pong``, ``_process_op_err``,
+``_reading_task``, ``_transport`` and ``TcpTransport._io_writer``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from ..exceptions import NatsError, OutcomeUnknown, PermissionDenied, ValueTooLarge
+from ..exceptions import NatsError, NotSent, OutcomeUnknown, PermissionDenied, ValueTooLarge
 from . import wire
 from .steps import Lane, Request
 from .waiter import Waiter
@@ -39,8 +39,11 @@ _INBOX_SID = 1
 _FIRST_TOKEN = 2  # tokens double as subscription ids, and 1 is taken
 
 
-class Connection(Client):  # type: ignore[misc]
+class Connection(Client):
     """A connection and those who wait for replies on it. Everything runs on the loop's thread."""
+
+    _transport: Any  # nats-py's: None only until open() returns, as is the next
+    _reading_task: Any
 
     def __init__(self, on_timeout: Callable[[Lane], None], on_heard: Callable[[], None]) -> None:
         super().__init__()
@@ -56,15 +59,17 @@ class Connection(Client):  # type: ignore[misc]
         self._sweep_due = 0.0
         self._ping: asyncio.Task[None] | None = None
         self._inbox = b""
+        self._needs_tls = False
 
     async def open(self, server: str, options: dict[str, Any], inbox_prefix: str) -> None:
         """Connect to one server, once. Raises what nats-py or the socket raised."""
+        self._needs_tls = "tls" in options or server.startswith("tls:")
         try:
             await self.connect(
                 servers=[server],
                 allow_reconnect=False,
                 pending_size=0,
-                ping_interval=PING_INTERVAL,
+                ping_interval=PING_INTERVAL,  # type: ignore[arg-type]  # only slept for
                 max_outstanding_pings=2,
                 inbox_prefix=inbox_prefix,
                 error_cb=self._error,
@@ -159,6 +164,14 @@ class Connection(Client):  # type: ignore[misc]
             waiter.answer(index, reply)
             if waiter.left:
                 waiter.deadline = self.heard + waiter.timeout
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if self._needs_tls and initial_connection:
+            # nats-py leaves it to the server, and would send the credentials in the clear.
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise NotSent("the server offers no TLS, which the settings ask for")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
 
     async def _process_pong(self) -> None:
         self._note_heard()

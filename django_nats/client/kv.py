@@ -417,7 +417,8 @@ class Bucket(Opening):
         reply, info = yield [request, self._info_request()]
         if isinstance(info, Reply):
             self._set_clock(info, sent)
-        return _raise(reply)
+        answer: Reply = _raise(reply)
+        return answer
 
     def pipeline(self, requests: list[Request]) -> Steps[list[Any]]:
         """Many requests in as few writes as their size allows, each answered or failed."""

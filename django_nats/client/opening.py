@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,16 @@ class Opening:
         if document is None:
             raise ServerError(f"The stream {self.config.stream} was deleted while being made")
         return document
+
+    def update(self, existing: Mapping[str, Any]) -> Steps[dict[str, Any]]:
+        """Change the stream from its existing config to settings'; the server's document about it.
+
+        What settings say nothing of stays as it is. Raises ServerError when the server refuses.
+        """
+        wanted = {"placement": None, **self.config.stream_config()}
+        payload = wire.compact_json({**existing, **wanted})
+        wire.parse_api((yield self.api_request(f"$JS.API.STREAM.UPDATE.{self.config.stream}", payload)))
+        return (yield from self.open())
 
     def api_request(self, subject: str, payload: bytes = b"") -> Request:
         """A request to the JetStream API, which may take longer than one for a value."""

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ logger = logging.getLogger("django_nats")
 _RETRY_FIRST, _RETRY_MOST = 0.05, 0.4
 _PROBE_PAUSE = 0.1
 _EMBEDDED_START = 15.0
+_REFUSED = re.compile("authorization violation|authentication (expired|revoked)", re.IGNORECASE)
 
 
 class Session:
@@ -99,8 +101,13 @@ class Session:
     def abandon(self, waiter: Waiter) -> None:
         """The caller has gone: leave nothing of it behind."""
         waiter.abandoned = True
+
+        def forget() -> None:
+            if waiter.connection is not None:
+                waiter.connection.forget(waiter)
+
         with contextlib.suppress(NotSent):
-            self._thread.call(lambda: waiter.connection and waiter.connection.forget(waiter))
+            self._thread.call(forget)
 
     # Connecting ------------------------------------------------------------------------------
 
@@ -122,7 +129,7 @@ class Session:
             try:
                 connection = await self._connect()
             except Exception as error:
-                self._go_down(_explain(error), error)
+                self._go_down(_explain(error), _without_frames(error))
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
                 pause = min(pause * 2, _RETRY_MOST)
                 continue
@@ -191,7 +198,7 @@ class Session:
 
     def _refusal(self) -> NotSent:
         fault = self._fault or ""
-        error = (AuthenticationFailed if "authorization" in fault.lower() else NotSent)(fault)
+        error = (AuthenticationFailed if _REFUSED.search(fault) else NotSent)(fault)
         error.__cause__ = self._cause
         return error
 
@@ -264,6 +271,16 @@ class Session:
 
 
 _inherited: list[object] = []
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The error without tracebacks: their frames hold credentials, and Django's debug page
+    shows the variables of every frame, those of causes too."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _explain(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -94,5 +96,14 @@ def _named(shell: F, prefix: str) -> F:
     operation = shell.__name__.lstrip("_")
     shell.__qualname__ = shell.__qualname__.replace(shell.__name__, prefix + operation)
     shell.__name__ = prefix + operation
+    # What help() and editors show: the operation's own parameters, and what it returns in the end.
+    signature = inspect.signature(shell)
+    returns = re.sub(r"^Steps\[(.*)\]$", r"\1", str(signature.return_annotation))
+    if inspect.isgeneratorfunction(shell):
+        returns = "Iterator[Any]"
+    elif inspect.isasyncgenfunction(shell):
+        returns = "AsyncIterator[Any]"
+    signature = signature.replace(return_annotation=returns)
+    shell.__signature__ = signature  # type: ignore[attr-defined]
     del shell.__wrapped__  # type: ignore[attr-defined]  # tools would show the generator
     return shell

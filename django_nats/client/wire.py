@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -95,7 +96,7 @@ def ttl_field(seconds: float | None) -> str:
     """Nats-TTL: whole seconds, at least one, rounded up; the exact expiry is the reader's part."""
     if seconds is None:
         return "never"
-    return str(max(1, min(MAX_TTL_SECONDS, -int(-seconds // 1))))
+    return str(math.ceil(max(1, min(MAX_TTL_SECONDS, seconds))))
 
 
 def compact_json(document: Mapping[str, Any]) -> bytes:
@@ -115,7 +116,8 @@ def unquote_key(text: str) -> str:
 
 def status(header: bytes) -> int:
     """The status a header block carries (404, 503, …), or 0 for an ordinary message."""
-    if header[8:9] != b" ":
+    # Another client's stored message may begin with a status; the server's own are not stored.
+    if header[8:9] != b" " or _SEQUENCE in header:
         return 0
     try:
         return int(header[9:12])

@@ -1,0 +1,437 @@
+"""Django's cache API: what each method returns, and what it leaves in the cache."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from django.core.cache.backends.base import CacheKeyWarning
+
+from django_nats.exceptions import ValueTooLarge
+from tests.cache.conftest import Awaited, MakeTwin, advance
+
+
+class TestGetAndSet:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            0,
+            -1,
+            1.5,
+            "",
+            "text é €",
+            b"",
+            b"\x00\xff",
+            True,
+            False,
+            [1, [2]],
+            {"a": (1, 2)},
+            {1, 2},
+            frozenset(),
+            complex(1, 2),
+        ],
+    )
+    def test_a_value_comes_back_equal_and_of_its_type(self, twin: Any, value: Any) -> None:
+        assert twin.set("key", value) is None
+        found = twin.get("key")
+        assert (found, type(found)) == (value, type(value))
+
+    def test_the_default_is_for_a_key_without_a_value(self, twin: Any) -> None:
+        assert twin.get("key") is None
+        assert twin.get("key", "default") == "default"
+
+    def test_none_is_a_value(self, twin: Any) -> None:
+        twin.set("key", None)
+        assert twin.get("key", "default") is None
+        assert twin.has_key("key") is True
+        assert twin.get_many(["key"]) == {"key": None}
+        assert twin.add("key", 1) is False
+        assert twin.get_or_set("key", 1) is None
+
+    def test_set_replaces(self, twin: Any) -> None:
+        twin.set("key", 1)
+        twin.set("key", "two")
+        assert twin.get("key") == "two"
+
+    def test_what_is_read_is_a_copy(self, twin: Any) -> None:
+        value = [1]
+        twin.set("key", value)
+        value.append(2)
+        twin.get("key").append(3)
+        assert twin.get("key") == [1]
+
+    def test_has_key_and_in(self, twin: Any) -> None:
+        twin.set("key", 0)
+        assert twin.has_key("key") is True
+        assert twin.has_key("other") is False
+        assert "key" in twin
+        assert "other" not in twin
+
+    def test_a_value_that_cannot_be_serialized_raises_and_changes_nothing(self, twin: Any) -> None:
+        twin.set("key", 1)
+        with pytest.raises((AttributeError, TypeError), match=r"pickle"):
+            twin.set("key", lambda: None)
+        assert twin.get("key") == 1
+
+
+class TestAdd:
+    def test_add_stores_only_where_there_is_nothing(self, twin: Any) -> None:
+        assert twin.add("key", 1) is True
+        assert twin.add("key", 2) is False
+        assert twin.get("key") == 1
+
+    def test_add_after_delete(self, twin: Any) -> None:
+        twin.set("key", 1)
+        twin.delete("key")
+        assert twin.add("key", 2) is True
+        assert twin.get("key") == 2
+
+    def test_add_after_expiry(self, twin: Any) -> None:
+        twin.set("key", 1, 60)
+        advance(twin, 59)
+        assert twin.add("key", 2) is False
+        advance(twin, 2)
+        assert twin.add("key", 2) is True
+
+
+class TestDelete:
+    def test_delete_says_whether_there_was_a_value(self, twin: Any) -> None:
+        assert twin.delete("key") is False
+        twin.set("key", 1)
+        assert twin.delete("key") is True
+        assert twin.delete("key") is False
+        assert twin.get("key") is None
+        assert twin.has_key("key") is False
+
+    def test_what_has_expired_is_not_there_to_be_deleted(self, twin: Any) -> None:
+        twin.set("key", 1, 60)
+        advance(twin, 61)
+        assert twin.delete("key") is False
+
+    def test_delete_of_a_falsy_value(self, twin: Any) -> None:
+        twin.set("key", None)
+        assert twin.delete("key") is True
+
+    def test_clear(self, twin: Any) -> None:
+        twin.set_many({"a": 1, "b": 2})
+        twin.set("a", 3, version=2)
+        assert twin.clear() is None
+        assert twin.get_many(["a", "b"]) == {}
+        assert twin.get("a", version=2) is None
+        twin.set("a", 4)
+        assert twin.get("a") == 4
+
+    def test_a_closed_cache_goes_on(self, twin: Any) -> None:
+        twin.set("key", 1)
+        assert twin.close() is None
+        assert twin.get("key") == 1
+
+
+class TestMany:
+    def test_get_many_gives_those_that_have_a_value(self, twin: Any) -> None:
+        twin.set_many({"a": 1, "b": 2, "c": 3})
+        assert twin.get_many(["a", "c", "absent"]) == {"a": 1, "c": 3}
+        assert twin.get_many(["absent"]) == {}
+        assert twin.get_many([]) == {}
+
+    @pytest.mark.parametrize("kind", [list, tuple, set, iter])
+    def test_any_iterable_will_do(self, twin: Any, kind: type[Iterable[str]]) -> None:
+        assert twin.set_many({"a": 1, "b": 2}) == []
+        assert twin.get_many(kind(["a", "b"])) == {"a": 1, "b": 2}
+        assert twin.delete_many(kind(["a", "b"])) is None
+        assert twin.get_many(kind(["a", "b"])) == {}
+
+    def test_a_key_given_twice(self, twin: Any) -> None:
+        twin.set("a", 1)
+        assert twin.get_many(["a", "a"]) == {"a": 1}
+
+    @pytest.mark.parametrize("reads", ["any", "leader"])
+    def test_more_keys_than_one_batch_takes(self, make_twin: MakeTwin, reads: str) -> None:
+        twin = make_twin(OPTIONS={"READS": reads})
+        values = {f"key:{number}": number for number in range(2500)}
+        assert twin.set_many(values) == []
+        assert twin.get_many([*values, "absent"]) == values
+
+    def test_more_bytes_than_the_server_sends_in_one_go(self, twin: Any) -> None:
+        values = {str(number): bytes([number]) * 600_000 for number in range(120)}
+        assert twin.set_many(values) == []
+        assert twin.get_many(values) == values
+
+    def test_set_many_names_the_keys_that_failed_and_stores_the_others(
+        self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        twin = make_twin(OPTIONS={"MAX_VALUE_SIZE": 5000})
+        assert twin.set_many({"small": 1, "large": "x" * 6000, "other": 2}) == ["large"]
+        assert twin.get_many(["small", "large", "other"]) == {"small": 1, "other": 2}
+        assert [message for message in caplog.messages if "'large' was not stored" in message]
+
+    def test_set_many_names_what_the_server_refused(self, make_twin: MakeTwin) -> None:
+        twin = make_twin(OPTIONS={"MAX_ENTRIES": 2, "EVICT": False})
+        assert twin.set_many({"a": 1, "b": 2, "c": 3}) == ["c"]
+        assert twin.get_many("abc") == {"a": 1, "b": 2}
+
+    def test_delete_many_passes_over_what_is_absent(self, twin: Any) -> None:
+        twin.set_many({"a": 1, "b": 2, "c": 3})
+        assert twin.delete_many(["a", "absent", "b"]) is None
+        assert twin.get_many("abc") == {"c": 3}
+
+    def test_timeout_and_version_are_for_all(self, twin: Any) -> None:
+        twin.set_many({"a": 1, "b": 2}, timeout=60, version=2)
+        assert twin.get_many("ab") == {}
+        assert twin.get_many("ab", version=2) == {"a": 1, "b": 2}
+        assert twin.ttl("a", version=2) == 60
+        twin.delete_many("a", version=2)
+        assert twin.get_many("ab", version=2) == {"b": 2}
+
+
+class TestIntegers:
+    huge = [2**31, 2**53 + 1, 2**63, 2**64, -(2**64), 10**40]
+
+    @pytest.mark.parametrize("number", huge)
+    def test_integers_of_any_size(self, twin: Any, number: int) -> None:
+        twin.set("n", number)
+        assert twin.get("n") == number
+        assert twin.incr("n") == number + 1
+        assert twin.incr("n", number) == 2 * number + 1
+        assert twin.decr("n", number) == number + 1
+        assert twin.get("n") == number + 1
+
+    def test_more_digits_than_python_writes(self, twin: Any) -> None:
+        number = 10**5000
+        twin.set("n", number)
+        assert twin.get("n") == number
+        assert twin.incr("n") == number + 1
+        assert twin.get("n") == number + 1
+
+    def test_incr_and_decr(self, twin: Any) -> None:
+        twin.set("n", 40)
+        assert twin.incr("n") == 41
+        assert twin.incr("n", 10) == 51
+        assert twin.decr("n") == 50
+        assert twin.decr("n", 60) == -10
+        assert twin.incr("n", -5) == -15
+        assert twin.decr("n", -5) == -10
+        assert twin.incr("n", 0) == -10
+
+    @pytest.mark.parametrize("name", ["incr", "decr"])
+    def test_a_missing_key_is_a_value_error_and_stays_missing(self, twin: Any, name: str) -> None:
+        with pytest.raises(ValueError, match="'n' not found"):
+            getattr(twin, name)("n")
+        assert twin.has_key("n") is False
+
+    def test_an_expired_one_is_missing(self, twin: Any) -> None:
+        twin.set("n", 1, 60)
+        advance(twin, 61)
+        with pytest.raises(ValueError, match="'n' not found"):
+            twin.incr("n")
+
+    @pytest.mark.parametrize("name", ["incr", "decr"])
+    @pytest.mark.parametrize("value", [1.5, "1", b"1", True, None, [1]])
+    def test_what_is_no_integer_is_a_type_error_and_stays(
+        self, twin: Any, name: str, value: Any
+    ) -> None:
+        twin.set("n", value)
+        with pytest.raises(TypeError, match="'n'"):
+            getattr(twin, name)("n")
+        assert twin.get("n") == value
+
+    @pytest.mark.parametrize("name", ["incr", "decr"])
+    @pytest.mark.parametrize("delta", [1.5, "1", None])
+    def test_the_delta_is_an_integer(self, twin: Any, name: str, delta: Any) -> None:
+        twin.set("n", 1)
+        with pytest.raises(TypeError):
+            getattr(twin, name)("n", delta)
+        assert twin.get("n") == 1
+
+    def test_incr_keeps_the_timeout(self, twin: Any) -> None:
+        twin.set("n", 1, 100)
+        advance(twin, 30)
+        twin.incr("n")
+        assert twin.ttl("n") == 70
+        twin.set("n", 1, None)
+        twin.decr("n")
+        assert twin.ttl("n") is None
+
+    def test_incr_of_another_version(self, twin: Any) -> None:
+        twin.set("n", 1, version=2)
+        assert twin.incr("n", version=2) == 2
+        with pytest.raises(ValueError, match="not found"):
+            twin.incr("n")
+
+
+class TestGetOrSet:
+    def test_the_default_is_stored_and_returned(self, twin: Any) -> None:
+        assert twin.get_or_set("key", "default", 60) == "default"
+        assert twin.get("key") == "default"
+        assert twin.ttl("key") == 60
+
+    def test_a_value_that_is_there_is_returned_and_nothing_is_called(self, twin: Any) -> None:
+        twin.set("key", 0)
+        assert twin.get_or_set("key", pytest.fail) == 0
+
+    def test_a_function_is_called_once(self, twin: Any) -> None:
+        calls: list[int] = []
+        assert twin.get_or_set("key", lambda: calls.append(1) or "made") == "made"
+        assert twin.get_or_set("key", lambda: calls.append(2) or "again") == "made"
+        assert calls == [1]
+
+    def test_none_is_stored_too(self, twin: Any) -> None:
+        assert twin.get_or_set("key", lambda: None) is None
+        assert twin.get("key", "default") is None
+
+    def test_a_value_set_meanwhile_wins(self, twin: Any) -> None:
+        def slow() -> str:
+            twin.plain.set("key", "theirs")
+            return "ours"
+
+        assert twin.get_or_set("key", slow) == "theirs"
+        assert twin.get("key") == "theirs"
+
+    def test_an_unreadable_value_is_replaced(self, make_twin: MakeTwin) -> None:
+        make_twin().set("key", {"pickled": 1})
+        twin = make_twin(OPTIONS={"SERIALIZER": "django_nats.serializers.JSONSerializer"})
+        assert twin.get_or_set("key", "ours") == "ours"
+        assert twin.get("key") == "ours"
+
+    def test_what_the_function_raises_is_raised_and_nothing_is_stored(self, twin: Any) -> None:
+        with pytest.raises(ZeroDivisionError):
+            twin.get_or_set("key", lambda: 1 / 0)
+        assert twin.has_key("key") is False
+
+    def test_with_no_time_to_live_it_is_returned_and_not_stored(self, twin: Any) -> None:
+        assert twin.get_or_set("key", 1, 0) == 1
+        assert twin.has_key("key") is False
+
+    def test_a_coroutine_function_goes_with_the_async_method(self, twin: Any) -> None:
+        async def made() -> str:
+            await asyncio.sleep(0)
+            return "made"
+
+        if isinstance(twin, Awaited):
+            assert twin.get_or_set("key", made) == "made"
+            assert twin.get("key") == "made"
+        else:
+            with pytest.raises(TypeError, match="async"):
+                twin.get_or_set("key", made)
+            assert twin.has_key("key") is False
+
+
+class TestVersions:
+    def test_versions_are_apart(self, twin: Any) -> None:
+        twin.set("key", 1)
+        twin.set("key", 2, version=2)
+        assert (twin.get("key"), twin.get("key", version=2)) == (1, 2)
+        assert twin.delete("key", version=2) is True
+        assert (twin.get("key"), twin.get("key", version=2)) == (1, None)
+
+    def test_the_version_of_settings(self, make_twin: MakeTwin) -> None:
+        make_twin(VERSION=7).set("key", 1)
+        assert make_twin().get("key") is None
+        assert make_twin().get("key", version=7) == 1
+
+    def test_a_value_moves_with_its_timeout(self, twin: Any) -> None:
+        twin.set("key", "value", 100)
+        advance(twin, 30)
+        assert twin.incr_version("key") == 2
+        assert twin.get("key") is None
+        assert twin.get("key", version=2) == "value"
+        assert twin.ttl("key", version=2) == 70
+        assert twin.decr_version("key", version=2) == 1
+        assert twin.get("key") == "value"
+        assert twin.ttl("key") == 70
+        twin.set("key", "value", None)
+        assert twin.incr_version("key", 5) == 6
+        assert twin.ttl("key", version=6) is None
+
+    @pytest.mark.parametrize("name", ["incr_version", "decr_version"])
+    def test_a_missing_key_cannot_move(self, twin: Any, name: str) -> None:
+        with pytest.raises(ValueError, match="'key' not found"):
+            getattr(twin, name)("key")
+
+    def test_a_signed_value_is_signed_for_its_new_key(self, make_twin: MakeTwin) -> None:
+        signed = "django_nats.serializers.SignedPickleSerializer"
+        twin = make_twin(OPTIONS={"SERIALIZER": signed})
+        twin.set("key", "value")
+        twin.incr_version("key")
+        assert twin.get("key", version=2) == "value"
+
+
+def shout(key: str, prefix: str, version: int) -> str:
+    return f"{prefix}!{version}!{key.upper()}"
+
+
+class TestKeys:
+    def test_key_prefixes_are_apart(self, make_twin: MakeTwin) -> None:
+        one, other = make_twin(KEY_PREFIX="one"), make_twin(KEY_PREFIX="other")
+        one.set("key", 1)
+        assert other.get("key") is None
+        other.set_many({"key": 2})
+        assert (one.get("key"), other.get("key")) == (1, 2)
+
+    @pytest.mark.parametrize("function", [shout, f"{__name__}.shout"])
+    def test_a_key_function(self, make_twin: MakeTwin, function: Any) -> None:
+        twin = make_twin(KEY_FUNCTION=function, KEY_PREFIX="p")
+        twin.set("key", 1)
+        assert twin.get("KEY") == 1
+        assert twin.get_many(["key"]) == {"key": 1}
+        assert make_twin(KEY_FUNCTION=lambda key, prefix, version: key).get("p!1!KEY") == 1
+
+    @pytest.mark.parametrize("key", ["with space", "tab\t", "é" * 251, "line\nbreak"])
+    def test_a_key_that_memcached_would_refuse_warns_and_works(self, twin: Any, key: str) -> None:
+        operations = {
+            "set": (key, 1),
+            "get": (key,),
+            "add": (key, 1),
+            "touch": (key,),
+            "incr": (key,),
+            "has_key": (key,),
+            "get_many": ([key],),
+            "set_many": ({key: 1},),
+            "get_or_set": (key, 1),
+            "incr_version": (key,),
+            "delete": (key,),
+            "delete_many": ([key],),
+        }
+        for name, arguments in operations.items():
+            with pytest.warns(CacheKeyWarning):
+                getattr(twin, name)(*arguments)
+        with pytest.warns(CacheKeyWarning):
+            twin.set(key, "value")
+        with pytest.warns(CacheKeyWarning):
+            assert twin.get(key) == "value"
+
+
+class TestAliases:
+    def test_two_buckets_are_apart(self, make_twin: MakeTwin) -> None:
+        bucket = make_twin().plain._bucket.config.name
+        one, other = make_twin(), make_twin(OPTIONS={"BUCKET": f"{bucket}_other"})
+        one.set("key", 1)
+        other.set("key", 2)
+        other.clear()
+        assert (one.get("key"), other.get("key")) == (1, None)
+
+    def test_one_bucket_is_shared_and_cleared_together(self, make_twin: MakeTwin) -> None:
+        one, other = make_twin(TIMEOUT=10), make_twin(TIMEOUT=20)
+        one.set("key", 1)
+        assert other.get("key") == 1
+        assert other.incr("key") == 2
+        assert one.get("key") == 2
+        assert other.delete("key") is True
+        assert one.has_key("key") is False
+        neighbour = make_twin(KEY_PREFIX="neighbour")
+        neighbour.set("key", 1)
+        one.clear()
+        assert neighbour.get("key") is None
+
+
+class TestTooLarge:
+    def test_the_error_names_key_size_and_limit(self, make_twin: MakeTwin) -> None:
+        twin = make_twin(OPTIONS={"MAX_VALUE_SIZE": 5000})
+        for store in (twin.set, twin.add):
+            with pytest.raises(ValueTooLarge, match=r"':1:key' has 60\d\d bytes .* 5000"):
+                store("key", "x" * 6000)
+        assert twin.get("key") is None
+        twin.set("key", "x" * 4000)
+        assert twin.get("key") == "x" * 4000

@@ -1,0 +1,101 @@
+"""``python -m tests.django_suite [directory]``: Django's own tests on a NATS server.
+
+The directory (default: build/django) keeps the source distribution of the installed Django.
+"""
+
+from __future__ import annotations
+
+import sys
+import unittest
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import django
+from django.conf import settings
+from django.test.runner import DiscoverRunner
+
+from django_nats.client import bridge
+from django_nats.devserver import NatsServer
+
+from .source import tests_of_django
+
+CONTRIB_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sites",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+]
+
+
+class Runner(DiscoverRunner):
+    """Django's runner, to which a skipped test is a failure unless it is excused."""
+
+    def suite_result(
+        self, suite: unittest.TestSuite, result: unittest.TextTestResult, **kwargs: object
+    ) -> int:
+        from .suite import EXCUSED
+
+        unexcused = 0
+        for test, why in result.skipped:
+            excused = why in EXCUSED.values()
+            unexcused += not excused
+            print(f"{'Excused' if excused else 'NOT EXCUSED'}: {test.id()}: {why}")
+        failures: int = super().suite_result(suite, result, **kwargs)
+        return failures + unexcused
+
+
+def configure(server: NatsServer, tests: Path) -> None:
+    """The settings that Django's test run would make, with NATS for the default cache."""
+    settings.configure(
+        CACHES={
+            "default": {
+                "BACKEND": "django_nats.cache.NatsCache",
+                "LOCATION": server.url,
+                "OPTIONS": {"TOKEN": server.token},
+            }
+        },
+        DATABASES={
+            alias: {"ENGINE": "django.db.backends.sqlite3"} for alias in ("default", "other")
+        },
+        DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+        INSTALLED_APPS=[*CONTRIB_APPS, "django_nats", "cache", "sessions_tests"],
+        LANGUAGE_CODE="en",
+        MIGRATION_MODULES=dict.fromkeys(("auth", "contenttypes", "sessions", "sites")),
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
+        ROOT_URLCONF="urls",
+        SECRET_KEY="only-for-tests",
+        SITE_ID=1,
+        TEMPLATES=[
+            {
+                "BACKEND": "django.template.backends.django.DjangoTemplates",
+                "DIRS": [tests / "templates"],
+                "APP_DIRS": True,
+            }
+        ],
+        USE_TZ=False,
+    )
+    django.setup()
+
+
+def main() -> int:
+    """Run them; the number of failures."""
+    tests = tests_of_django(Path(*sys.argv[1:] or ["build", "django"]).absolute())
+    sys.path.insert(0, str(tests))
+    warnings.simplefilter("error", ResourceWarning)
+    warnings.simplefilter("error", RuntimeWarning)
+    with NatsServer() as server:
+        configure(server, tests)
+        from .backend import in_place_of_locmem
+
+        with mock.patch(
+            "django.core.cache.backends.locmem.LocMemCache", in_place_of_locmem(server)
+        ):
+            failures: int = Runner().run_tests(["tests.django_suite.suite"])
+        bridge.close()
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main()))

@@ -1,0 +1,60 @@
+"""Other processes that use a cache's bucket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from django_nats.cache import NatsCache
+from django_nats.devserver import NatsServer
+
+_PRELUDE = """
+import json, sys
+from django.conf import settings
+settings.configure(SECRET_KEY="only-for-tests")
+from django_nats.cache import NatsCache
+cache = NatsCache(*json.loads(sys.argv[1]))
+cache.get("warm-up")
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def run_in_processes(
+    server: NatsServer,
+    cache: NatsCache,
+    code: str,
+    *,
+    count: int = 1,
+    before: str = "",
+    options: Mapping[str, object] | None = None,
+) -> list[str]:
+    """What each of so many processes prints; all begin with the code at the same moment.
+
+    The code finds ``cache``, on the bucket of the one given. ``before`` runs before anything is
+    imported.
+    """
+    entry = {"OPTIONS": {"BUCKET": cache._bucket.config.name, "TOKEN": server.token}}
+    entry["OPTIONS"].update(options or {})
+    command = [sys.executable, "-c", before + _PRELUDE + code, json.dumps([server.url, entry])]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert [process.returncode for process in processes] == [0] * count
+    return outputs

@@ -1,0 +1,160 @@
+"""A TCP proxy that stands between client and server: it counts, and it makes trouble."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+
+_CHUNK = 256 * 1024
+_RESET = struct.pack("ii", 1, 0)  # close() then sends RST, as a host that has lost its state does
+
+
+class Frames:
+    """One direction of the NATS protocol, cut into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The verbs of the frames that begin in so much more of the stream."""
+        verbs = []
+        self._buffer += data
+        while True:
+            skipped = min(self._skip, len(self._buffer))
+            self._buffer = self._buffer[skipped:]
+            self._skip -= skipped
+            line, end, rest = self._buffer.partition(b"\r\n")
+            if self._skip or not end:
+                return verbs
+            self._buffer = rest
+            verb, *words = line.split()
+            verbs.append(verb)
+            if verb in (b"PUB", b"HPUB", b"MSG", b"HMSG"):
+                self._skip = int(words[-1]) + 2
+
+
+class Proxy:
+    """Forwards TCP connections to a port on this machine, counting the requests that pass.
+
+    ``delay`` seconds pass before anything goes on to the client. It is never none: the replies
+    to the first requests of a write must not come before the last of them have been counted.
+    """
+
+    def __init__(self, port: int, delay: float = 0.02) -> None:
+        self.delay = delay
+        self.refusing = False
+        """While true, connections are closed as soon as they are accepted."""
+        self.connections = 0
+        """How many a client has opened so far."""
+        self.requests = 0
+        """How many messages have been published by clients: pings and subscriptions are none."""
+        self.round_trips = 0
+        """How often a client sent requests (one or many) after it had received a reply."""
+        self._answered = True
+        self._target = port
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._lock = threading.Lock()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Proxy:
+        self._thread = threading.Thread(target=self._accept, name="proxy", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # close() alone would leave the thread in accept().
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+        self.thaw()
+        self.cut()
+
+    # Trouble ---------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Forward nothing any more, and keep every connection open: a peer that hangs."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Forward again, what was held back first."""
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Reset every connection; new ones are accepted."""
+        for client, upstream in self._take_pairs():
+            for each in (client, upstream):
+                with suppress(OSError):
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                    # Wakes the thread in recv(), whose reference would keep the socket open.
+                    each.shutdown(socket.SHUT_RD)
+                each.close()
+
+    def half_close(self) -> None:
+        """Tell every client that nothing more will come; what it sends is still taken."""
+        with self._lock:
+            for client, _ in self._pairs:
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_WR)
+
+    # Forwarding ------------------------------------------------------------------------------
+
+    def _take_pairs(self) -> list[tuple[socket.socket, socket.socket]]:
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        return pairs
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            if self.refusing:
+                client.close()
+                continue
+            try:
+                upstream = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                client.close()
+                continue
+            for each in (client, upstream):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._pairs.append((client, upstream))
+            for pump in ((client, upstream, False), (upstream, client, True)):
+                threading.Thread(target=self._pump, args=pump, name="proxy", daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
+        frames = Frames()
+        with suppress(OSError):
+            while data := source.recv(_CHUNK):
+                if replies:
+                    time.sleep(self.delay)
+                self._flowing.wait()
+                with self._lock:
+                    (self._note_replies if replies else self._note_requests)(frames.feed(data))
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def _note_requests(self, verbs: list[bytes]) -> None:
+        published = sum(verb in (b"PUB", b"HPUB") for verb in verbs)
+        self.requests += published
+        if published and self._answered:
+            self.round_trips += 1
+            self._answered = False
+
+    def _note_replies(self, verbs: list[bytes]) -> None:
+        if b"MSG" in verbs or b"HMSG" in verbs:
+            self._answered = True
