@@ -10,3 +10,7 @@ class DjangoNatsConfig(AppConfig):
 
     name = "django_nats"
     verbose_name = "NATS"
+
+    def ready(self) -> None:
+        """Register the system checks; nothing is opened."""
+        from . import checks  # noqa: F401  # importing is registering

@@ -58,7 +58,7 @@ _CHOICES = {
     "READS": ("any", "leader"),
 }
 _SUBJECT = re.compile(r"[^\s.*>\x7f]+(\.[^\s.*>\x7f]+)*")
-_UNITS = {"": 1, "B": 1}
+_UNITS = {"": 1, "B": 1, "kB": 1000}
 for _power, _prefix in enumerate("KMGT", start=1):
     _UNITS[f"{_prefix}iB"] = 1024**_power
     _UNITS[f"{_prefix}B"] = 1000**_power
@@ -138,10 +138,9 @@ def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
 def _alias_of(location: object, params: Mapping[str, Any]) -> str:
     """Django does not tell a backend its alias: find the entry these params were copied from."""
     for alias, entry in settings.CACHES.items():
-        known = {key: value for key, value in entry.items() if key not in ("BACKEND", "LOCATION")}
-        if entry.get("LOCATION", "") == location and known == {
-            key: params[key] for key in params if key not in ("BACKEND", "LOCATION")
-        }:
+        known = {"LOCATION": "", "OPTIONS": {}, **entry}
+        known.pop("BACKEND", None)
+        if known == {**params, "LOCATION": location}:
             return str(alias)
     return "?"
 
@@ -234,7 +233,7 @@ def _connection(reader: _Reader, location: object) -> ConnectionConfig:
 
 def _server(reader: _Reader, url: object) -> tuple[str, dict[str, str]]:
     """A server's URL without credentials, and the credentials."""
-    text = str(url).strip()
+    text = url.strip() if isinstance(url, str) else ""
     try:
         parts = urlsplit(text if "://" in text else f"nats://{text}")
         host, port = parts.hostname, 4222 if parts.port is None else parts.port

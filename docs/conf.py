@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 
 import django
 from django.conf import settings
 
-pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+root = Path(__file__).parent.parent
+sys.path.insert(0, str(root))  # so that what is documented is what is here, installed or not
+pyproject = tomllib.loads((root / "pyproject.toml").read_text())
 
 project = "django-nats"
 author = copyright = "the django-nats contributors"
 release = version = pyproject["project"]["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-# `manage.py …` in a console block has no lexer that would know it better.
 highlight_language = "text"
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3

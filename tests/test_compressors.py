@@ -23,6 +23,8 @@ from django_nats.compressors import (
 )
 from django_nats.exceptions import Unreadable
 
+pytestmark = pytest.mark.smoke
+
 MIB = 1024 * 1024
 
 every_compressor = pytest.mark.parametrize(

@@ -31,9 +31,6 @@ from django.template import engines
 from django.test import override_settings
 from django.test.client import RequestFactory
 
-from django_nats import checks, conf, exceptions, keys
-from django_nats.cache import NatsCache
-from django_nats.client import kv, wire
 from django_nats.devserver import NatsServer
 
 from .conftest import MakeCache, api
@@ -41,6 +38,8 @@ from .conftest import MakeCache, api
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PROJECT = 'CACHES = {"default": {"BACKEND": "django_nats.cache.NatsCache"}}'
+"""Settings of a project whose tests a page shows, until the page shows some."""
 READERS_SERVER = "nats://127.0.0.1:4222"
 """What the pages call the reader's server; the session's one stands in for it."""
 ENVIRONMENT = {"NATS_PASSWORD": "open sesame", "NATS_TOKEN": "open sesame"}
@@ -82,6 +81,7 @@ class Reader:
         self.location = f"nats://{server.token}@127.0.0.1:{server.port}"
         self.directory = directory
         self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.project = PROJECT
         self.loop = asyncio.new_event_loop()
         self.settings = contextlib.ExitStack()
         backend = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": self.location}
@@ -140,29 +140,28 @@ class Reader:
             assert checker.check_output(want, got, options), f"line {line}: {got!r}, not {want!r}"
 
     def change_settings(self, block: Block) -> None:
-        """Build the caches as written, and use them from here on if the reader's server can."""
-        before = {"INSTALLED_APPS": [], "BASE_DIR": self.directory}
-        names = {**before, "LOCAL_APPS": []}
-        source = block.source.replace(READERS_SERVER, "READERS_SERVER")
-        self.execute(source, block.line, "exec", names)
+        """Build the caches as written, and use them from here on if the session's server can."""
+        names = {"INSTALLED_APPS": [], "MIDDLEWARE": [], "BASE_DIR": self.directory}
+        before = dict(names)
+        self.project = block.source
+        self.execute(block.source, block.line, "exec", names)
         changed = {key: names[key] for key in names if key.isupper() and key not in before}
         with override_settings(**changed):
-            built = [caches[alias] for alias in settings.CACHES]
-            assert built, f"line {block.line}: settings without a cache"
-        entries = changed.get("CACHES", {})
-        nats = [each for each in entries.values() if each["BACKEND"] == _BACKEND]
-        if all(each["LOCATION"] in ("embedded", "READERS_SERVER") for each in nats):
-            for each in nats:
-                each["LOCATION"] = self.location
+            assert [caches[alias] for alias in settings.CACHES]
+        entries = changed.get("CACHES", {}).values()
+        if all(entry.get("LOCATION") in ("embedded", self.location) for entry in entries):
+            for entry in entries:
+                entry["LOCATION"] = self.location
             self.settings.enter_context(override_settings(**changed))
 
     def run_tests(self, block: Block) -> None:
         """Run a project's tests as the project would, in a process of their own."""
-        file = self.directory / "test_example.py"
-        file.write_text(block.source)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
-        command += ["--rootdir", str(self.directory), "--ds", "tests.settings"]
+        base = f"from tests.settings import *\nBASE_DIR = {str(self.directory)!r}\n"
+        (self.directory / "project.py").write_text(base + self.project)
+        (self.directory / "test_example.py").write_text(block.source)
+        (self.directory / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+        command = [sys.executable, "-m", "pytest", "-q", "--ds", "project", "test_example.py"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), "."))}
         done = subprocess.run(command, env=environment, cwd=self.directory, capture_output=True)
         assert done.returncode == 0, done.stdout.decode()
 
@@ -172,8 +171,6 @@ class Reader:
                 for command in line[2:].split(" && "):
                     check_command(shlex.split(command, comments=True))
 
-
-_BACKEND = "django_nats.cache.NatsCache"
 
 
 def check_command(words: list[str]) -> None:

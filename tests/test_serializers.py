@@ -24,6 +24,8 @@ from django_nats.serializers import (
     SignedPickleSerializer,
 )
 
+pytestmark = pytest.mark.smoke
+
 KEY = ":1:user:42"
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

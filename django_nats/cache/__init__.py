@@ -62,6 +62,6 @@ def nats_aliases() -> list[str]:
     return found
 
 
-def nats_caches() -> list[NatsCache]:
+def nats_caches() -> dict[str, NatsCache]:
     """The caches behind those aliases. Raises ImproperlyConfigured."""
-    return [cast(NatsCache, caches[alias]) for alias in nats_aliases()]
+    return {alias: cast(NatsCache, caches[alias]) for alias in nats_aliases()}

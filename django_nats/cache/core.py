@@ -63,7 +63,7 @@ class Core(BaseCache):
         try:
             seconds = float(timeout)
         except OverflowError:
-            seconds = math.copysign(math.inf, timeout)
+            seconds = math.inf if timeout > 0 else -math.inf
         except (TypeError, ValueError):
             raise TypeError(f"timeout must be a number of seconds, not {timeout!r}") from None
         if math.isnan(seconds):

@@ -42,7 +42,11 @@ class Timeouts(Core):
 
     def _pexpire(self, key: str, timeout: float, version: int | None = None) -> Steps[bool]:
         """Let a key expire in so many milliseconds; whether it has a value. FAIL_OPEN: False."""
-        return (yield from self._touch(key, timeout / 1000, version))
+        try:
+            seconds = timeout / 1000
+        except OverflowError:
+            seconds = timeout // 1000  # an integer beyond floats, which is capped
+        return (yield from self._touch(key, seconds, version))
 
     pexpire, apexpire = twins(_pexpire, lambda key, timeout, version=None: False)
 

@@ -92,7 +92,9 @@ class Values(Core):
                 return False
             if entry is None:
                 return True
-            return not (yield from self._bucket.delete_many([made], {made: revision}))
+            failed = yield from self._bucket.delete_many([made], {made: revision})
+            raise_unavailable(failed)
+            return not failed
         write = self._write(made, value, seconds)
         return (yield from self._bucket.compare_and_set(made, write, revision)) is not None
 

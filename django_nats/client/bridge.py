@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from ..exceptions import BridgeMisuse, NatsError, NotSent
+from ..exceptions import BridgeMisuse, NatsError, NotSent, OutcomeUnknown
 from .bucket import BucketConfig
 from .config import ConnectionConfig
 from .kv import Bucket
@@ -109,7 +109,8 @@ def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
     try:
         while not lock.acquire(timeout=_ALIVE_CHECK):
             if not _thread.alive:
-                raise NotSent("The bridge's thread has ended")
+                kind = NotSent if waiter.connection is None else OutcomeUnknown
+                raise kind("The bridge's thread has ended")
     except BaseException:
         session.abandon(waiter)
         raise
@@ -134,7 +135,7 @@ async def arun(session: Session, steps: Steps[T]) -> T:
             effect = send(answer)
             try:
                 answer = await _aperform(session, effect)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, GeneratorExit):
                 steps.close()
                 raise
             except BaseException as error:
@@ -202,8 +203,10 @@ class _Doorbell:
                 try:
                     loop.call_soon_threadsafe(self._answer)
                 except RuntimeError:
-                    # The caller's loop has been closed: nobody is left to be woken.
+                    # The caller's loop has been closed: nobody is left to be woken, and what
+                    # stayed here would keep the loop alive.
                     self._done.clear()
+                    self._ringing = False
 
         return ring
 
@@ -231,14 +234,23 @@ def _after_fork() -> None:
 def close() -> None:
     """Send what is queued and close every connection; the next operation opens them anew."""
 
-    async def farewell() -> None:
-        await asyncio.gather(*(each.close() for each in _sessions.values()), return_exceptions=True)
+    sessions = list(_sessions.values())
 
-    _thread.stop(farewell, _FAREWELL)
-    for each in _sessions.values():
-        each.forget()
+    async def farewell() -> None:
+        await asyncio.gather(*(each.close() for each in sessions), return_exceptions=True)
+
+    def forget() -> None:
+        for each in sessions:
+            each.forget()
+
+    _thread.stop(farewell, _FAREWELL, forget)
+
+
+def _at_exit() -> None:
+    _thread.retire()
+    close()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-atexit.register(close)
+atexit.register(_at_exit)

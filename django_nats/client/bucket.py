@@ -15,8 +15,8 @@ from ..exceptions import BucketMismatch
 
 NANOSECONDS = 1_000_000_000
 MIB = 1024 * 1024
-MINIMUM_SERVER = "2.11.8"
-MINIMUM_API_LEVEL = 1
+MINIMUM_SERVERS = {1: "2.11.8", 2: "2.12.0"}
+"""The server by which each level of the JetStream API came, or became fit for a cache."""
 DEFAULT_MAX_VALUE_SIZE = MIB
 
 
@@ -40,6 +40,12 @@ class BucketConfig:
     """"any" replica may answer, or only the "leader"."""
     request_timeout: float = 1.0
     """Seconds."""
+
+    @property
+    def api_level(self) -> int:
+        """The level of the JetStream API that the server must have; an older one would ignore
+        what it does not know."""
+        return 2 if self.persist == "async" else 1
 
     @property
     def stream(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _check_credentials(path: str) -> None:
     except OSError as error:
         raise NotSent(f"CREDENTIALS: {path} cannot be read: {error.strerror}") from error
     parts = {}
-    for line, after in zip(lines, lines[1:], strict=False):
+    for line, after in pairwise(lines):
         for part in (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED"):
             if part in line and after:
                 parts[part] = after

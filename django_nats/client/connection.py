@@ -12,6 +12,7 @@ It leans on these private names of nats-py, held in place by tests/client/test_n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import deque
@@ -23,6 +24,7 @@ from nats.aio.client import Client
 
 from ..exceptions import NatsError, NotSent, OutcomeUnknown, PermissionDenied, ValueTooLarge
 from . import wire
+from .faults import explain, without_frames
 from .steps import Lane, Request
 from .waiter import Waiter
 
@@ -33,8 +35,9 @@ PING_INTERVAL = 1.5
 HIGH_WATER = 8 * 1024 * 1024
 """Bytes in the transport's buffer beyond which further requests wait outside of it."""
 
-_TICK = 0.05
+_TICK = 0.02
 _LATE = 0.2
+_LAST_FLUSH = 0.5
 _INBOX_SID = 1
 _FIRST_TOKEN = 2  # tokens double as subscription ids, and 1 is taken
 
@@ -47,8 +50,8 @@ class Connection(Client):
 
     def __init__(self, on_timeout: Callable[[Lane], None], on_heard: Callable[[], None]) -> None:
         super().__init__()
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Done, with the reason, when the connection is gone for good."""
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """Done, with the driver's error, when the connection is gone for good."""
         self.heard = monotonic()
         self._on_timeout = on_timeout
         self._on_heard = on_heard
@@ -76,17 +79,22 @@ class Connection(Client):
                 closed_cb=self._closed,
                 **options,
             )
+            self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
+            self._transport.write(b"SUB %b* %d\r\n" % (self._inbox, _INBOX_SID))
+            self._reading_task.add_done_callback(self._ended)
+            await self.flush()
+            if self.last_error is not None:  # no answer would ever come
+                raise NotSent(f"{self.last_error} (INBOX_PREFIX is where answers come in)")
         except BaseException:
             self.abort()
             raise
-        self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
-        self._transport.write(b"SUB %b* %d\r\n" % (self._inbox, _INBOX_SID))
-        self._reading_task.add_done_callback(lambda _: self.lose("the reader ended"))
 
     # Sending ---------------------------------------------------------------------------------
 
     def send(self, queue: deque[Waiter]) -> bool:
         """Write what is queued, in one write. False when the peer is slow and some had to stay."""
+        if self.lost.done():
+            return True  # the session is about to know, and refuses what is queued
         frames: list[bytes] = []
         room = HIGH_WATER - self._transport._io_writer.transport.get_write_buffer_size()
         while queue and room > 0:
@@ -94,10 +102,16 @@ class Connection(Client):
             if not waiter.abandoned:
                 room -= self._register(waiter, frames)
         if frames:
-            self._transport.write(b"".join(frames))
+            self._write(b"".join(frames))
         if not self._sweeping:
             self._arm()
-        return not queue
+        return room > 0 or not queue
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._transport.write(data)
+        except Exception as error:
+            self.lose(error)  # uvloop's transports raise once they are closed
 
     def _register(self, waiter: Waiter, frames: list[bytes]) -> int:
         """Give each request a token and its frame; the number of bytes they come to."""
@@ -158,7 +172,7 @@ class Connection(Client):
             if not waiter.gather(index, reply, request.gather):
                 return
             if request.inbox:
-                self._transport.write(b"UNSUB %d\r\n" % token)
+                self._write(b"UNSUB %d\r\n" % token)
         del self._waiting[token]
         if not request.gather:
             waiter.answer(index, reply)
@@ -183,28 +197,30 @@ class Connection(Client):
 
     # Giving up -------------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
+    def _sweep(self, patient: bool = True) -> None:
         """Fail what has waited too long; ask early whether the server is there at all."""
         now = monotonic()
-        if now - self._sweep_due > _LATE:
-            # The loop itself was held up: the answers may be in the socket, still unread.
-            self._arm()
+        if patient and now - self._sweep_due > _LATE:
+            # The loop itself was held up: the answers may be in the socket, still unread. Only
+            # once, though: on a machine that always holds it up, calls must end all the same.
+            self._arm(patient=False)
             return
         for waiter in set(self._waiting.values()):
             if now >= waiter.deadline:
                 self._time_out(waiter)
-            elif now - waiter.sent > waiter.timeout / 2 and self.heard < waiter.sent:
+            elif now - max(waiter.sent, self.heard) > waiter.timeout / 4:
                 self._ask_for_sign_of_life()
         self._arm()
 
-    def _arm(self) -> None:
+    def _arm(self, patient: bool = True) -> None:
         self._sweeping = bool(self._waiting)
         if self._sweeping:
             self._sweep_due = monotonic() + _TICK
-            self._loop.call_later(_TICK, self._sweep)
+            self._loop.call_later(_TICK, self._sweep, patient)
 
     def _time_out(self, waiter: Waiter) -> None:
-        lane = waiter.requests[0].lane
+        lane = waiter.first_open.lane
+        self._ask_for_sign_of_life()
         self.forget(waiter)
         # First the circuit, then the caller: its next request must find the circuit open.
         self._on_timeout(lane)
@@ -229,18 +245,33 @@ class Connection(Client):
         for index, request in enumerate(waiter.requests):
             forgotten = self._waiting.pop(waiter.token + index, None)
             if forgotten is not None and request.inbox and not self.lost.done():
-                self._transport.write(b"UNSUB %d\r\n" % (waiter.token + index))
+                self._write(b"UNSUB %d\r\n" % (waiter.token + index))
 
-    def lose(self, reason: str) -> None:
+    def lose(self, error: Exception) -> None:
         """Count the connection as lost: abort it, and tell everyone who waits on it."""
         if self.lost.done():
             return
-        self.lost.set_result(reason)
+        self.lost.set_result(without_frames(error))
+        if self._ping is not None:
+            self._ping.cancel()
         self.abort()
         waiters = set(self._waiting.values())
         self._waiting.clear()
         for waiter in waiters:
-            waiter.fail(OutcomeUnknown(f"The connection was lost before the answer: {reason}"))
+            failure = OutcomeUnknown(f"The connection was lost before the answer: {explain(error)}")
+            failure.__cause__ = error
+            waiter.fail(failure)
+
+    async def finish(self, *, silently: bool) -> None:
+        """Close, once the server has what was sent; silently: tell nobody who waits."""
+        in_flight = bool(self._waiting)
+        if silently:
+            self._waiting.clear()
+        if in_flight:
+            # Closed with answers unread, the socket would be reset, and with it what it sent.
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self.flush(), _LAST_FLUSH)
+        await self.close()
 
     def abort(self) -> None:
         # Not close(): with a peer that does not read, closing would wait for the buffer to drain.
@@ -255,11 +286,13 @@ class Connection(Client):
         return None if sock is None else int(sock.fileno())
 
     async def _process_op_err(self, e: Exception) -> None:
-        self.lose(str(e) or type(e).__name__)
+        self.lose(e)
 
     async def _closed(self) -> None:
-        error = self.last_error
-        self.lose(str(error) if error else "closed by the server")
+        self._ended()
+
+    def _ended(self, _: object = None) -> None:
+        self.lose(self.last_error or ConnectionError("the connection was closed"))
 
     async def _error(self, error: Exception) -> None:
         if not self._inbox:

@@ -7,9 +7,10 @@ value and the duration the value carries; the server's own TTL, in whole seconds
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from random import SystemRandom
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -18,9 +19,9 @@ from ..exceptions import (
     BucketFull,
     InvalidKey,
     NatsError,
-    NotSent,
     OutcomeUnknown,
     ServerError,
+    Unavailable,
     ValueTooLarge,
     WrongRevision,
 )
@@ -35,6 +36,9 @@ T = TypeVar("T")
 MAX_BATCH = 1024
 """Keys in one batch get; the server refuses more."""
 MAX_BATCH_BYTES = 256 * 1024
+MAX_BATCH_REPLY = 4 * 1024 * 1024
+"""Bytes the server sends for one batch; its own bound is all that it lets a slow client fall
+behind before it drops the connection."""
 MAX_PIPELINE = 4096
 MAX_PIPELINE_BYTES = 16 * 1024 * 1024
 MAX_KEY_BYTES = 8192
@@ -42,6 +46,7 @@ TOMBSTONE_TTL = "60"
 """Seconds. Long, because a change feed that lags further than it would miss the delete."""
 _RECENT_WRITES = 10_000
 _PATIENCE = 0.05
+_chance = SystemRandom()  # the random module's state is the user's
 
 
 class Entry(NamedTuple):
@@ -69,6 +74,9 @@ class Server(Protocol):
 
     @property
     def max_payload(self) -> int: ...
+
+    @property
+    def server(self) -> str: ...
 
 
 class Bucket(Opening):
@@ -115,8 +123,8 @@ class Bucket(Opening):
     def _batch(self, subjects: list[str], found: dict[str, Message | None]) -> Steps[None]:
         while subjects:
             requests = []
-            for chunk in _chunks(subjects):
-                payload = wire.compact_json({"multi_last": chunk})
+            for chunk in _chunks(subjects, min(MAX_BATCH_BYTES, self._server.max_payload // 4)):
+                payload = wire.compact_json({"multi_last": chunk, "max_bytes": MAX_BATCH_REPLY})
                 requests.append(Request(self.reads, self._direct, payload, gather=MAX_BATCH + 1))
             unfinished = False
             for replies in (yield from self.pipeline(requests)):
@@ -164,13 +172,16 @@ class Bucket(Opening):
         format, milliseconds = format_of(message.header)
         expires = None
         if milliseconds is not None:
-            expires = wire.epoch(message.stamp) + milliseconds / 1000
-            if expires <= self.now():
+            stored, now = wire.epoch(message.stamp), self.now()
+            if stored > now:  # the estimate is late: what has been read has been stored by now
+                self._clock += stored - now
+            expires = stored + milliseconds / 1000
+            if expires <= now:
                 return None
         elif format is None:
             ttl = wire.field(message.header, "Nats-TTL")
-            if ttl is not None and ttl.isdigit():
-                expires = wire.epoch(message.stamp) + int(ttl)
+            if ttl is not None and ttl.isdecimal():
+                expires = wire.epoch(message.stamp) + min(int(ttl), wire.MAX_TTL_SECONDS)
         return Entry(message.payload, format, message.sequence, expires)
 
     # Writing ---------------------------------------------------------------------------------
@@ -237,7 +248,7 @@ class Bucket(Opening):
             if (yield from self._publish_if(key, write, expected)) is not None:
                 return result
             leader = self.replicated  # a replica might go on answering with what lost
-            yield Pause(random.uniform(0, 0.003))  # noqa: S311
+            yield Pause(_chance.uniform(0, 0.003))
 
     def _publish(self, key: str, write: Write, **conditions: str) -> Request:
         subject_key = self._encode(key)
@@ -275,38 +286,44 @@ class Bucket(Opening):
         where it looks at the sequence first, the id of what is stored tells who won.
         """
         deadline = monotonic() + self.config.request_timeout
-        ambiguous: NatsError | None = None
+        ambiguous: OutcomeUnknown | None = None
         while True:
+            failure: NatsError
             try:
                 ack = wire.parse_ack((yield from self.ask(request)))
-            except WrongRevision as error:
-                if error.err_code != wire.WRITE_IN_FLIGHT:
-                    if ambiguous is None:
-                        return None
-                    subject = request.subject.decode()
-                    stored = yield from self._last(subject, leader=True)
-                    ours = stored is not None and (
-                        wire.field(stored.header, "Nats-Msg-Id") == identity
-                    )
-                    return stored.sequence if stored is not None and ours else None
-                if monotonic() > deadline:
-                    raise
-            except ServerError as error:
-                if error.err_code != wire.SAME_ID_IN_FLIGHT or monotonic() > deadline:
-                    raise
-            except OutcomeUnknown as error:
-                ambiguous = error
-                if monotonic() > deadline:
-                    raise
-            except NotSent as error:
-                if ambiguous is None:
-                    raise
-                if monotonic() > deadline:
-                    raise ambiguous from error
+            except (ServerError, Unavailable) as error:
+                failure = error
             else:
                 self._remember(request.subject, ack.sequence)
                 return ack.sequence
-            yield Pause(random.uniform(0.2, 1) * _PATIENCE)  # noqa: S311
+            code = failure.err_code if isinstance(failure, ServerError) else 0
+            if isinstance(failure, OutcomeUnknown):
+                ambiguous = failure
+            elif code == wire.SAME_ID_IN_FLIGHT:
+                ambiguous = OutcomeUnknown(str(failure))
+            elif isinstance(failure, WrongRevision) and code != wire.WRITE_IN_FLIGHT:
+                if ambiguous is None:
+                    return None
+                return (yield from self._won(request, identity, ambiguous))
+            elif code != wire.WRITE_IN_FLIGHT and (
+                ambiguous is None or not isinstance(failure, Unavailable)
+            ):
+                raise failure
+            if monotonic() > deadline:
+                if ambiguous is None or ambiguous is failure:
+                    raise failure
+                raise ambiguous from failure
+            yield Pause(_chance.uniform(0.2, 1) * _PATIENCE)
+
+    def _won(self, request: Request, identity: str, ambiguous: OutcomeUnknown) -> Steps[int | None]:
+        """The revision, if what is stored is what this request stored; None if another's."""
+        try:
+            stored = yield from self._last(request.subject.decode(), leader=True)
+        except Unavailable as error:
+            raise ambiguous from error
+        if stored is None or wire.field(stored.header, "Nats-Msg-Id") != identity:
+            return None
+        return stored.sequence
 
     def _remember(self, subject: bytes, sequence: int) -> None:
         if self.replicated:
@@ -405,7 +422,7 @@ class Bucket(Opening):
             reply = yield from self._ask_with_time(request)
         else:
             reply = yield request
-        if wire.status(reply.header) == 503:
+        if wire.is_without_stream(reply):
             yield from self.open()
             reply = yield request
         return reply
@@ -416,7 +433,8 @@ class Bucket(Opening):
         self._clock_due = sent + CLOCK_REFRESH
         reply, info = yield [request, self._info_request()]
         if isinstance(info, Reply):
-            self._set_clock(info, sent)
+            with suppress(ServerError):  # the stream may be gone: the request's own reply tells
+                self._set_clock(info, sent)
         answer: Reply = _raise(reply)
         return answer
 
@@ -426,7 +444,7 @@ class Bucket(Opening):
         answers: list[Any] = []
         for chunk in _by_size(requests):
             answers += yield chunk
-        gone = [index for index, answer in enumerate(answers) if _is_503(answer)]
+        gone = [index for index, answer in enumerate(answers) if _is_without_stream(answer)]
         if gone:
             yield from self.open()
             for index, answer in zip(gone, (yield [requests[i] for i in gone]), strict=True):
@@ -463,7 +481,9 @@ def format_of(header: bytes) -> tuple[str | None, int | None]:
         return None, None
     format, _, milliseconds = raw.partition(b";ms=")
     try:
-        return format.decode() or None, int(milliseconds) if milliseconds else None
+        # What no writer of ours stores, but anybody can, must not overflow in arithmetic.
+        most = wire.MAX_TTL_SECONDS * 1000
+        return format.decode() or None, min(int(milliseconds), most) if milliseconds else None
     except ValueError:
         return "?", None  # nobody accepts it: a miss that is logged
 
@@ -474,17 +494,17 @@ def _raise(answer: Any) -> Any:
     return answer
 
 
-def _is_503(answer: Any) -> bool:
+def _is_without_stream(answer: Any) -> bool:
     if isinstance(answer, list):
         answer = answer[-1]
-    return isinstance(answer, Reply) and wire.status(answer.header) == 503
+    return isinstance(answer, Reply) and wire.is_without_stream(answer)
 
 
-def _chunks(subjects: list[str]) -> Iterable[list[str]]:
+def _chunks(subjects: list[str], most: int) -> Iterable[list[str]]:
     chunk: list[str] = []
     size = 0
     for subject in subjects:
-        if len(chunk) == MAX_BATCH or size > MAX_BATCH_BYTES:
+        if len(chunk) == MAX_BATCH or size > most:
             yield chunk
             chunk, size = [], 0
         chunk.append(subject)

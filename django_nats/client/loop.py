@@ -7,13 +7,17 @@ import contextlib
 import os
 import sys
 import threading
+import time
+from _thread import get_ident
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from ..exceptions import BridgeMisuse, NotSent
 
 LOOP_VARIABLE = "DJANGO_NATS_LOOP"
 """Environment variable: "asyncio" keeps the loop from being uvloop where that is installed."""
+
+_LAST_WORDS = 0.5  # seconds that cancelled tasks have to end
 
 
 class LoopThread:
@@ -27,6 +31,8 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.ident: int | None = None
+        self.retired = False
+        """Whether the interpreter is ending: from then on no loop is started."""
 
     def after_fork(self) -> None:
         """Forget the parent's thread, which does not exist here; its loop is never touched."""
@@ -38,54 +44,90 @@ class LoopThread:
         return self._thread is not None and self._thread.is_alive()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run a function on the loop, from any thread. Raises NotSent when there is no loop."""
+        """Run a function on the loop, from any thread. Raises NotSent when there is no loop.
+
+        Raises BridgeMisuse where no loop can be started.
+        """
         loop = self._loop
         if loop is None:
             loop = self._start()
         try:
             loop.call_soon_threadsafe(function)
         except RuntimeError as error:
-            raise NotSent("The interpreter is shutting down") from error
+            if self.retired:
+                _end_with_the_interpreter()
+            raise NotSent("The connection has just been closed") from error
 
     def _start(self) -> asyncio.AbstractEventLoop:
         _refuse_gevent()
         with self._starting:
-            if self._loop is None:
+            if self._loop is None and not self.retired:
                 loop = _new_event_loop()
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, args=(loop,), name="django-nats", daemon=True
                 )
                 try:
-                    self._thread.start()
+                    thread.start()
                 except RuntimeError as error:
                     loop.close()
-                    raise NotSent("The interpreter is shutting down") from error
-                self.ident = self._thread.ident
+                    raise NotSent(f"The bridge's thread cannot be started: {error}") from error
+                self._thread, self.ident = thread, thread.ident
                 self._loop = loop
-            return self._loop
+            started = self._loop
+        return started or _end_with_the_interpreter()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
         finally:
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
             with contextlib.suppress(Exception):
-                loop.run_until_complete(asyncio.sleep(0))
+                loop.run_until_complete(_cancel_all())
                 loop.close()
 
-    def stop(self, farewell: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
-        """Run a last coroutine, then end loop and thread; within so many seconds, or give up."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None or not thread.is_alive():
-            return
-        with contextlib.suppress(Exception):
-            asyncio.run_coroutine_threadsafe(farewell(), loop).result(seconds)
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(loop.stop)
-        thread.join(seconds)
-        self._reset()
+    def stop(
+        self,
+        farewell: Callable[[], Coroutine[Any, Any, None]],
+        seconds: float,
+        afterwards: Callable[[], None],
+    ) -> None:
+        """Run a last coroutine, end loop and thread, and call a function before another starts.
+
+        Coroutine and thread have so many seconds each, and are given up after.
+        """
+        if self.ident == get_ident():
+            raise BridgeMisuse("The bridge's own thread cannot wait for its own end")
+        with self._starting:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = self.ident = None
+            if loop is not None and thread is not None and thread.is_alive():
+                with contextlib.suppress(Exception):
+                    asyncio.run_coroutine_threadsafe(farewell(), loop).result(seconds)
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(loop.stop)
+                thread.join(seconds)
+            afterwards()
+
+    def retire(self) -> None:
+        """Start no loop any more: the interpreter is ending."""
+        self.retired = True
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_LAST_WORDS)
+
+
+def _end_with_the_interpreter() -> NoReturn:
+    if get_ident() == threading.main_thread().ident:
+        raise NotSent("The interpreter is shutting down")
+    # A daemon thread, which the interpreter is about to end anyway: an error raised here could
+    # do nothing but appear on stderr of a program that ended in order.
+    while True:
+        time.sleep(60)
 
 
 # Collecting what a fork inherited would close descriptors whose numbers are in use again.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import ServerError, ServerTooOld, Unavailable
+from ..exceptions import BucketMismatch, ServerError, ServerTooOld, Unavailable
 from . import wire
-from .bucket import MINIMUM_API_LEVEL, MINIMUM_SERVER, BucketConfig, require_bucket
+from .bucket import MINIMUM_SERVERS, BucketConfig, require_bucket
 from .steps import Lane, Request, Steps
 from .wire import Reply
 
@@ -71,7 +71,11 @@ class Opening:
         if document is None:
             document = yield from self.create()
         config = document["config"]
-        require_bucket(self.config, config)
+        try:
+            require_bucket(self.config, config)
+        except BucketMismatch:
+            yield from self._require_server()
+            raise
         self.replicated = config.get("num_replicas", 1) > 1
         limit = config.get("max_msg_size", -1)
         self.max_message = limit if limit > 0 else self.config.max_value_size
@@ -103,23 +107,30 @@ class Opening:
 
     def create(self) -> Steps[dict[str, Any]]:
         """Make the stream as settings say; the server's document about it."""
-        level = wire.parse_api((yield self.api_request("$JS.API.INFO")))["api"].get("level", 0)
-        if level < MINIMUM_API_LEVEL:
-            raise ServerTooOld(
-                f"The NATS server's JetStream API level is {level}; the cache needs "
-                f"{MINIMUM_API_LEVEL}, that is nats-server {MINIMUM_SERVER} or newer."
-            )
+        yield from self._require_server()
         payload = wire.compact_json(self.config.stream_config())
         request = self.api_request(f"$JS.API.STREAM.CREATE.{self.config.stream}", payload)
         try:
             wire.parse_api((yield request))
         except ServerError as error:
             if error.err_code != wire.STREAM_NAME_IN_USE:
-                raise
+                message = f"The bucket {self.config.name} cannot be made: {error}"
+                raise type(error)(message, code=error.code, err_code=error.err_code) from error
         document = yield from self.info()
         if document is None:
             raise ServerError(f"The stream {self.config.stream} was deleted while being made")
         return document
+
+    def _require_server(self) -> Steps[None]:
+        answer = wire.parse_api((yield self.api_request("$JS.API.INFO")))
+        level = answer["api"].get("level", 0)
+        if level < self.config.api_level:
+            raise ServerTooOld(
+                f"The bucket {self.config.name} needs nats-server "
+                f"{MINIMUM_SERVERS[self.config.api_level]} or newer "
+                f"(JetStream API level {self.config.api_level}), but this is "
+                f"{self._server.server} (level {level})."
+            )
 
     def update(self, existing: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """Change the stream from its existing config to settings'; the server's document about it.
@@ -128,7 +139,8 @@ class Opening:
         """
         wanted = {"placement": None, **self.config.stream_config()}
         payload = wire.compact_json({**existing, **wanted})
-        wire.parse_api((yield self.api_request(f"$JS.API.STREAM.UPDATE.{self.config.stream}", payload)))
+        request = self.api_request(f"$JS.API.STREAM.UPDATE.{self.config.stream}", payload)
+        wire.parse_api((yield request))
         return (yield from self.open())
 
     def api_request(self, subject: str, payload: bytes = b"") -> Request:

@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import re
 from collections import deque
+from random import SystemRandom
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from .. import devserver
 from ..exceptions import AuthenticationFailed, NatsError, NotSent
 from . import wire
 from .config import ConnectionConfig
+from .faults import explain, without_frames
 from .loop import LoopThread
 from .steps import Lane
 from .waiter import Waiter
@@ -31,7 +33,9 @@ logger = logging.getLogger("django_nats")
 
 _RETRY_FIRST, _RETRY_MOST = 0.05, 0.4
 _PROBE_PAUSE = 0.1
+_ROOM_PAUSE = 0.002
 _EMBEDDED_START = 15.0
+_chance = SystemRandom()  # the random module's state is the user's: seeded, and watched by tests
 _REFUSED = re.compile("authorization violation|authentication (expired|revoked)", re.IGNORECASE)
 
 
@@ -41,18 +45,21 @@ class Session:
     def __init__(self, config: ConnectionConfig, thread: LoopThread) -> None:
         self.config = config
         self._thread = thread
+        self._queue: deque[Waiter] = deque()
+        self._probes: dict[Lane, asyncio.Task[None]] = {}
         self._reset()
 
     def _reset(self) -> None:
-        self._queue: deque[Waiter] = deque()
+        for lane in self._probes:
+            lane.fault = None  # nobody asks for it any more
+        self._probes = {}
         self._waking = False
         self._connection: Connection | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._fault: str | None = None
-        self._cause: BaseException | None = None
+        self._cause: Exception | None = None
         self._silent = False
         self._discovered: list[str] = []
-        self._probes: set[asyncio.Task[None]] = set()
         self.epoch = getattr(self, "epoch", 0) + 1
         """Changes with every new connection: what is known of the server is then known anew."""
 
@@ -89,14 +96,19 @@ class Session:
     def submit(self, waiter: Waiter) -> None:
         """Send a waiter's requests. Raises NotSent at once while the circuit is open."""
         if self._fault is not None:
-            raise self._refusal()
+            raise self._refusal(self._fault)
         fault = waiter.requests[0].lane.fault
         if fault is not None:
             raise NotSent(fault)
         self._queue.append(waiter)
         if not self._waking:
             self._waking = True
-            self._thread.call(self._flush)
+            try:
+                self._thread.call(self._flush)
+            except NatsError as error:
+                self._waking = False
+                self._refuse_queue(str(error))
+                raise
 
     def abandon(self, waiter: Waiter) -> None:
         """The caller has gone: leave nothing of it behind."""
@@ -106,8 +118,9 @@ class Session:
             if waiter.connection is not None:
                 waiter.connection.forget(waiter)
 
-        with contextlib.suppress(NotSent):
-            self._thread.call(forget)
+        if self._thread.alive:
+            with contextlib.suppress(NotSent):
+                self._thread.call(forget)
 
     # Connecting ------------------------------------------------------------------------------
 
@@ -115,12 +128,20 @@ class Session:
         self._waking = False
         if self._supervisor is None:
             self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
-        connection = self._connection
-        if connection is None:
-            if self._fault is not None:
-                self._refuse_queue()
-        elif not connection.send(self._queue):
-            asyncio.get_running_loop().call_later(0.002, self._flush)
+        if self._fault is not None:
+            self._refuse_queue(self._fault)
+        elif self._connection is not None and not self._connection.send(self._queue):
+            self._wait_for_room(self._queue[0])
+
+    def _wait_for_room(self, first: Waiter) -> None:
+        """The servers read more slowly than we write: try again soon, but not for ever."""
+        now = monotonic()
+        first.deadline = first.deadline or now + first.timeout
+        if now >= first.deadline:
+            self._refuse_queue(f"NATS at {self.config.where} takes nothing more at the moment")
+        else:
+            self._waking = True
+            asyncio.get_running_loop().call_later(_ROOM_PAUSE, self._flush)
 
     async def _supervise(self) -> None:
         """Keep one connection alive, for ever."""
@@ -129,14 +150,14 @@ class Session:
             try:
                 connection = await self._connect()
             except Exception as error:
-                self._go_down(_explain(error), _without_frames(error))
-                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+                self._go_down(explain(error), without_frames(error))
+                await asyncio.sleep(_chance.uniform(pause / 2, pause))
                 pause = min(pause * 2, _RETRY_MOST)
                 continue
             self._come_up(connection)
-            reason = await connection.lost
+            loss = await connection.lost
             self._connection = None
-            self._go_down(reason, None)
+            self._go_down(explain(loss), loss)
             self._discovered = [url.geturl() for url in connection.discovered_servers]
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(connection.close(), 1)
@@ -153,7 +174,7 @@ class Session:
             endpoint = await asyncio.wait_for(self._embedded(config.embedded), _EMBEDDED_START)
             servers = [endpoint.url]
             options["token"] = endpoint.token
-        random.shuffle(servers)
+        _chance.shuffle(servers)
         # Before the first failure callers wait for this, and their wait is bounded as a whole.
         share = len(servers) if self._fault is None else 1
         options["connect_timeout"] = config.connect_timeout / share
@@ -184,20 +205,23 @@ class Session:
         self._fault = self._cause = None
         self._flush()
 
-    def _go_down(self, reason: str, cause: BaseException | None) -> None:
+    def _go_down(self, reason: str, cause: Exception) -> None:
         if self._fault is None:
             logger.warning("No connection to NATS at %s: %s", self.config.where, reason)
         self._fault = f"No connection to NATS at {self.config.where}: {reason}"
         self._cause = cause
         self._silent = False
-        self._refuse_queue()
+        self._refuse_queue(self._fault)
 
-    def _refuse_queue(self) -> None:
-        while self._queue:
-            self._queue.popleft().fail(self._refusal())
+    def _refuse_queue(self, fault: str) -> None:
+        while True:
+            try:
+                waiter = self._queue.popleft()
+            except IndexError:
+                return
+            waiter.fail(self._refusal(fault))
 
-    def _refusal(self) -> NotSent:
-        fault = self._fault or ""
+    def _refusal(self, fault: str) -> NotSent:
         error = (AuthenticationFailed if _REFUSED.search(fault) else NotSent)(fault)
         error.__cause__ = self._cause
         return error
@@ -208,7 +232,8 @@ class Session:
         connection = self._connection
         if connection is None:
             return
-        if connection.silent_since(lane.timeout):
+        # It has been asked for a sign of life meanwhile.
+        if connection.silent_since(lane.timeout / 2):
             if not self._silent:
                 self._silent = True
                 self._fault = f"NATS at {self.config.where} does not answer"
@@ -216,9 +241,7 @@ class Session:
         elif lane.fault is None and lane.probe is not None:
             lane.fault = f"{lane.name} does not answer at the moment"
             logger.warning("%s", lane.fault)
-            probe = asyncio.get_running_loop().create_task(self._probe(lane))
-            self._probes.add(probe)
-            probe.add_done_callback(self._probes.discard)
+            self._probes[lane] = asyncio.get_running_loop().create_task(self._probe(lane))
 
     def _heard(self) -> None:
         if self._silent:
@@ -229,17 +252,21 @@ class Session:
     async def _probe(self, lane: Lane) -> None:
         """Ask, until somebody answers for the lane; nobody's request waits for that."""
         connection = self._connection
-        while lane.probe is not None and connection is not None and not connection.lost.done():
-            answered = asyncio.Event()
-            waiter = Waiter([lane.probe], answered.set)
-            connection.send(deque([waiter]))
-            await answered.wait()
-            answer = waiter.answers[0]
-            if isinstance(answer, wire.Reply) and wire.answers_for_stream(answer):
-                break
-            await asyncio.sleep(_PROBE_PAUSE)
-        lane.fault = None
-        logger.warning("%s answers again", lane.name)
+        try:
+            while lane.probe is not None and connection is self._connection:
+                answered = asyncio.Event()
+                waiter = Waiter([lane.probe], answered.set)
+                self._queue.append(waiter)
+                self._flush()
+                await answered.wait()
+                answer = waiter.answers[0]
+                if isinstance(answer, wire.Reply) and wire.answers_for_stream(answer):
+                    logger.warning("%s answers again", lane.name)
+                    return
+                await asyncio.sleep(_PROBE_PAUSE)
+        finally:
+            lane.fault = None
+            self._probes.pop(lane, None)
 
     # Ending ----------------------------------------------------------------------------------
 
@@ -250,10 +277,13 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.send(self._queue)
-            await connection.close()
+            # At exit only daemon threads still wait: they end with the interpreter, not by errors.
+            await connection.finish(silently=self._thread.retired)
 
     def forget(self) -> None:
         """Begin anew, once the loop's thread has ended."""
+        if not self._thread.retired:
+            self._refuse_queue("The connection has just been closed")
         self._reset()
 
     def after_fork(self) -> None:
@@ -265,27 +295,10 @@ class Session:
             # Only this process's descriptor goes. /dev/null takes its number, so that nothing
             # that still knows the number can harm a descriptor opened later.
             null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, descriptor)
+            os.dup2(null, descriptor, inheritable=False)
             os.close(null)
+        self._queue = deque()
         self._reset()
 
 
 _inherited: list[object] = []
-
-
-def _without_frames(error: Exception) -> Exception:
-    """The error without tracebacks: their frames hold credentials, and Django's debug page
-    shows the variables of every frame, those of causes too."""
-    each: BaseException | None = error
-    while each is not None:
-        each.__traceback__ = None
-        each = each.__cause__ or each.__context__
-    return error
-
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, NatsError):
-        return str(error)
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-        return "no answer in time"
-    return str(error) or type(error).__name__

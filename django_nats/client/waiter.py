@@ -41,6 +41,14 @@ class Waiter:
         self.sent = 0.0
         self.deadline = 0.0
 
+    @property
+    def first_open(self) -> Request:
+        """The first request that has no answer yet, or not all of it."""
+        for request, answer in zip(self.requests, self.answers, strict=True):
+            if not _is_whole(request, answer):
+                return request
+        raise LookupError("every request is answered")
+
     def answer(self, index: int, answer: Answer) -> None:
         self.answers[index] = answer
         self.left -= 1
@@ -63,10 +71,13 @@ class Waiter:
         if not self.left:
             return
         for index, (request, answer) in enumerate(zip(self.requests, self.answers, strict=True)):
-            ended = isinstance(answer, list) and (
-                len(answer) >= request.gather or status(answer[-1].header)
-            )
-            if answer is None or (isinstance(answer, list) and not ended):
+            if not _is_whole(request, answer):
                 self.answers[index] = error
         self.left = 0
         self.wake()
+
+
+def _is_whole(request: Request, answer: Answer | None) -> bool:
+    if isinstance(answer, list):
+        return len(answer) >= request.gather or bool(status(answer[-1].header))
+    return answer is not None

@@ -224,6 +224,14 @@ def parse_api(reply: Reply) -> dict[str, Any]:
     return dict(document)
 
 
+def is_without_stream(reply: Reply) -> bool:
+    """Whether a reply shows that nobody answers for the stream, or that it does not exist."""
+    if reply.header:
+        return status(reply.header) == 503
+    # Replies of the API and acknowledgements have no header; stored values always have one.
+    return b'"err_code":%d' % STREAM_NOT_FOUND in reply.payload
+
+
 def answers_for_stream(reply: Reply) -> bool:
     """Whether a reply shows that somebody answers for the stream, be it with a no."""
     code = status(reply.header)

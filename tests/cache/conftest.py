@@ -11,7 +11,7 @@ import pytest
 
 from django_nats.cache import NatsCache
 from django_nats.client import bridge
-from django_nats.client.kv import Entry
+from django_nats.client.kv import Entry, Write
 from tests.conftest import MakeCache, api
 
 
@@ -86,3 +86,10 @@ def stream_state(cache: Any) -> dict[str, Any]:
     plain = cache.plain if hasattr(cache, "plain") else cache
     info = api(plain, f"STREAM.INFO.{plain._bucket.config.stream}", {"subjects_filter": ">"})
     return dict(info["state"])
+
+
+def plant(cache: Any, key: str, payload: bytes, format: str | None) -> None:
+    """Store under a key of the cache what somebody else who can write to the bucket might."""
+    plain = cache.plain if hasattr(cache, "plain") else cache
+    write = Write(payload, format, None)
+    bridge.run(plain.session, plain._bucket.put(plain.make_key(key), write))

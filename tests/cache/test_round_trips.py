@@ -67,6 +67,16 @@ def test_round_trips(far: Any, proxy: Proxy, round_trips: int, operation: Operat
     assert proxy.round_trips - before == round_trips
 
 
+def test_a_batch_is_split_before_the_server_drops_a_client_that_falls_behind(
+    far: Any, proxy: Proxy
+) -> None:
+    values = {f"large-{number}": bytes([number]) * 600_000 for number in range(12)}
+    far.set_many(values)
+    before = proxy.round_trips
+    assert far.get_many(values) == values
+    assert proxy.round_trips - before == 2
+
+
 def test_a_warm_cache_sends_nothing_but_the_operations(far: Any, proxy: Proxy) -> None:
     before = proxy.requests
     for _ in range(3):

@@ -1,0 +1,127 @@
+"""Many at once: nothing is lost, and one alone is told that it was the one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.devserver import NatsServer
+from tests.support.process import run_in_processes
+
+ROUNDS = 40
+
+
+def in_threads(count: int, work: Callable[[], None]) -> None:
+    begin = threading.Barrier(count)
+
+    def run() -> None:
+        begin.wait()
+        work()
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_processes_lose_no_increment(server: NatsServer, cache: NatsCache) -> None:
+    cache.set("n", 0, 1000)
+    code = "print(*[cache.incr('n') for _ in range(500)])"
+    totals = [
+        int(total)
+        for output in run_in_processes(server, cache, code, count=8)
+        for total in output.split()
+    ]
+    assert cache.get("n") == 4000
+    assert sorted(totals) == list(range(1, 4001))
+
+
+async def test_tasks_lose_no_increment(cache: NatsCache) -> None:
+    await cache.aset("n", 0, 1000)
+
+    async def work() -> list[int]:
+        return [await cache.aincr("n") for _ in range(50)]
+
+    totals = sum(await asyncio.gather(*(work() for _ in range(8))), [])
+    assert await cache.aget("n") == 400
+    assert sorted(totals) == list(range(1, 401))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "race"),
+    [
+        pytest.param("cache.set(key, 1)", "cache.delete(key)", id="delete"),
+        pytest.param("", "cache.add(key, name)", id="add"),
+        pytest.param("cache.set(key, 1); cache.delete(key)", "cache.add(key, 1)", id="add again"),
+        pytest.param("", "cache.set(key, name, nx=True)", id="nx"),
+        pytest.param("", "cache.set(key, name, revision=0)", id="revision"),
+    ],
+)
+def test_of_racing_processes_one_alone_is_told_true(
+    server: NatsServer, cache: NatsCache, prepare: str, race: str
+) -> None:
+    for number in range(ROUNDS):
+        exec(prepare, {"cache": cache, "key": f"key-{number}"})
+    code = (
+        f"import os\nname = os.getpid()\n"
+        f"for number in range({ROUNDS}):\n"
+        f"    key = f'key-{{number}}'\n"
+        f"    print(int({race}))\n"
+    )
+    outputs = run_in_processes(server, cache, code, count=4)
+    winners = [
+        sum(map(int, told)) for told in zip(*(each.split() for each in outputs), strict=True)
+    ]
+    assert winners == [1] * ROUNDS
+
+
+async def test_of_racing_tasks_one_alone_is_told_true(cache: NatsCache) -> None:
+    for number in range(10):
+        key = f"key-{number}"
+        assert sum(await asyncio.gather(*(cache.aadd(key, each) for each in range(20)))) == 1
+        assert sum(await asyncio.gather(*(cache.adelete(key) for _ in range(20)))) == 1
+        assert sum(await asyncio.gather(*(cache.aadd(key, each) for each in range(20)))) == 1
+
+
+def test_who_adds_is_whose_value_stays(cache: NatsCache) -> None:
+    won: list[str] = []
+
+    def work() -> None:
+        name = threading.current_thread().name
+        if cache.add("key", name):
+            won.append(name)
+
+    in_threads(8, work)
+    assert won == [cache.get("key")]
+
+
+def test_all_who_get_or_set_get_the_same(cache: NatsCache) -> None:
+    found: list[str] = []
+    in_threads(8, lambda: found.append(cache.get_or_set("key", threading.get_ident)))
+    assert len(found) == 8
+    assert set(found) == {cache.get("key")}
+
+
+def test_update_loses_nothing(cache: NatsCache) -> None:
+    name = threading.get_ident
+
+    def work() -> None:
+        for number in range(50):
+            cache.update("set", lambda value, each=(name(), number): value | {each}, set())
+
+    in_threads(4, work)
+    assert len(cache.get("set")) == 200
+
+
+async def test_aupdate_loses_nothing_though_its_function_waits(cache: NatsCache) -> None:
+    async def append(value: list[int]) -> list[int]:
+        await asyncio.sleep(0)
+        return [*value, len(value)]
+
+    await asyncio.gather(*(cache.aupdate("list", append, []) for _ in range(40)))
+    assert await cache.aget("list") == list(range(40))

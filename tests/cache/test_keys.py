@@ -1,0 +1,167 @@
+"""No key can read, overwrite or remove another's value, whatever it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import InvalidKey
+from tests.cache.conftest import MakeTwin, stream_state
+from tests.conftest import MakeCache
+from tests.support.foreign import key_value
+
+VICTIMS = ["user:1", "user:2", "user:1:name", "user", "1", "a", "a.b", "a:b"]
+HOSTILE = {
+    "star": "*",
+    "all": ">",
+    "star token": "user:*",
+    "all tokens": "user:>",
+    "star within": "*:*",
+    "dots": "user.1",
+    "dot": ".",
+    "leading dot": ".a",
+    "trailing dot": "a.",
+    "dots as tokens": "..",
+    "escaped": "=2A",
+    "equals": "=",
+    "the clear marker": "=clear",
+    "a hash": "=h" + "0" * 64,
+    "empty": "",
+    "colon": ":",
+    "colons": "a::b",
+    "trailing colon": "a:",
+    "delete": "\x7f",
+    "nul": "\x00",
+    "newlines": "a\r\nPUB x 0\r\n\r\n",
+    "header": "a\r\nKV-Operation: PURGE\r\n",
+    "space": "a b",
+    "tab": "\t",
+    "percent": "%2A",
+    "unicode": "é€😀",
+    "decomposed": "e\u0301",
+    "bucket": "$KV.other.key",
+    "long": "user:1:" + "x" * 3000,
+    "long with stars": "*:" * 600,
+    "long, another end": "user:1:" + "x" * 2999 + "y",
+}
+
+
+@pytest.fixture(autouse=True)
+def _odd_keys() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture(params=["prefixed", "bare"])
+def raw(request: pytest.FixtureRequest, make_twin: MakeTwin) -> Any:
+    """Caches with Django's key function, and with one that makes keys of nothing but the key."""
+    if request.param == "bare":
+        return make_twin(KEY_FUNCTION=lambda key, prefix, version: key)
+    return make_twin()
+
+
+class TestApart:
+    @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+    def test_a_key_is_nobodys_but_its_own(self, raw: Any, hostile: str) -> None:
+        others = {**dict.fromkeys(VICTIMS, "theirs"), **dict.fromkeys(HOSTILE.values(), "odd")}
+        del others[hostile]
+        raw.set_many(others)
+        # It reads no other, …
+        assert raw.get(hostile) is None
+        assert raw.get_many([hostile]) == {}
+        assert raw.has_key(hostile) is False
+        assert raw.delete(hostile) is False
+        assert raw.touch(hostile) is False
+        with pytest.raises(ValueError, match="not found"):
+            raw.incr(hostile)
+        # … it works as any does, …
+        assert raw.add(hostile, 1) is True
+        assert raw.incr(hostile) == 2
+        raw.set(hostile, "ours", 100)
+        assert raw.get(hostile) == "ours"
+        assert raw.get_many([hostile]) == {hostile: "ours"}
+        assert raw.ttl(hostile) == 100
+        # … and neither writes over nor removes another.
+        assert raw.get_many(others) == others
+        assert raw.delete(hostile) is True
+        raw.set(hostile, "ours", 0)
+        assert raw.delete_many([hostile]) is None
+        assert raw.get(hostile) is None
+        assert raw.get_many(others) == others
+
+    def test_on_a_full_bucket_a_delete_purges_its_own_alone(self, make_twin: MakeTwin) -> None:
+        twin = make_twin(OPTIONS={"MAX_ENTRIES": len(HOSTILE), "EVICT": False})
+        assert twin.set_many(dict.fromkeys(HOSTILE.values(), 1)) == []
+        left = dict.fromkeys(HOSTILE.values(), 1)
+        for key in ("*", ">", "user:*", "user:>", "long"):
+            left.pop(key, None)
+            twin.delete(key)
+            assert twin.get_many(HOSTILE.values()) == left
+
+    def test_a_key_reaches_no_other_bucket(self, make_cache: MakeCache) -> None:
+        one = make_cache(KEY_FUNCTION=lambda key, prefix, version: key)
+        other = make_cache(OPTIONS={"BUCKET": f"{one._bucket.config.name}_other"})
+        other.set("key", "theirs")
+        for key in (f"$KV.{other._bucket.config.name}.=.1.key", f"../{other._bucket.config.name}"):
+            one.set(key, "ours")
+            assert one.get(key) == "ours"
+            one.delete(key)
+        assert other.get("key") == "theirs"
+        assert len(stream_state(other)["subjects"]) == 1
+
+
+class TestOnTheServer:
+    def test_every_subject_is_one_that_all_clients_accept(
+        self, server: NatsServer, cache: NatsCache
+    ) -> None:
+        cache.set_many(dict.fromkeys(HOSTILE.values(), "value"))
+        subjects = stream_state(cache)["subjects"]
+        assert len(subjects) == len(HOSTILE)
+
+        async def read() -> list[bytes | None]:
+            async with key_value(server, cache) as bucket:
+                # get() refuses what is no valid key for it.
+                return [(await bucket.get(key)).value for key in await bucket.keys()]
+
+        assert len(set(asyncio.run(read()))) == 1
+
+    def test_a_clear_marker_is_no_value(self, cache: NatsCache) -> None:
+        cache.set("key", 1)
+        cache.clear()
+        assert [name.rpartition(".")[2] for name in stream_state(cache)["subjects"]] == ["=clear"]
+        assert cache.keys() == []
+
+
+class TestRefused:
+    @pytest.mark.parametrize("key", ["\ud800", "user:\udcff:1", "\ud83d" * 2000])
+    def test_a_lone_surrogate(self, twin: Any, key: str) -> None:
+        for operation in (
+            lambda: twin.get(key),
+            lambda: twin.set(key, 1),
+            lambda: twin.add(key, 1),
+            lambda: twin.delete(key),
+            lambda: twin.get_many([key]),
+            lambda: twin.incr(key),
+            lambda: twin.touch(key),
+        ):
+            with pytest.raises(InvalidKey, match="lone surrogate"):
+                operation()
+
+    def test_among_many_it_spoils_no_other(self, twin: Any) -> None:
+        assert twin.set_many({"a": 1, "\ud800": 2}) == ["\ud800"]
+        assert twin.get("a") == 1
+
+    def test_more_than_eight_kibibytes(self, twin: Any) -> None:
+        twin.set("x" * 8000, 1)
+        assert twin.get("x" * 8000) == 1
+        for operation in (lambda: twin.set("x" * 9000, 1), lambda: twin.get("x" * 9000)):
+            with pytest.raises(InvalidKey, match=r"90\d\d bytes; at most 8192 .* digest"):
+                operation()
+        assert twin.get("x" * 8000) == 1

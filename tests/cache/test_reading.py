@@ -1,0 +1,300 @@
+"""Reading what others wrote: trusted or not, ours or not, whole or not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.cache.backends.base import CacheKeyWarning
+from django.test import override_settings
+
+from django_nats.cache import NatsCache
+from django_nats.devserver import NatsServer
+from tests.cache.conftest import MakeTwin, plant, stored
+from tests.conftest import MakeCache
+from tests.support.foreign import key_value
+
+PICKLE = "django_nats.serializers.PickleSerializer"
+SIGNED = "django_nats.serializers.SignedPickleSerializer"
+JSON = "django_nats.serializers.JSONSerializer"
+MSGPACK = "django_nats.serializers.MsgPackSerializer"
+ZLIB = "django_nats.compressors.ZlibCompressor"
+ALL = [PICKLE, SIGNED, JSON, MSGPACK]
+VALUE = {"text": "é", "list": [1, 2.5, None, True]}
+
+
+class Mark:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def assert_missing(twin: Any, caplog: pytest.LogCaptureFixture, key: str = "key") -> None:
+    """Every way of reading takes the value as missing, with one line that names alias and key."""
+    reads = [
+        (lambda: twin.get(key, "default"), "default"),
+        (lambda: twin.get_many([key]), {}),
+        (lambda: twin.has_key(key), False),
+        (lambda: twin.get_with_revision(key, "default")[0], "default"),
+    ]
+    for read, expected in reads:
+        caplog.clear()
+        assert read() == expected
+        (record,) = [each for each in caplog.records if each.name == "django_nats"]
+        assert record.levelno == logging.WARNING
+        message = record.getMessage()
+        assert repr(twin.plain.alias) in message
+        assert repr(twin.plain.make_key(key)) in message
+        assert record.exc_info is None
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize("serializer", ALL)
+    @pytest.mark.parametrize("format", ["pickle", "signed", "json", "msgpack", "zlib", "", "?"])
+    def test_garbage_in_any_format(
+        self,
+        make_twin: MakeTwin,
+        caplog: pytest.LogCaptureFixture,
+        serializer: str,
+        format: str,
+    ) -> None:
+        twin = make_twin(OPTIONS={"SERIALIZER": serializer})
+        plant(twin, "key", b"\xc1 secret garbage", format or "int")
+        assert_missing(twin, caplog)
+        assert "garbage" not in caplog.text
+
+    def test_a_truncated_value(self, twin: Any, caplog: pytest.LogCaptureFixture) -> None:
+        twin.set("key", VALUE)
+        entry = stored(twin, "key")
+        assert entry is not None
+        plant(twin, "key", entry.payload[:-1], entry.format)
+        assert_missing(twin, caplog)
+
+    @pytest.mark.parametrize("compressor", ["Zlib", "Lzma", "Lz4", "Zstd"])
+    def test_a_truncated_compressed_value(
+        self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture, compressor: str
+    ) -> None:
+        twin = make_twin(OPTIONS={"COMPRESSOR": f"django_nats.compressors.{compressor}Compressor"})
+        twin.set("key", "x" * 10_000)
+        assert twin.get("key") == "x" * 10_000
+        entry = stored(twin, "key")
+        assert entry is not None
+        assert len(entry.payload) < 1000
+        plant(twin, "key", entry.payload[:-3], entry.format)
+        assert_missing(twin, caplog)
+
+    def test_the_line_names_the_alias_of_settings(
+        self, server: NatsServer, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        params = {"TIMEOUT": 17}
+        bucket = make_twin().plain._bucket.config.name
+        options = {"BUCKET": bucket, "TOKEN": server.token}
+        entry = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": server.url}
+        entry |= {"OPTIONS": options, **params}
+        with override_settings(CACHES={"default": {"BACKEND": "x"}, "pages": entry}):
+            twin = make_twin(**params)
+        plant(twin, "key", b"garbage", "pickle")
+        assert_missing(twin, caplog)
+        assert "Cache 'pages'" in caplog.text
+
+    def test_it_can_be_written_over_and_deleted(self, twin: Any) -> None:
+        plant(twin, "key", b"garbage", "pickle")
+        assert twin.delete("key") is True
+        plant(twin, "key", b"garbage", "pickle")
+        twin.set("key", 1)
+        assert twin.get("key") == 1
+
+
+class TestNothingIsExecuted:
+    def test_a_pickle_where_json_is_configured(
+        self, make_twin: MakeTwin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        mark = tmp_path / "mark"
+        payload = pickle.dumps(Mark(mark))
+        for format in ("pickle", "pickle+zlib", "signed", "json", None):
+            twin = make_twin(OPTIONS={"SERIALIZER": JSON})
+            plant(twin, "key", payload, format)
+            if format is None:
+                assert twin.get("key") == payload
+            else:
+                assert_missing(twin, caplog)
+            assert not mark.exists()
+        pickle.loads(payload)
+        assert mark.exists()
+
+    def test_a_pickle_whose_signature_is_wrong(
+        self, make_twin: MakeTwin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        mark = tmp_path / "mark"
+        with override_settings(SECRET_KEY="the attacker's"):
+            attacker = make_twin(OPTIONS={"SERIALIZER": SIGNED})
+            attacker.set("key", Mark(mark))
+        twin = make_twin(OPTIONS={"SERIALIZER": SIGNED, "ACCEPT": [JSON]})
+        assert_missing(twin, caplog)
+        plant(twin, "key", pickle.dumps(Mark(mark)), "pickle")
+        assert_missing(twin, caplog)
+        plant(twin, "key", bytes(32) + pickle.dumps(Mark(mark)), "signed")
+        assert_missing(twin, caplog)
+        assert not mark.exists()
+        twin.set("key", Mark(mark))
+        twin.get("key")
+        assert mark.exists()
+
+    def test_a_signed_value_under_another_key(
+        self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        twin = make_twin(OPTIONS={"SERIALIZER": SIGNED})
+        twin.set("is-admin:eve", False)
+        twin.set("is-admin:ada", [True])
+        entry = stored(twin, "is-admin:ada")
+        assert entry is not None
+        plant(twin, "is-admin:eve", entry.payload, entry.format)
+        assert_missing(twin, caplog, "is-admin:eve")
+        plant(twin, "is-admin:ada", entry.payload, entry.format)
+        assert twin.get("is-admin:ada") == [True]
+
+    def test_a_rotated_secret_key(
+        self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        twin = make_twin(OPTIONS={"SERIALIZER": SIGNED})
+        with override_settings(SECRET_KEY="old"):
+            twin.set("key", "value")
+        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
+            assert twin.get("key") == "value"
+        with override_settings(SECRET_KEY="new"):
+            assert_missing(twin, caplog)
+
+
+class TestAccept:
+    def test_a_live_bucket_moves_from_one_serializer_to_another(
+        self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = make_twin(OPTIONS={"SERIALIZER": PICKLE, "COMPRESSOR": ZLIB})
+        before.set_many({"small": VALUE, "large": ["x"] * 5000})
+        moving = make_twin(OPTIONS={"SERIALIZER": JSON, "ACCEPT": [PICKLE]})
+        assert moving.get_many(["small", "large"]) == {"small": VALUE, "large": ["x"] * 5000}
+        moving.set("small", VALUE)
+        after = make_twin(OPTIONS={"SERIALIZER": JSON})
+        assert after.get("small") == VALUE
+        assert_missing(after, caplog, "large")
+        assert "ACCEPT" in caplog.text
+        assert_missing(before, caplog, "small")
+
+    def test_touch_and_incr_version_keep_what_was_accepted(self, make_twin: MakeTwin) -> None:
+        make_twin(OPTIONS={"SERIALIZER": PICKLE}).set("key", VALUE)
+        moving = make_twin(OPTIONS={"SERIALIZER": JSON, "ACCEPT": [PICKLE]})
+        assert moving.touch("key", 100) is True
+        assert moving.get("key") == VALUE
+        moving.incr_version("key")
+        assert make_twin(OPTIONS={"SERIALIZER": JSON}).get("key", version=2) == VALUE
+
+
+@pytest.mark.parametrize("serializer", ALL)
+@pytest.mark.parametrize("compressor", [None, ZLIB])
+def test_every_serializer_through_the_server(
+    make_twin: MakeTwin, serializer: str, compressor: str | None
+) -> None:
+    twin = make_twin(OPTIONS={"SERIALIZER": serializer, "COMPRESSOR": compressor})
+    values = {"value": VALUE, "n": 2**70, "none": None, "large": ["x"] * 2000}
+    if serializer == MSGPACK:
+        values["bytes"] = b"\x00\xff"
+    twin.set_many(values)
+    assert twin.get_many(values) == values
+    assert twin.incr("n") == 2**70 + 1
+
+
+class TestOtherClients:
+    """With nats-py's own KeyValue on the other side."""
+
+    def test_what_the_cache_sets_another_client_reads(
+        self, server: NatsServer, make_cache: MakeCache
+    ) -> None:
+        cache = make_cache(OPTIONS={"SERIALIZER": JSON})
+        cache.set("user:42", VALUE, 100)
+        cache.set("n", -(10**40))
+        long = "long:" + "x" * 2000
+        with pytest.warns(CacheKeyWarning):
+            cache.set(long, "value")
+        cache.set("gone", 1)
+        cache.delete("gone")
+
+        async def read() -> dict[str, bytes | None]:
+            async with key_value(server, cache) as bucket:
+                keys = sorted(await bucket.keys())
+                return {key: (await bucket.get(key)).value for key in keys}
+
+        found = asyncio.run(read())
+        assert json.loads(found.pop("=.1.user.42") or b"") == VALUE
+        assert found.pop("=.1.n") == b"-1" + b"0" * 40
+        ((name, payload),) = found.items()
+        assert name.startswith("=.1.long.xxx")
+        assert payload == b'"value"'
+
+    def test_the_payload_is_exactly_the_serializers_output(self, cache: NatsCache) -> None:
+        cache.set("key", VALUE)
+        entry = stored(cache, "key")
+        assert entry is not None
+        assert entry.payload == pickle.dumps(VALUE, pickle.HIGHEST_PROTOCOL)
+
+    def test_what_another_client_puts_the_cache_reads(
+        self, server: NatsServer, make_twin: MakeTwin
+    ) -> None:
+        twin = make_twin()
+        values = {"n": b"42", "negative": b"-7", "text": b"007", "bytes": b"\x80\x04N."}
+
+        async def write() -> None:
+            async with key_value(server, twin.plain) as bucket:
+                for key, value in values.items():
+                    await bucket.put(f"=.1.{key}", value)
+
+        asyncio.run(write())
+        assert twin.get("n") == 42
+        assert twin.get_many(values) == {**values, "n": 42, "negative": -7}
+        assert twin.ttl("n") is None
+        assert twin.incr("n") == 43
+        with pytest.raises(TypeError):
+            twin.incr("text")
+        assert twin.touch("bytes", 100) is True
+        assert (twin.ttl("bytes"), twin.get("bytes")) == (100, values["bytes"])
+
+    def test_what_another_client_deletes_is_missing(
+        self, server: NatsServer, make_twin: MakeTwin
+    ) -> None:
+        twin = make_twin()
+        twin.set_many({"deleted": 1, "purged": 1})
+
+        async def delete() -> None:
+            async with key_value(server, twin.plain) as bucket:
+                await bucket.delete("=.1.deleted")
+                await bucket.purge("=.1.purged")
+
+        asyncio.run(delete())
+        keys = ["deleted", "purged"]
+        assert [twin.get(key, "default") for key in keys] == ["default"] * 2
+        assert twin.get_many(keys) == {}
+        assert [twin.delete(key) for key in keys] == [False] * 2
+        assert [twin.add(key, 2) for key in keys] == [True] * 2
+        assert twin.get_many(keys) == {"deleted": 2, "purged": 2}
+
+    def test_a_timeout_another_client_gave_counts(
+        self, server: NatsServer, make_twin: MakeTwin
+    ) -> None:
+        twin = make_twin()
+
+        async def write() -> None:
+            async with key_value(server, twin.plain) as bucket:
+                await bucket.create("=.1.n", b"1", msg_ttl=100)
+
+        asyncio.run(write())
+        assert twin.ttl("n") == 100
+        assert twin.incr("n") == 2
+        assert twin.ttl("n") == 100

@@ -1,0 +1,324 @@
+"""Timeouts: exact to the millisecond, on the server's clock, whatever the time here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from django_nats.cache import NatsCache
+from django_nats.devserver import NatsServer
+from tests.cache.conftest import MakeTwin, advance, stored, stream_state
+from tests.support.process import run_in_processes
+
+pytestmark = pytest.mark.smoke
+
+CENTURY = 100 * 365 * 86400
+
+
+def eventually(happened: Callable[[], bool], seconds: float = 5) -> float:
+    """Ask until it has happened; the seconds that took. Fails after so many."""
+    begun = time.monotonic()
+    while not happened():
+        assert time.monotonic() - begun < seconds, "it did not happen in time"
+    return time.monotonic() - begun
+
+
+class TestExpiry:
+    def test_a_fraction_of_a_second_passes_in_real_time(self, twin: Any) -> None:
+        twin.set("warm-up", 1)
+        begun = time.monotonic()
+        twin.set("key", 1, 0.3)
+        stored_by = time.monotonic()
+        assert twin.get("key") == 1
+        eventually(lambda: twin.get("key") is None)
+        gone = time.monotonic()
+        # 10 ms for the estimate of the server's clock, and 200 for a machine that is busy: the
+        # server's own TTL, of whole seconds, would be far later.
+        assert 0.29 < gone - begun
+        assert gone - stored_by < 0.5
+
+    @pytest.mark.parametrize("timeout", [0.001, 0.25, 0.9995, 1, 1.5, 59.9, 86400])
+    def test_a_value_is_there_to_the_last_and_no_longer(self, twin: Any, timeout: float) -> None:
+        twin.set("key", 1, 1000)
+        twin.set("key", 1, timeout)
+        at_once = stored(twin, "key")
+        # One of a millisecond has passed by now: what can be asked of it is that it is gone.
+        if timeout > 0.1:
+            advance(twin, timeout - 0.09)
+            assert twin.get("key") == 1
+            assert twin.get_many(["key"]) == {"key": 1}
+            assert at_once is not None
+            advance(twin, 0.1)
+        else:
+            eventually(lambda: twin.get("key") is None, 0.5)
+        assert twin.get("key") is None
+        assert twin.get_many(["key"]) == {}
+        assert twin.has_key("key") is False
+        assert twin.ttl("key") == 0
+        assert twin.touch("key", 100) is False
+        assert twin.persist("key") is False
+        assert twin.get_with_revision("key") == (None, 0)
+
+    def test_the_server_itself_removes_what_has_expired(self, twin: Any) -> None:
+        twin.set("stays", 1, 100)
+        twin.set("goes", 1, 0.5)
+        assert stream_state(twin)["messages"] == 2
+        eventually(lambda: stream_state(twin)["messages"] == 1)
+        assert list(stream_state(twin)["subjects"])[0].endswith("stays")
+
+    def test_a_replaced_value_does_not_expire_with_the_old_one(self, twin: Any) -> None:
+        twin.set("key", 1, 10)
+        twin.set("key", 2, 100)
+        advance(twin, 50)
+        assert twin.get("key") == 2
+
+    @pytest.mark.parametrize(
+        "timeout", [0, -1, -0.001, 0.0, pytest.param(-(10**400), id="-1e400"), -math.inf]
+    )
+    def test_no_time_to_live_is_no_value(self, twin: Any, timeout: float) -> None:
+        def full() -> None:
+            twin.set_many({"a": 1, "b": 2}, 100)
+
+        full()
+        assert twin.set("a", 3, timeout) is None
+        assert twin.get_many("ab") == {"b": 2}
+        assert twin.add("a", 3, timeout) is True
+        assert twin.add("b", 3, timeout) is False
+        assert twin.get_many("ab") == {"b": 2}
+        assert twin.set_many({"a": 3, "b": 3}, timeout) == []
+        assert twin.get_many("ab") == {}
+        full()
+        for change in (twin.touch, twin.expire, twin.pexpire):
+            assert change("a", timeout) is True
+            assert change("a", timeout) is False
+            assert twin.get("a") is None
+            full()
+
+    def test_none_is_for_ever(self, make_twin: MakeTwin) -> None:
+        twin = make_twin(TIMEOUT=10)
+        twin.set("set", 1, None)
+        twin.set_many({"set_many": 1}, None)
+        twin.add("add", 1, None)
+        twin.get_or_set("get_or_set", 1, None)
+        twin.set("touch", 1)
+        assert twin.touch("touch", None) is True
+        keys = ["set", "set_many", "add", "get_or_set", "touch"]
+        assert [twin.ttl(key) for key in keys] == [None] * 5
+        advance(twin, 200 * 365 * 86400)
+        assert len(twin.get_many(keys)) == 5
+
+    @pytest.mark.parametrize(
+        ("configured", "ttl"), [(60, 60), (0.5, 1), ("60", 60), (None, None), (10**30, CENTURY)]
+    )
+    def test_the_default_timeout(self, make_twin: MakeTwin, configured: Any, ttl: Any) -> None:
+        twin = make_twin(TIMEOUT=configured)
+        twin.set("set", 1)
+        twin.add("add", 1)
+        twin.set_many({"set_many": 1})
+        twin.get_or_set("get_or_set", 1)
+        twin.update("update", lambda _: 1)
+        twin.set("touch", 1, 7)
+        twin.touch("touch")
+        keys = ["set", "add", "set_many", "get_or_set", "update", "touch"]
+        assert [twin.ttl(key) for key in keys] == [ttl] * 6
+        if configured == 0.5:
+            assert 0 < twin.pttl("touch") <= 500
+
+    def test_without_settings_it_is_djangos_300_seconds(self, twin: Any) -> None:
+        twin.set("key", 1)
+        assert twin.ttl("key") == 300
+
+
+class TestAbsurdTimeouts:
+    @pytest.mark.parametrize(
+        "timeout", [10**10, 10**30, pytest.param(10**400, id="1e400"), 1e300, math.inf]
+    )
+    def test_a_century_is_the_most(self, twin: Any, timeout: float) -> None:
+        twin.set("key", 1, timeout)
+        assert twin.get("key") == 1
+        assert twin.ttl("key") == CENTURY
+        for change in (twin.touch, twin.expire):
+            assert change("key", timeout) is True
+        assert twin.incr("key") == 2
+        assert twin.ttl("key") == CENTURY
+        twin.pexpire("key", timeout * 1000)
+        assert twin.ttl("key") == CENTURY
+
+    @pytest.mark.parametrize("timeout", ["soon", "", math.nan, timedelta(seconds=5), [], b"x", 1j])
+    def test_what_is_no_number_is_a_type_error_and_changes_nothing(
+        self, twin: Any, timeout: Any
+    ) -> None:
+        twin.set("key", 1, 100)
+        operations: list[Callable[[], object]] = [
+            lambda: twin.set("key", 2, timeout),
+            lambda: twin.set_many({"key": 2}, timeout),
+            lambda: twin.add("new", 2, timeout),
+            lambda: twin.touch("key", timeout),
+            lambda: twin.expire("key", timeout),
+            lambda: twin.pexpire("key", timeout),
+            lambda: twin.update("key", lambda _: 2, timeout=timeout),
+        ]
+        for operation in operations:
+            with pytest.raises(TypeError):
+                operation()
+        assert twin.get_many(["key", "new"]) == {"key": 1}
+        assert twin.ttl("key") == 100
+
+    def test_the_error_shows_what_was_given(self, twin: Any) -> None:
+        with pytest.raises(TypeError, match="a number of seconds, not 'soon'"):
+            twin.set("key", 1, "soon")
+
+    @pytest.mark.parametrize("timeout", [Decimal("7.5"), "7.5", 7.5])
+    def test_any_kind_of_number_will_do(self, twin: Any, timeout: Any) -> None:
+        twin.set("key", 1, timeout)
+        assert 7000 < twin.pttl("key") <= 7500
+
+
+class TestReadingThem:
+    def test_ttl_in_seconds_and_pttl_in_milliseconds_are_rounded_up(self, twin: Any) -> None:
+        twin.set("key", 1, 100)
+        assert twin.ttl("key") == 100
+        assert 99_000 < twin.pttl("key") <= 100_000
+        advance(twin, 98.5)
+        assert twin.ttl("key") == 2
+        assert 1_000 < twin.pttl("key") <= 1_500
+        advance(twin, 1)
+        assert twin.ttl("key") == 1
+        assert 0 < twin.pttl("key") <= 500
+        advance(twin, 0.5)
+        assert (twin.ttl("key"), twin.pttl("key")) == (0, 0)
+
+    def test_they_are_never_more_than_what_was_set(self, twin: Any) -> None:
+        advance(twin, -0.5)  # an estimate of the server's clock can be late, but a reply shows it
+        twin.set("key", 1, 100)
+        assert (twin.ttl("key"), twin.pttl("key") <= 100_000) == (100, True)
+
+    def test_without_a_value_they_are_zero(self, twin: Any) -> None:
+        assert (twin.ttl("key"), twin.pttl("key")) == (0, 0)
+
+    def test_without_a_timeout_they_are_none(self, twin: Any) -> None:
+        twin.set("key", 1, None)
+        assert (twin.ttl("key"), twin.pttl("key")) == (None, None)
+
+    def test_they_look_at_the_version(self, twin: Any) -> None:
+        twin.set("key", 1, 100, version=2)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (0, 100)
+        assert 0 == twin.pttl("key") < twin.pttl("key", version=2)
+
+
+class TestChangingThem:
+    @pytest.mark.parametrize("name", ["touch", "expire"])
+    def test_by_seconds(self, twin: Any, name: str) -> None:
+        twin.set("key", [1], 10)
+        assert getattr(twin, name)("key", 100) is True
+        assert twin.ttl("key") == 100
+        assert twin.get("key") == [1]
+        assert getattr(twin, name)("key", 0.25) is True
+        assert 0 < twin.pttl("key") <= 250
+        assert getattr(twin, name)("absent", 100) is False
+        assert twin.has_key("absent") is False
+
+    def test_by_milliseconds(self, twin: Any) -> None:
+        twin.set("key", 1, 10)
+        assert twin.pexpire("key", 100_500) is True
+        assert 100_000 < twin.pttl("key") <= 100_500
+        assert twin.pexpire("absent", 1000) is False
+
+    @pytest.mark.parametrize(
+        "moment",
+        [
+            pytest.param(lambda: time.time() + 100, id="timestamp"),
+            pytest.param(
+                lambda: datetime.now(timezone.utc) + timedelta(seconds=100), id="aware, UTC"
+            ),
+            pytest.param(
+                lambda: datetime.now(timezone(timedelta(hours=-11))) + timedelta(seconds=100),
+                id="aware, elsewhere",
+            ),
+        ],
+    )
+    def test_by_a_time(self, twin: Any, moment: Callable[[], Any]) -> None:
+        twin.set("key", 1, 10)
+        assert twin.expire_at("key", moment()) is True
+        assert twin.ttl("key") == 100
+        assert twin.expire_at("absent", moment()) is False
+
+    @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])
+    def test_a_naive_time_is_in_djangos_zone(self, twin: Any, zone: str) -> None:
+        from zoneinfo import ZoneInfo
+
+        twin.set("key", 1, 10)
+        moment = datetime.now(ZoneInfo(zone)).replace(tzinfo=None) + timedelta(seconds=100)
+        with override_settings(TIME_ZONE=zone):
+            assert twin.expire_at("key", moment) is True
+        assert twin.ttl("key") == 100
+
+    def test_a_time_that_has_passed_deletes(self, twin: Any) -> None:
+        twin.set("key", 1, 10)
+        assert twin.expire_at("key", time.time() - 1) is True
+        assert twin.has_key("key") is False
+
+    def test_persist_says_whether_there_was_a_timeout(self, twin: Any) -> None:
+        twin.set("key", "value", 10)
+        assert twin.persist("key") is True
+        assert twin.ttl("key") is None
+        assert twin.persist("key") is False
+        assert twin.persist("absent") is False
+        assert twin.get("key") == "value"
+
+    def test_they_look_at_the_version(self, twin: Any) -> None:
+        twin.set("key", 1, 10)
+        twin.set("key", 2, 10, version=2)
+        twin.touch("key", 20, version=2)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (10, 20)
+        twin.expire("key", 30, version=2)
+        twin.persist("key", version=2)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (10, None)
+        twin.pexpire("key", 40_000, version=2)
+        assert twin.ttl("key", version=2) == 40
+        twin.expire_at("key", time.time() + 50, version=2)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (10, 50)
+
+    def test_a_new_timeout_loses_no_increment(self, twin: Any) -> None:
+        twin.set("n", 1, 10)
+        before = stored(twin, "n")
+        assert before is not None
+        twin.touch("n", 100)
+        assert twin.incr("n") == 2
+
+
+# Whatever takes the time from Python takes it from here; patched before anything is imported.
+WRONG_CLOCK = """
+import time
+right = time.time
+time.time = lambda: right() + {hours} * 3600
+"""
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_client_whose_clock_is_an_hour_wrong(
+    server: NatsServer, cache: NatsCache, hours: int
+) -> None:
+    cache.set("theirs", "value", 100)
+    cache.set("short", "value", 0.4)
+    code = """
+assert abs(right() - time.time()) > 3000
+cache.set("ours", "value", 100)
+added = cache.add("theirs", 1), cache.add("new", 1, 50), cache.add("new", 1)
+print([cache.get("theirs"), cache.ttl("theirs"), cache.ttl("ours"), cache.ttl("new"), *added])
+deadline = time.monotonic() + 5
+while cache.has_key("short") and time.monotonic() < deadline:
+    pass
+print(time.monotonic() < deadline)
+"""
+    (output,) = run_in_processes(server, cache, code, before=WRONG_CLOCK.format(hours=hours))
+    assert output.splitlines() == ["['value', 100, 100, 50, False, True, False]", "True"]
+    assert cache.get("ours") == "value"
+    assert (cache.ttl("ours"), cache.ttl("new"), cache.ttl("theirs")) == (100, 50, 100)

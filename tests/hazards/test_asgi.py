@@ -1,0 +1,223 @@
+"""Event loops: several at once, short-lived ones, cancelled tasks, sync inside of async."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+
+from django_nats.cache import NatsCache
+from django_nats.client import bridge
+from django_nats.devserver import NatsServer
+from django_nats.devserver.files import eventually
+from django_nats.exceptions import BridgeMisuse
+from tests.hazards.conftest import MakeOwn
+from tests.support.cluster import connections
+from tests.support.scripts import Ended
+
+
+def soon(condition: Callable[[], bool], seconds: float = 5) -> bool:
+    return eventually(condition, time.monotonic() + seconds)
+
+
+async def soon_in(condition: Callable[[], bool]) -> bool:
+    """As soon(), without holding up the running loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, soon, condition)
+
+
+def test_several_loops_share_one_connection(own_server: NatsServer, make_own: MakeOwn) -> None:
+    async def visit(number: int) -> None:
+        cache = make_own()
+        keys = [f"{number}-{i}" for i in range(50)]
+        await asyncio.gather(*(cache.aset(key, key) for key in keys))
+        assert await asyncio.gather(*(cache.aget(key) for key in keys)) == keys
+
+    def work(number: int) -> None:
+        for _ in range(3):
+            asyncio.run(visit(number))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert connections(own_server) == 1
+
+
+def test_sync_and_async_within_each_other(own: NatsCache, own_server: NatsServer) -> None:
+    @async_to_sync
+    async def innermost() -> object:
+        return await own.aget("key")
+
+    def view() -> object:
+        own.set("from sync", 1)
+        return innermost(), own.get("from sync")
+
+    async def outermost() -> object:
+        return await sync_to_async(view)(), await own.aget("from sync")
+
+    assert async_to_sync(outermost)() == (("value", 1), 1)
+    assert asyncio.run(outermost()) == (("value", 1), 1)
+    assert connections(own_server) == 1
+
+
+async def test_a_thousand_at_once(own: NatsCache, own_server: NatsServer) -> None:
+    await own.aset_many({str(i): i for i in range(1000)})
+    found = await asyncio.gather(*(own.aget(str(i)) for i in range(1000)))
+    assert found == list(range(1000))
+    assert connections(own_server) == 1
+    assert own.session.waiters == 0
+
+
+async def test_a_cancelled_task_leaves_no_waiter(
+    own_server: NatsServer, make_own: MakeOwn
+) -> None:
+    cache = make_own(REQUEST_TIMEOUT=60)
+    await cache.aset_many({str(i): i for i in range(100)})
+    own_server.pause()
+    single = [asyncio.ensure_future(cache.aget(str(i))) for i in range(50)]
+    several = [asyncio.ensure_future(cache.aget_many([str(i), "key"])) for i in range(25)]
+    listing = [asyncio.ensure_future(cache.akeys("*")) for _ in range(25)]
+    tasks = [*single, *several, *listing]
+    assert await soon_in(lambda: cache.session.waiters == 100)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    assert await soon_in(lambda: cache.session.waiters == 0)
+    own_server.resume()  # the late answers find nobody, and harm nobody
+    assert await asyncio.gather(*(cache.aget(str(i)) for i in range(100))) == list(range(100))
+
+
+async def test_a_task_cancelled_before_the_connection_is_there(make_own: MakeOwn) -> None:
+    cache = make_own()
+    tasks = [asyncio.ensure_future(cache.aget("key")) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert await cache.aget("key") is None
+    assert cache.session.waiters == 0
+
+
+def test_an_interrupted_thread_leaves_no_waiter(
+    script: Callable[..., Ended], own_server: NatsServer
+) -> None:
+    ended = script(
+        """
+import os, signal, threading, time
+from django_nats.devserver.files import eventually
+cache.set("key", 1)
+waiting = cache._bucket.reads.timeout = 60
+print("ready", flush=True)
+sys.stdin.readline()
+
+def interrupt():
+    assert eventually(lambda: cache.session.waiters == 1, time.monotonic() + 5)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    cache.get("key")
+except KeyboardInterrupt:
+    print(eventually(lambda: cache.session.waiters == 0, time.monotonic() + 5))
+""",
+        when_ready=lambda _: own_server.pause(),
+    )
+    assert (ended.status, ended.stdout, ended.stderr) == (0, "True", "")
+
+
+async def test_a_sync_call_on_an_event_loops_thread(own: NatsCache) -> None:
+    own.set("sync", 1)
+    assert own.get("sync") == 1 == await own.aget("sync")
+
+
+def test_a_sync_call_on_the_bridges_own_thread_is_refused(own: NatsCache) -> None:
+    raised: list[BaseException] = []
+
+    def ask() -> None:
+        for call in (lambda: own.get("key"), bridge.close):
+            try:
+                call()
+            except BaseException as error:
+                raised.append(error)
+
+    bridge._thread.call(ask)
+    assert soon(lambda: len(raised) == 2)
+    assert [type(error) for error in raised] == [BridgeMisuse] * 2
+    assert own.get("key") == "value"
+
+
+def test_an_async_call_on_the_bridges_own_loop_works(own: NatsCache) -> None:
+    found: list[object] = []
+
+    async def ask() -> None:
+        found.append(await own.aget("key"))
+
+    tasks: list[object] = []
+    bridge._thread.call(lambda: tasks.append(asyncio.ensure_future(ask())))
+    assert soon(lambda: found == ["value"])
+
+
+def test_the_bridge_keeps_no_loop_alive(own: NatsCache) -> None:
+    async def ask() -> weakref.ref[asyncio.AbstractEventLoop]:
+        await asyncio.gather(*(own.aget("key") for _ in range(20)))
+        return weakref.ref(asyncio.get_running_loop())
+
+    seen = [asyncio.run(ask()) for _ in range(5)]
+    gc.collect()
+    assert [each() for each in seen] == [None] * 5
+
+
+def test_a_loop_closed_while_it_waits(own_server: NatsServer, make_own: MakeOwn) -> None:
+    """Its answers come to a closed loop, and must not keep it, or disturb anyone else."""
+    cache = make_own(REQUEST_TIMEOUT=60)
+    cache.set("key", "value")
+    own_server.pause()
+    loop = asyncio.new_event_loop()
+    waiting = [loop.create_task(cache.aget("key")) for _ in range(5)]
+    for task in waiting:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what is tested
+    loop.run_until_complete(asyncio.wait(waiting, timeout=0.01))
+    assert soon(lambda: cache.session.waiters == 5)
+    loop.close()
+    own_server.resume()
+    assert cache.get("key") == "value"
+    assert soon(lambda: cache.session.waiters == 0)
+    seen = weakref.ref(loop)
+    del loop, waiting, task
+    gc.collect()
+    assert seen() is None
+
+
+def test_closing_while_threads_and_tasks_wait(own_server: NatsServer, make_own: MakeOwn) -> None:
+    """Everyone is answered, and everyone who goes on is served by a new connection."""
+    cache = make_own(REQUEST_TIMEOUT=60)
+    cache.set("key", "value")
+    own_server.pause()
+    ended: list[object] = []
+
+    def wait() -> None:
+        with pytest.raises(Exception, match="lost|closed"):
+            cache.get("key")
+        ended.append(cache.get("key"))
+
+    async def await_() -> None:
+        with pytest.raises(Exception, match="lost|closed"):
+            await cache.aget("key")
+        ended.append(await cache.aget("key"))
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    threads += [threading.Thread(target=asyncio.run, args=(await_(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert soon(lambda: cache.session.waiters == 6)
+    bridge.close()
+    own_server.resume()
+    for thread in threads:
+        thread.join(5)
+    assert ended == ["value"] * 6

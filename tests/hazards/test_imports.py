@@ -1,0 +1,63 @@
+"""Importing, setting up and checking a project opens nothing: that is for the first operation."""
+
+from __future__ import annotations
+
+import pytest
+
+from django_nats.devserver import NatsServer
+from tests.support.cluster import connections
+from tests.support.scripts import run_script
+
+_PROJECT = """
+import sys, threading
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="only-for-tests",
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth",
+                    "django.contrib.sessions", "django_nats"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    SESSION_ENGINE="django.contrib.sessions.backends.cache",
+    CACHES={"default": {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": sys.argv[1],
+                        "OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3]}}},
+)
+django.setup()
+from django.core.cache import cache
+from django.core.management import call_command
+cache.key_prefix  # makes the backend
+"""
+_REPORT = """
+heavy = [name for name in ("nats", "uvloop", "lz4", "zstandard", "msgpack") if name in sys.modules]
+print("ready", flush=True)
+sys.stdin.readline()
+print(heavy, threading.active_count())
+"""
+
+
+@pytest.mark.parametrize(
+    "command", ["", 'call_command("check")\n', 'call_command("migrate", verbosity=0)\n']
+)
+def test_opens_nothing(own_server: NatsServer, command: str) -> None:
+    counted: list[int] = []
+    ended = run_script(
+        command + _REPORT,
+        *(own_server.url, "own", own_server.token),
+        prelude=_PROJECT,
+        when_ready=lambda _: counted.append(connections(own_server)),
+    )
+    assert (ended.status, ended.stdout.splitlines()[-1]) == (0, "[] 1"), ended
+    assert counted == [0]
+
+
+def test_the_first_operation_does(own_server: NatsServer) -> None:
+    """So that the test above would notice."""
+    counted: list[int] = []
+    ended = run_script(
+        'cache.set("key", 1)\n' + _REPORT,
+        *(own_server.url, "own", own_server.token),
+        prelude=_PROJECT,
+        when_ready=lambda _: counted.append(connections(own_server)),
+    )
+    assert "'nats'" in ended.stdout
+    assert ended.stdout.endswith(" 2")
+    assert counted == [1]

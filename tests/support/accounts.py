@@ -1,0 +1,84 @@
+"""NKeys and JWTs: what an operator, an account and a user of a NATS server are made of."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from pathlib import Path
+
+import nkeys
+
+
+class Identity:
+    """A key pair; ``public`` is its name."""
+
+    def __init__(self, prefix: int) -> None:
+        self.seed = nkeys.encode_seed(os.urandom(32), prefix).decode()
+        self._pair = nkeys.from_seed(bytearray(self.seed.encode()))
+        self.public = self._pair.public_key.decode().rstrip("=")
+
+    def vouch(self, subject: Identity, name: str, claims: dict[str, object]) -> str:
+        """A JWT about another identity, signed by this one."""
+        token = {
+            "jti": os.urandom(16).hex(),
+            "iat": int(time.time()),
+            "iss": self.public,
+            "sub": subject.public,
+            "name": name,
+            "nats": {"version": 2, **claims},
+        }
+        signed = f"{_encode({'typ': 'JWT', 'alg': 'ed25519-nkey'})}.{_encode(token)}"
+        return f"{signed}.{_base64(self._pair.sign(signed.encode()))}"
+
+
+def user() -> Identity:
+    return Identity(nkeys.PREFIX_BYTE_USER)
+
+
+class Operator:
+    """An operator with one account, which may use JetStream."""
+
+    def __init__(self) -> None:
+        operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
+        system = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
+        self._account = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
+        unlimited = dict.fromkeys(
+            ("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1
+        )
+        jetstream = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+        limits = {**unlimited, "wildcards": True}
+        accounts = {
+            system: operator.vouch(system, "SYS", {"type": "account", "limits": limits}),
+            self._account: operator.vouch(
+                self._account, "APP", {"type": "account", "limits": {**limits, **jetstream}}
+            ),
+        }
+        own = operator.vouch(operator, "OP", {"type": "operator", "system_account": system.public})
+        preload = "\n".join(f"  {each.public}: {jwt}" for each, jwt in accounts.items())
+        self.server_config = (
+            f"operator: {own}\n"
+            f"system_account: {system.public}\n"
+            f"resolver: MEMORY\n"
+            f"resolver_preload: {{\n{preload}\n}}\n"
+        )
+
+    def write_credentials(self, path: Path) -> str:
+        """A new user's credentials file."""
+        someone = user()
+        limits = {"subs": -1, "data": -1, "payload": -1}
+        jwt = self._account.vouch(someone, "web", {"type": "user", **limits})
+        path.write_text(
+            f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{someone.seed}\n------END USER NKEY SEED------\n"
+        )
+        return str(path)
+
+
+def _encode(document: dict[str, object]) -> str:
+    return _base64(json.dumps(document).encode())
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

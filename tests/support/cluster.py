@@ -1,0 +1,100 @@
+"""Several real servers that form one cluster."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.request import urlopen
+
+from django_nats.devserver import NatsServer
+from django_nats.devserver.files import eventually
+
+MONITORED = 'http: "127.0.0.1:-1"'
+"""Configuration that lets a server be asked about itself."""
+
+
+def monitor(server: NatsServer) -> str:
+    """Where a MONITORED server tells of itself."""
+    (ports,) = (json.loads(each.read_text()) for each in server.directory.glob("*.ports"))
+    return str(ports["monitoring"][0])
+
+
+def ask(server: NatsServer, path: str) -> dict[str, Any]:
+    """What a MONITORED server says of itself, at an endpoint such as connz."""
+    with urlopen(f"{monitor(server)}/{path}", timeout=5) as response:
+        return dict(json.load(response))
+
+
+def connections(server: NatsServer) -> int:
+    """How many clients a MONITORED server has."""
+    return int(ask(server, "connz")["num_connections"])
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Cluster:
+    """So many servers, which elect a leader for each stream."""
+
+    def __init__(self, size: int, token: str = "cluster") -> None:
+        self.token = token
+        self._directory = TemporaryDirectory(prefix="nats-cluster-")
+        ports = [free_port() for _ in range(size)]
+        routes = json.dumps([f"nats://127.0.0.1:{port}" for port in ports])
+        self.servers = [
+            NatsServer(
+                token=token,
+                name=f"node-{port}",
+                directory=Path(self._directory.name) / str(port),
+                config=f'{MONITORED}\ncluster {{ name: c, listen: "127.0.0.1:{port}", '
+                f"no_advertise: true, routes: {routes} }}",
+            )
+            for port in ports
+        ]
+
+    @property
+    def urls(self) -> list[str]:
+        return [server.url for server in self.servers]
+
+    def __enter__(self) -> Cluster:
+        for server in self.servers:
+            server.start()
+        # A stream can be made once the servers have agreed on a leader among themselves.
+        if not eventually(self._ready, time.monotonic() + 30):
+            raise AssertionError("the cluster did not elect a leader")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for server in self.servers:
+            server.stop(kill=True)
+        self._directory.cleanup()
+
+    def _ready(self) -> bool:
+        metas = [ask(server, "jsz").get("meta_cluster") or {} for server in self.servers]
+        return all(
+            meta.get("leader") and meta.get("cluster_size") == len(self.servers) for meta in metas
+        )
+
+    def leader(self, stream: str) -> NatsServer:
+        """The server that leads a stream."""
+        found: list[NatsServer] = []
+
+        def look() -> bool:
+            for server in self.servers:
+                if server.running:
+                    details = ask(server, "jsz?streams=1").get("account_details") or []
+                    for detail in (each for one in details for each in one["stream_detail"]):
+                        if detail["name"] == stream and detail["cluster"].get("leader"):
+                            name = detail["cluster"]["leader"]
+                            found[:] = [each for each in self.servers if each.name == name]
+            return bool(found) and found[0].running
+
+        assert eventually(look, time.monotonic() + 30)
+        return found[0]

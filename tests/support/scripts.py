@@ -1,0 +1,65 @@
+"""Programs of their own: what a fork, an exit or a signal does to a whole process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+_PRELUDE = """
+import sys
+from django.conf import settings
+settings.configure(SECRET_KEY="only-for-tests")
+from django_nats.cache import NatsCache
+cache = NatsCache(
+    sys.argv[1],
+    {"OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 0.5}},
+)
+"""
+PATIENCE = 30
+# Python 3.12 warns of every fork of a process with threads; gunicorn and multiprocessing do it.
+_FORKING = "ignore:This process:DeprecationWarning"
+
+
+class Ended(NamedTuple):
+    """How a program ended, and the seconds it took after it had printed "ready"."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def run_script(
+    code: str,
+    *arguments: str,
+    loop: str = "uvloop",
+    prelude: str = _PRELUDE,
+    when_ready: Callable[[subprocess.Popen[str]], None] = lambda process: None,
+) -> Ended:
+    """Run a program that finds ``cache``; its arguments are location, bucket and token.
+
+    It prints "ready" and waits for a line on stdin, before which ``when_ready`` is called.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-W", _FORKING, "-c", prelude + code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DJANGO_NATS_LOOP": loop, "PYTHONFAULTHANDLER": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first == "ready\n", first + process.communicate(timeout=PATIENCE)[1]
+        when_ready(process)
+        started = time.monotonic()
+        stdout, stderr = process.communicate("go\n", timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    return Ended(process.returncode, stdout.strip(), stderr, time.monotonic() - started)

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.core.checks import CheckMessage, Tags, run_checks
+
+from django_nats.cache import nats_caches
+from django_nats.checks import TAG
+from django_nats.devserver import NatsServer
+from tests.conftest import api
+
+DEAD = "nats://127.0.0.1:1"
+
+
+def entry(location: object = DEAD, **options: Any) -> dict[str, Any]:
+    return {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": location, "OPTIONS": options}
+
+
+def found(*, deploy: bool = False, tag: str = TAG) -> dict[str, CheckMessage]:
+    """What the checks say, by the ends of their ids; none of them twice."""
+    messages = [
+        each
+        for each in run_checks(tags=[tag], include_deployment_checks=deploy)
+        if each.id is not None and each.id.startswith("django_nats.")
+    ]
+    by_id = {str(each.id).removeprefix("django_nats."): each for each in messages}
+    assert len(by_id) == len(messages)
+    return by_id
+
+
+@pytest.fixture
+def bucket(settings: Any, server: NatsServer) -> Iterator[str]:
+    """A bucket on the server, gone after the test, whatever aliases it was for."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield name
+    settings.CACHES = {"default": entry(server.url, TOKEN=server.token, BUCKET=name)}
+    api(nats_caches()["default"], f"STREAM.DELETE.KV_{name}")
+
+
+@pytest.mark.parametrize("tag", [TAG, Tags.caches])
+def test_sound_settings_pass_in_silence(
+    settings: Any, server: NatsServer, bucket: str, tag: str
+) -> None:
+    settings.CACHES = {
+        "default": entry(server.url, TOKEN=server.token, BUCKET=bucket, MAX_BYTES="8MiB"),
+        "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    }
+    caches["default"].set("key", "value")
+
+    assert found(deploy=True, tag=tag) == {}
+
+
+def test_a_mistake_is_reported_for_the_alias_it_is_in(settings: Any) -> None:
+    settings.CACHES = {"default": entry(), "other": entry("http://127.0.0.1")}
+
+    messages = found()
+
+    assert messages.keys() == {"E001"}
+    assert 'CACHES["other"]: LOCATION' in messages["E001"].msg
+    assert messages["E001"].is_serious()
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "nats://user:s3cret@127.0.0.1:1",
+        "nats://s3cret@127.0.0.1:1",
+        ["nats://127.0.0.1:1", "nats://user:s3cret@127.0.0.1:2"],
+    ],
+)
+def test_credentials_in_a_location_are_warned_of_and_not_shown(
+    settings: Any, location: object
+) -> None:
+    settings.CACHES = {"default": entry(location)}
+
+    messages = found()
+
+    assert messages.keys() == {"W001"}
+    assert 'CACHES["default"]' in messages["W001"].msg
+    assert "s3cret" not in str(messages["W001"])
+
+
+def test_aliases_that_share_a_bucket_are_warned_of(settings: Any) -> None:
+    both = ["nats://127.0.0.1:1", "nats://127.0.0.1:2"]
+    settings.CACHES = {
+        "default": {**entry(both, NAME="one"), "KEY_PREFIX": "a"},
+        "other": {**entry(both[::-1], CONNECT_TIMEOUT=1), "KEY_PREFIX": "b"},
+        "apart": entry(both, BUCKET="apart"),
+    }
+
+    messages = found()
+
+    assert messages.keys() == {"W002"}
+    assert 'CACHES["default"] and CACHES["other"] share' in messages["W002"].msg
+    assert "KEY_PREFIX" in str(messages["W002"].hint)
+
+
+def test_the_same_name_on_another_server_or_account_is_another_bucket(settings: Any) -> None:
+    settings.CACHES = {
+        "default": entry(),
+        "elsewhere": entry("nats://127.0.0.1:2"),
+        "account": entry(TOKEN="another"),
+    }
+
+    assert found() == {}
+
+
+def test_aliases_that_disagree_on_their_bucket_are_an_error(settings: Any) -> None:
+    settings.CACHES = {"default": entry(REPLICAS=1), "other": entry(REPLICAS=3)}
+
+    messages = found()
+
+    assert messages.keys() == {"E002"}
+    assert 'CACHES["default"] and CACHES["other"] share' in messages["E002"].msg
+    assert "num_replicas 1 or 3" in messages["E002"].msg
+    assert messages["E002"].is_serious()
+
+
+# Sessions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "risk"),
+    [
+        ({"STORAGE": "memory"}, "memory"),
+        ({"STORAGE": "file", "MAX_BYTES": "8MiB"}, "evicts"),
+        ({"STORAGE": "file", "MAX_ENTRIES": 1000}, "evicts"),
+        ({"STORAGE": "file", "FAIL_OPEN": True}, "fails open"),
+    ],
+)
+def test_sessions_that_a_cache_may_lose_are_warned_of(
+    settings: Any, options: dict[str, Any], risk: str
+) -> None:
+    settings.CACHES = {"default": entry(BUCKET="pages"), "sessions": entry(**options)}
+    settings.SESSION_CACHE_ALIAS = "sessions"
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+
+    messages = found()
+
+    assert messages.keys() == {"W003"}
+    assert 'CACHES["sessions"]' in messages["W003"].msg
+    assert risk in messages["W003"].msg
+    assert "cached_db" in str(messages["W003"].hint)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("cached_db", {}),
+        ("db", {}),
+        ("cache", {"STORAGE": "file"}),
+        ("cache", {"STORAGE": "file", "MAX_BYTES": "8MiB", "EVICT": False}),
+    ],
+)
+def test_sessions_that_are_safe_are_not(
+    settings: Any, engine: str, options: dict[str, Any]
+) -> None:
+    settings.CACHES = {"default": entry(**options)}
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+
+    assert found() == {}
+
+
+def test_the_server_for_development_is_not_nagged_about(settings: Any) -> None:
+    settings.DEBUG = True
+    settings.CACHES = {"default": entry("embedded")}
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+
+    assert found() == {}
+
+
+# For deployment ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"W004", "W006"}),
+        ({"MAX_BYTES": "8MiB"}, {"W006"}),
+        ({"MAX_ENTRIES": 1000}, {"W006"}),
+        ({"STORAGE": "file"}, {"W006"}),
+    ],
+)
+def test_memory_without_a_limit_is_a_matter_of_deployment(
+    settings: Any, options: dict[str, Any], expected: set[str]
+) -> None:
+    settings.CACHES = {"default": entry(**options)}
+
+    assert found() == {}
+    assert found(deploy=True).keys() == expected
+
+
+def test_a_bucket_that_differs_from_settings_is_reported(
+    settings: Any, server: NatsServer, bucket: str
+) -> None:
+    options = {"TOKEN": server.token, "BUCKET": bucket}
+    settings.CACHES = {"default": entry(server.url, MAX_BYTES="8MiB", **options)}
+    caches["default"].set("key", "value")
+    settings.CACHES = {"default": entry(server.url, MAX_BYTES="9MiB", **options)}
+
+    messages = found(deploy=True)
+
+    assert messages.keys() == {"W005"}
+    assert 'CACHES["default"]' in messages["W005"].msg
+    assert "max_bytes: 8388608 on the server, 9437184 in settings" in messages["W005"].msg
+    assert "nats setup" in str(messages["W005"].hint)
+
+
+def test_an_absent_bucket_is_neither_reported_nor_made(
+    settings: Any, server: NatsServer, bucket: str
+) -> None:
+    settings.CACHES = {
+        "default": entry(server.url, TOKEN=server.token, BUCKET=bucket, MAX_BYTES="8MiB")
+    }
+
+    assert found(deploy=True) == {}
+    assert "error" in api(nats_caches()["default"], f"STREAM.INFO.KV_{bucket}")
+
+
+def test_a_server_that_is_away_is_a_warning(settings: Any) -> None:
+    settings.CACHES = {"default": entry(STORAGE="file")}
+
+    messages = found(deploy=True)
+
+    assert messages.keys() == {"W006"}
+    assert f"No connection to NATS at {DEAD}" in messages["W006"].msg
+    assert not messages["W006"].is_serious()
+
+
+def test_only_the_checks_for_deployment_open_connections(settings: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        url = f"nats://127.0.0.1:{listener.getsockname()[1]}"
+        settings.CACHES = {"default": entry(url, STORAGE="file", CONNECT_TIMEOUT=0.2)}
+
+        assert found() == {}
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+        assert found(deploy=True).keys() == {"W006"}
+        listener.accept()[0].close()

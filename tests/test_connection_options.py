@@ -1,0 +1,322 @@
+"""Each connection option against a real server that demands it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.client import bridge
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import (
+    AuthenticationFailed,
+    NatsError,
+    NotSent,
+    OutcomeUnknown,
+)
+from tests.support import accounts
+from tests.support.certificates import Authority
+
+Serve = Callable[[str], NatsServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts servers with the given configuration."""
+    with ExitStack() as stack:
+        yield lambda config: stack.enter_context(NatsServer(token="", config=config))
+        bridge.close()
+
+
+def connect(location: object, **options: object) -> NatsCache:
+    return NatsCache(location, {"OPTIONS": {"BUCKET": "options", **options}})
+
+
+def works(cache: NatsCache) -> bool:
+    cache.set("key", "value")
+    return bool(cache.get("key") == "value")
+
+
+def failure(cache: NatsCache) -> NatsError:
+    """What an operation raises, at once rather than after a timeout."""
+    started = monotonic()
+    with pytest.raises(NatsError) as caught:
+        cache.get("key")
+    assert monotonic() - started < 1
+    return caught.value
+
+
+def refused(cache: NatsCache, *secrets: str) -> None:
+    error = failure(cache)
+    assert type(error) is AuthenticationFailed
+    assert "authorization" in str(error).lower()
+    assert cache.session.config.servers[0] in str(error)
+    for secret in secrets:
+        assert secret not in f"{error!s}{error!r}{error.__cause__!r}"
+
+
+# Logging in ----------------------------------------------------------------------------------
+
+
+def test_user_and_password(serve: Serve) -> None:
+    server = serve('authorization { user: web, password: "p:ss@w/rd" }')
+    assert works(connect(server.url, USER="web", PASSWORD="p:ss@w/rd"))
+    assert works(connect(f"nats://web:p%3Ass%40w%2Frd@127.0.0.1:{server.port}"))
+    refused(connect(server.url, USER="web", PASSWORD="hunter2"), "hunter2")
+    refused(connect(server.url))
+
+
+def test_token(serve: Serve) -> None:
+    server = serve('authorization { token: "s3cret" }')
+    assert works(connect(server.url, TOKEN="s3cret"))
+    assert works(connect(f"s3cret@127.0.0.1:{server.port}"))
+    refused(connect(server.url, TOKEN="wr0ng"), "wr0ng")
+
+
+def test_nkey_seed(serve: Serve) -> None:
+    known, stranger = accounts.user(), accounts.user()
+    server = serve(f"authorization {{ users: [{{ nkey: {known.public} }}] }}")
+    assert works(connect(server.url, NKEY_SEED=known.seed))
+    refused(connect(server.url, NKEY_SEED=stranger.seed), stranger.seed)
+
+
+def test_credentials_file(serve: Serve, tmp_path: Path) -> None:
+    operator, other = accounts.Operator(), accounts.Operator()
+    server = serve(operator.server_config)
+    credentials = operator.write_credentials(tmp_path / "web.creds")
+    assert works(connect(server.url, CREDENTIALS=credentials))
+    assert works(connect(server.url, CREDENTIALS=Path(credentials)))
+    refused(connect(server.url, CREDENTIALS=other.write_credentials(tmp_path / "other.creds")))
+
+
+def test_what_was_refused_works_once_the_server_lets_it_in(serve: Serve, tmp_path: Path) -> None:
+    operator, other = accounts.Operator(), accounts.Operator()
+    server = serve(operator.server_config)
+    credentials = tmp_path / "rotated.creds"
+    other.write_credentials(credentials)
+    cache = connect(server.url, CREDENTIALS=credentials)
+    refused(cache)
+    operator.write_credentials(credentials)
+    assert eventually(lambda: not raises(cache))
+    assert works(cache)
+
+
+def eventually(happened: Callable[[], bool], seconds: float = 3) -> bool:
+    deadline = monotonic() + seconds
+    while monotonic() < deadline:
+        if happened():
+            return True
+    return False
+
+
+def raises(cache: NatsCache) -> bool:
+    try:
+        cache.get("key")
+    except NatsError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("seed", ["hunter2", "SUAX", "", "sürprise"])
+def test_a_wrong_seed_is_named(server: NatsServer, seed: str) -> None:
+    error = failure(connect(server.url, NKEY_SEED=seed))
+    assert type(error) is NotSent
+    assert "NKEY_SEED holds no valid nkey seed" in str(error)
+    assert not seed or seed not in f"{error!s}{error.__cause__!r}{error.__cause__.__context__!r}"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("", "is no credentials file"),
+        ("nothing of the kind\n" * 10, "is no credentials file"),
+        ("-----BEGIN NATS USER JWT-----\nabc\n", "is no credentials file"),
+        ("-----BEGIN NATS USER JWT-----\nabc\n---BEGIN USER NKEY SEED---\nSUAX\n", "seed"),
+    ],
+)
+def test_a_wrong_credentials_file_is_named(
+    server: NatsServer, tmp_path: Path, content: str | None, problem: str
+) -> None:
+    path = tmp_path / "web.creds"
+    if content is not None:
+        path.write_text(content)
+    error = failure(connect(server.url, CREDENTIALS=path))
+    assert type(error) is NotSent
+    assert f"CREDENTIALS: {path}" in str(error)
+    assert problem in str(error)
+
+
+# TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+def tls_config(authority: Authority, *hosts: str, verify: bool = False) -> str:
+    certificate, key = authority.issue("server", *hosts)
+    demand = f'ca_file: "{authority.ca}", verify: true' if verify else ""
+    return f'tls {{ cert_file: "{certificate}", key_file: "{key}", {demand} }}'
+
+
+def test_tls(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    server = serve(tls_config(authority, "localhost", "127.0.0.1"))
+    for location in (f"tls://127.0.0.1:{server.port}", f"nats://localhost:{server.port}"):
+        assert works(connect(location, TLS={"CA": authority.ca}))
+    other = tmp_path / "other"
+    other.mkdir()
+    for tls in ({"CA": Authority(other).ca}, {}):
+        error = failure(connect(f"tls://127.0.0.1:{server.port}", TLS=tls))
+        assert type(error) is NotSent
+        assert "certificate verify failed" in str(error)
+
+
+def test_the_certificate_must_name_the_host(serve: Serve, authority: Authority) -> None:
+    server = serve(tls_config(authority, "nats.example"))
+    location = f"tls://127.0.0.1:{server.port}"
+    error = failure(connect(location, TLS={"CA": authority.ca}))
+    assert type(error) is NotSent
+    assert "certificate verify failed" in str(error)
+    assert works(connect(location, TLS={"CA": authority.ca, "HOSTNAME": "nats.example"}))
+
+
+def test_client_certificate(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    server = serve(tls_config(authority, "127.0.0.1", verify=True))
+    certificate, key = authority.issue("client")
+    tls = {"CA": authority.ca, "CERT": certificate, "KEY": Path(key)}
+    assert works(connect(server.url, TLS=tls))
+    both = tmp_path / "both.pem"
+    both.write_text(Path(certificate).read_text() + Path(key).read_text())
+    assert works(connect(server.url, TLS={"CA": authority.ca, "CERT": both}))
+    assert isinstance(failure(connect(server.url, TLS={"CA": authority.ca})), NotSent)
+
+
+@pytest.mark.parametrize("option", ["CA", "CERT", "KEY"])
+@pytest.mark.parametrize("content", [None, "no PEM"])
+def test_a_wrong_tls_file_is_named(
+    server: NatsServer, authority: Authority, tmp_path: Path, option: str, content: str | None
+) -> None:
+    certificate, key = authority.issue("client")
+    wrong = tmp_path / "wrong.pem"
+    if content is not None:
+        wrong.write_text(content)
+    tls = {"CA": authority.ca, "CERT": certificate, "KEY": key, option: str(wrong)}
+    error = failure(connect(server.url, TLS=tls))
+    assert type(error) is NotSent
+    assert f"{option} {wrong}" in str(error)
+    assert str(error).startswith(f"No connection to NATS at {server.url}: TLS: ")
+
+
+def test_an_encrypted_key_does_not_ask_on_the_terminal(
+    server: NatsServer, authority: Authority
+) -> None:
+    certificate, key = authority.issue("locked", password=b"hunter2")
+    tls = {"CA": authority.ca, "CERT": certificate, "KEY": key}
+    error = failure(connect(server.url, TLS=tls))
+    assert f"CERT {certificate} and KEY {key} cannot be used: the key is encrypted" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["tls", "nats"])
+def test_nothing_goes_in_the_clear_where_settings_ask_for_tls(
+    authority: Authority, scheme: str
+) -> None:
+    """Whoever sits between could have taken TLS out of the server's greeting."""
+    greeting = {"server_id": "x", "version": "2.15.1", "max_payload": 1024, "auth_required": True}
+    options = {"TLS": {"CA": authority.ca}} if scheme == "nats" else {}
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener, ThreadPoolExecutor() as pool:
+        listener.settimeout(5)
+        location = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        cache = connect(location, USER="web", PASSWORD="hunter2", **options)
+        asking = pool.submit(failure, cache)
+        peer, _ = listener.accept()
+        with closing(peer):
+            peer.settimeout(5)
+            peer.sendall(b"INFO %b\r\n" % json.dumps(greeting).encode())
+            assert peer.recv(4096) == b""
+        assert "offers no TLS" in str(asking.result())
+        bridge.close()
+
+
+# Where and how long --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """The URL of a port that nobody listens on."""
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"nats://127.0.0.1:{bound.getsockname()[1]}"
+
+
+def test_a_dead_server_in_the_list_is_passed_over(own_server: NatsServer, dead: str) -> None:
+    started = monotonic()
+    for servers in ([dead, own_server.url], f"{own_server.url},{dead}"):
+        assert works(connect(servers, TOKEN=own_server.token))
+        bridge.close()
+    assert monotonic() - started < 1
+    error = failure(connect([dead, dead]))
+    assert type(error) is NotSent
+    assert dead in str(error)
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """The URL of a server that accepts connections, and says nothing."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
+        bridge.close()
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_connect_timeout_bounds_the_first_call_as_a_whole(mute: str, servers: int) -> None:
+    cache = connect([mute] * servers, CONNECT_TIMEOUT=0.3)
+    started = monotonic()
+    with pytest.raises(NotSent, match="no answer in time"):
+        cache.get("key")
+    assert 0.25 < monotonic() - started < 0.6
+
+
+def test_request_timeout(own_server: NatsServer) -> None:
+    cache = connect(own_server.url, TOKEN=own_server.token, REQUEST_TIMEOUT=0.3)
+    assert works(cache)
+    own_server.pause()
+    started = monotonic()
+    with pytest.raises(OutcomeUnknown):
+        cache.get("key")
+    assert 0.25 < monotonic() - started < 0.6
+
+
+def test_the_name_is_what_the_server_lists(serve: Serve) -> None:
+    server = serve('http: "127.0.0.1:-1"')
+    assert works(connect(server.url))
+    assert works(connect(server.url, NAME="shop, web 1"))
+    (ports,) = server.directory.glob("*.ports")
+    (monitor,) = json.loads(ports.read_text())["monitoring"]
+    with urllib.request.urlopen(f"{monitor}/connz", timeout=5) as answer:
+        names = {each.get("name") for each in json.load(answer)["connections"]}
+    assert names == {"django-nats", "shop, web 1"}
+
+
+def test_inbox_prefix_for_a_user_who_may_not_listen_everywhere(serve: Serve) -> None:
+    server = serve(
+        """
+        authorization { users: [{ user: web, password: pw, permissions: {
+            publish: ["$JS.API.>", "$KV.>"], subscribe: "_WEB.cache.>"
+        } }] }
+        """
+    )
+    login = {"USER": "web", "PASSWORD": "pw"}
+    assert works(connect(server.url, INBOX_PREFIX="_WEB.cache", **login))
+    error = failure(connect(server.url, **login))
+    assert "permission" in str(error).lower()
+    assert "INBOX_PREFIX" in str(error)

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import django_nats
+
+pytest_plugins = ["pytester"]
+
+# Nothing listens there: what works in a test has been moved to the test server.
+SETTINGS = """
+SECRET_KEY = "only-for-tests"
+NATS = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": "nats://127.0.0.1:1"}
+CLUSTER = {"REPLICAS": 3, "PLACEMENT": {"CLUSTER": "east"}}
+CACHES = {
+    "default": {**NATS, "OPTIONS": {"BUCKET": "web", "TOKEN": "another", **CLUSTER}},
+    "twin": {**NATS, "OPTIONS": {"BUCKET": "web", "USER": "u", "PASSWORD": "p"}},
+    "huge": {**NATS, "OPTIONS": {"BUCKET": "huge", "MAX_BYTES": "900GiB", "EVICT": False}},
+    "embedded": {**NATS, "LOCATION": "embedded"},
+    "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+}
+SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+"""
+CONFIGURATION = """
+[pytest]
+pythonpath = .
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+"""
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the tests of a project: its settings, its configuration, and pytest's arguments."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(django_nats.__file__).parents[1]))
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project_settings")
+    plugins = {each.value for each in entry_points(group="pytest11")}
+    loading = [] if "django_nats.pytest_plugin" in plugins else ["-p", "django_nats.pytest_plugin"]
+
+    def run(
+        tests: str, *arguments: str, settings: str = SETTINGS, ini: str = ""
+    ) -> pytest.RunResult:
+        pytester.makepyfile(project_settings=settings, test_project=tests)
+        pytester.makeini(f"{CONFIGURATION}\n{ini}")
+        return pytester.runpytest_subprocess(*loading, *arguments, timeout=100)
+
+    return run
+
+
+def test_a_test_gets_an_empty_cache_on_a_real_server(run: Run) -> None:
+    result = run("""
+        import json
+
+        import pytest
+        from django.conf import settings
+        from django.contrib.sessions.backends.cache import SessionStore
+        from django.core.cache import cache, caches
+
+        from django_nats.cache import NatsCache
+        from django_nats.client import bridge
+
+        @pytest.mark.parametrize("time", ["first", "second"])
+        def test_is_empty(nats_cache, time):
+            assert nats_cache is caches["default"]
+            assert cache.get("key") is None
+            cache.set("key", time)
+            assert nats_cache.get("key") == time
+
+        def test_its_alias_shares_as_in_settings(nats_cache):
+            nats_cache.set("key", 1)
+            assert caches["twin"].get("key") == 1
+            assert caches["huge"].get("key") is None
+            assert caches["embedded"].get("key") is None
+
+        def test_other_options_are_those_of_settings(nats_cache):
+            bucket = caches["huge"]._config.bucket
+            assert (bucket.max_bytes, bucket.evict) == (900 * 1024**3, False)
+
+        def test_other_backends_are_left_alone(nats_cache):
+            caches["local"].set("key", 1)
+            assert caches["local"].get("key") == 1
+            assert nats_cache.get("key") is None
+
+        def test_sessions_work(nats_cache):
+            session = SessionStore()
+            session["name"] = "Ada"
+            session.save()
+            assert SessionStore(session.session_key)["name"] == "Ada"
+
+        async def test_async(nats_cache):
+            await nats_cache.aset("key", 1)
+            assert await cache.aget("key") == 1
+
+        def test_afterwards_settings_are_as_they_were(nats_server):
+            assert settings.CACHES["default"]["LOCATION"] == "nats://127.0.0.1:1"
+            assert settings.CACHES["default"]["OPTIONS"]["REPLICAS"] == 3
+            assert caches["default"]._config.connection.servers == ("nats://127.0.0.1:1",)
+
+        def test_afterwards_the_buckets_are_gone(nats_server):
+            cache = NatsCache(nats_server.url, {"OPTIONS": {"TOKEN": nats_server.token}})
+
+            def names():
+                reply = yield cache._bucket.api_request("$JS.API.STREAM.NAMES")
+                return json.loads(reply.payload)["streams"]
+
+            assert not bridge.run(cache.session, names())
+    """)
+
+    result.assert_outcomes(passed=9)
+
+
+def test_every_process_of_xdist_has_a_server_which_ends_with_it(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    result = run(
+        """
+        from pathlib import Path
+
+        import pytest
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_is_empty(nats_cache, nats_server, worker_id, number):
+            assert nats_cache.add("key", number)
+            Path(f"{worker_id}.{nats_server.port}").touch()
+        """,
+        "-n2",
+        "--dist=each",
+    )
+
+    result.assert_outcomes(passed=10)
+    servers = sorted(path.name for path in pytester.path.glob("gw*"))
+    assert [name.partition(".")[0] for name in servers] == ["gw0", "gw1"]
+    for name in servers:
+        port = int(name.partition(".")[2])
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_usefixtures_gives_it_to_every_test_unittests_included(run: Run) -> None:
+    result = run(
+        """
+        from django.core.cache import cache
+        from django.test import SimpleTestCase
+
+        def test_function():
+            assert cache.add("key", 1)
+
+        class Case(SimpleTestCase):
+            def setUp(self):
+                assert cache.add("key", 1)
+
+            def test_one(self):
+                assert cache.get("key") == 1
+
+            def test_two(self):
+                assert cache.get("key") == 1
+        """,
+        ini="usefixtures = nats_cache",
+    )
+
+    result.assert_outcomes(passed=3)
+
+
+def test_the_cache_is_the_first_on_nats_where_the_default_is_not(run: Run) -> None:
+    result = run(
+        """
+        from django.core.cache import caches
+
+        def test_first(nats_cache):
+            assert nats_cache is caches["pages"]
+            assert nats_cache.add("key", 1)
+        """,
+        settings=SETTINGS + 'CACHES = {"default": CACHES["local"], "pages": CACHES["default"]}',
+    )
+
+    result.assert_outcomes(passed=1)
+
+
+def test_a_project_without_a_nats_cache_is_told(run: Run) -> None:
+    result = run(
+        "def test_it(nats_cache): pass",
+        settings=SETTINGS + 'CACHES = {"default": CACHES["local"]}',
+    )
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*nats_cache: no alias of CACHES is served by*"])
+
+
+def test_a_server_that_is_gone_does_not_break_the_tidying_up(run: Run) -> None:
+    result = run("""
+        def test_it(nats_cache, nats_server):
+            nats_cache.set("key", 1)
+            nats_server.kill()
+    """)
+
+    result.assert_outcomes(passed=1)
+
+
+def test_loading_the_plugin_imports_nothing_else_of_the_package_or_of_django() -> None:
+    code = """
+import sys
+import pytest
+before = set(sys.modules)
+import django_nats.pytest_plugin
+print(*set(sys.modules) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    packages = ("django_nats", "django", "nats", "asgiref", "asyncio")
+    loaded = {each for each in done.stdout.split() if each.partition(".")[0] in packages}
+    assert loaded == {"django_nats", "django_nats.pytest_plugin"}
