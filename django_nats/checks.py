@@ -15,8 +15,8 @@ id                      run by    what is wrong
 ``django_nats.W006``    --deploy  A server does not tell about its bucket.
 ======================  ========  ================================================================
 
-W001 to W004 are of settings alone. Only W005 and W006 ask the servers, and wait no longer than
-CONNECT_TIMEOUT and REQUEST_TIMEOUT allow. LOCATION "embedded" is for development: W003 and W004
+Only W005 and W006 ask the servers, and wait no longer than CONNECT_TIMEOUT and REQUEST_TIMEOUT
+allow; all the others look at settings alone. LOCATION "embedded" is for development: W003 to W006
 leave it alone.
 """
 
@@ -57,9 +57,8 @@ def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
 def check_credentials(**kwargs: Any) -> Iterable[CheckMessage]:
     """W001: no credentials in URLs."""
     for alias in nats_aliases():
-        location = settings.CACHES[alias].get("LOCATION", "")
-        urls = location if isinstance(location, (list, tuple)) else [location]
-        if any("@" in str(url) for url in urls):
+        # A string or a list of them, "@" has no other place in it.
+        if "@" in str(settings.CACHES[alias].get("LOCATION", "")):
             yield Warning(
                 f'The LOCATION of CACHES["{alias}"] holds credentials, and Django\'s debug page '
                 "and error mails show it.",
@@ -91,12 +90,10 @@ def check_shared_buckets(**kwargs: Any) -> Iterable[CheckMessage]:
 @register(Tags.caches, TAG)
 def check_sessions(**kwargs: Any) -> Iterable[CheckMessage]:
     """W003: sessions that must survive are in the database, too."""
-    cache = _sound_caches().get(settings.SESSION_CACHE_ALIAS)
+    cache = _caches_of_servers().get(settings.SESSION_CACHE_ALIAS)
     if settings.SESSION_ENGINE != "django.contrib.sessions.backends.cache" or cache is None:
         return
     config, bucket = cache._config, cache._config.bucket
-    if config.connection.embedded is not None:
-        return
     risks = []
     if bucket.storage == "memory":
         risks.append("is in the server's memory")
@@ -117,11 +114,9 @@ def check_sessions(**kwargs: Any) -> Iterable[CheckMessage]:
 @register(Tags.caches, TAG, deploy=True)
 def check_memory(**kwargs: Any) -> Iterable[CheckMessage]:
     """W004: what is in memory has a limit."""
-    for alias, cache in _sound_caches().items():
+    for alias, cache in _caches_of_servers().items():
         bucket = cache._config.bucket
-        unlimited = bucket.max_bytes is None and bucket.max_entries is None
-        embedded = cache._config.connection.embedded is not None
-        if bucket.storage == "memory" and unlimited and not embedded:
+        if bucket.storage == "memory" and bucket.max_bytes is None and bucket.max_entries is None:
             yield Warning(
                 f'The bucket of CACHES["{alias}"] is in the server\'s memory, and nothing keeps '
                 "it from filling all of that.",
@@ -133,7 +128,7 @@ def check_memory(**kwargs: Any) -> Iterable[CheckMessage]:
 @register(Tags.caches, TAG, deploy=True)
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
     """W005, W006: the buckets are what settings say. Asks the servers; changes nothing there."""
-    for shared in by_bucket(_sound_caches()):
+    for shared in by_bucket(_caches_of_servers()):
         cache = next(iter(shared.values()))
         bucket = cache._bucket
         try:
@@ -199,6 +194,15 @@ def _sound_caches() -> dict[str, NatsCache]:
         except ImproperlyConfigured:
             continue  # E001
     return found
+
+
+def _caches_of_servers() -> dict[str, NatsCache]:
+    """The sound caches, but for those on the development server."""
+    return {
+        alias: cache
+        for alias, cache in _sound_caches().items()
+        if cache._config.connection.embedded is None
+    }
 
 
 def _entries(aliases: Iterable[str]) -> str:

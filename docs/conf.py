@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
-import tomllib
 from pathlib import Path
+from typing import Any
 
-import django
-from django.conf import settings
+from sphinx.application import Sphinx
 
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root))  # so that what is documented is what is here, installed or not
-pyproject = tomllib.loads((root / "pyproject.toml").read_text())
 
 project = "django-nats"
 author = copyright = "the django-nats contributors"
-release = version = pyproject["project"]["version"]
+version = re.findall(r'^version = "(.+)"', (root / "pyproject.toml").read_text(), re.M)[0]
+release = version
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 highlight_language = "text"
@@ -37,6 +37,12 @@ html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
 
-if not settings.configured:
-    settings.configure(SECRET_KEY="docs", USE_TZ=True)
-    django.setup()
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", _name_default)
+
+
+def _name_default(*event: Any) -> tuple[str | None, str | None]:
+    """Django's mark for "no timeout given" has no repr that a reader could make sense of."""
+    signature, returns = event[-2:]
+    return signature and re.sub("<object object[^>]*>", "DEFAULT_TIMEOUT", signature), returns

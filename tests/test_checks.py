@@ -3,6 +3,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_aliases_that_share_a_bucket_are_warned_of(settings: Any) -> None:
     both = ["nats://127.0.0.1:1", "nats://127.0.0.1:2"]
     settings.CACHES = {
         "default": {**entry(both, NAME="one"), "KEY_PREFIX": "a"},
-        "other": {**entry(both[::-1], CONNECT_TIMEOUT=1), "KEY_PREFIX": "b"},
+        "other": {**entry(both[::-1], CONNECT_TIMEOUT=1, INBOX_PREFIX="inbox"), "KEY_PREFIX": "b"},
         "apart": entry(both, BUCKET="apart"),
     }
 
@@ -166,12 +167,15 @@ def test_sessions_that_are_safe_are_not(
     assert found() == {}
 
 
-def test_the_server_for_development_is_not_nagged_about(settings: Any) -> None:
+def test_the_server_for_development_is_neither_nagged_about_nor_started(
+    settings: Any, tmp_path: Path
+) -> None:
     settings.DEBUG = True
-    settings.CACHES = {"default": entry("embedded")}
+    settings.CACHES = {"default": entry("embedded", EMBEDDED_DIR=tmp_path / "nats")}
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 
-    assert found() == {}
+    assert found(deploy=True) == {}
+    assert not (tmp_path / "nats").exists()
 
 
 # For deployment ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import doctest
 import importlib.util
 import inspect
 import io
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +33,11 @@ from django.template import engines
 from django.test import override_settings
 from django.test.client import RequestFactory
 
+from django_nats import checks, conf, exceptions
+from django_nats.cache import NatsCache
+from django_nats.client import bridge, kv, wire
 from django_nats.devserver import NatsServer
+from django_nats.exceptions import PermissionDenied
 
 from .conftest import MakeCache, api
 
@@ -111,7 +117,9 @@ class Reader:
         else:
             self.execute(block.source, block.line, "exec")
 
-    def execute(self, source: str, line: int, mode: str, names: dict[str, Any] | None = None) -> None:
+    def execute(
+        self, source: str, line: int, mode: str, names: dict[str, Any] | None = None
+    ) -> None:
         code = compile(
             "\n" * line + source.replace(READERS_SERVER, self.location),
             self.page,
@@ -161,6 +169,10 @@ class Reader:
         (self.directory / "test_example.py").write_text(block.source)
         (self.directory / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
         command = [sys.executable, "-m", "pytest", "-q", "--ds", "project", "test_example.py"]
+        if "django_nats.pytest_plugin" not in {
+            each.value for each in entry_points(group="pytest11")
+        }:
+            command += ["-p", "django_nats.pytest_plugin"]  # run from a checkout, not installed
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), "."))}
         done = subprocess.run(command, env=environment, cwd=self.directory, capture_output=True)
         assert done.returncode == 0, done.stdout.decode()
@@ -170,7 +182,6 @@ class Reader:
             if line.startswith("$ "):
                 for command in line[2:].split(" && "):
                     check_command(shlex.split(command, comments=True))
-
 
 
 def check_command(words: list[str]) -> None:
@@ -195,6 +206,8 @@ def check_command(words: list[str]) -> None:
         assert program in OTHER_PROGRAMS or (ROOT / program).exists(), program
 
 
+# What Python says of every fork of a process with threads, from 3.12 on.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_examples_of_a_page_run(
     page: Path,
@@ -216,3 +229,163 @@ def test_the_examples_of_a_page_run(
         for stream in api(cache, "STREAM.NAMES")["streams"] or []:
             if stream not in before:
                 api(cache, f"STREAM.DELETE.{stream}")
+
+
+@pytest.mark.parametrize(
+    ("language", "source"),
+    [
+        ("python", "assert 1 == 2"),
+        ("python", "# settings.py\nCACHES = {'default': {'BACKEND': 'no.such.Backend'}}"),
+        ("python", "def test_it(nats_cache):\n    assert nats_cache.get('key') == 1"),
+        ("pycon", ">>> 1 + 1\n3"),
+        ("pycon", ">>> print('nothing is expected')"),
+        ("pycon", ">>> 1\nTraceback (most recent call last):\nValueError: not raised"),
+        ("html+django", "{% no_such_tag %}"),
+        ("console", "$ python manage.py nats no-such-subcommand"),
+        ("console", "$ python manage.py check --no-such-option"),
+        ("console", '$ pip install "django-nats[no_such_extra]"'),
+        ("console", "$ python -m no_such_module"),
+        ("console", "$ tox -e no-such-environment"),
+        ("console", "$ pip install tox && no-such-program"),
+        ("py", "nobody = 'runs this'"),
+        ("{code-block}", ":caption: In another language\n\nprint()"),
+    ],
+)
+def test_a_wrong_example_is_found(
+    language: str, source: str, server: NatsServer, tmp_path: Path
+) -> None:
+    reader = Reader(DOCS / "index.md", server, tmp_path)
+    try:
+        with pytest.raises((Exception, SystemExit)):
+            reader.read(Block(language, source + "\n", 1))
+    finally:
+        reader.close()
+
+
+def test_no_block_of_a_page_is_overlooked() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^ *(?:```|:::)", page.read_text(), re.MULTILINE)
+        assert len(fences) == 2 * len(list(blocks(page))), name(page)
+
+
+# What a page promises to be complete ---------------------------------------------------------
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text()
+
+
+def column(page: str, number: int = 0) -> list[str]:
+    """The cells of one column of all tables of a page."""
+    rows = re.findall(r"^\| .*\|$", text_of(page), re.MULTILINE)
+    split = [row.strip("| ").split(" | ") for row in rows]
+    return [cells[number] for cells in split if len(cells) > number]
+
+
+def test_every_option_is_documented_with_its_default() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", text_of("reference/settings.md"), re.M)
+    documented = {option: ast.literal_eval(default) for option, default in rows}
+
+    config = conf.cache_config(READERS_SERVER, {})
+    actual = {
+        **{
+            option: getattr(config.connection, name)
+            for option, name in conf.CONNECTION_OPTIONS.items()
+        },
+        **{
+            option: getattr(config.bucket, name)
+            for option, name in conf.BUCKET_OPTIONS.items()
+            if option != "PLACEMENT"
+        },
+        "PLACEMENT": {},
+        "SERIALIZER": "django_nats.serializers." + type(config.codec.serializer).__name__,
+        "ACCEPT": list(config.codec.accept),
+        "PICKLE_VERSION": None,
+        "COMPRESSOR": config.codec.compressor,
+        "COMPRESS_MIN_LENGTH": config.codec.compress_min_length,
+        "FAIL_OPEN": config.fail_open,
+        "EMBEDDED_DIR": None,
+        "ALLOW_EMBEDDED": False,
+    }
+    assert documented == actual
+    assert documented.keys() == conf.CACHE_OPTIONS
+
+
+def operations() -> set[str]:
+    return {
+        name[1:]
+        for name in dir(NatsCache)
+        if name[1:]
+        and hasattr(NatsCache, "a" + name[1:])
+        and inspect.isgeneratorfunction(getattr(NatsCache, name))
+    }
+
+
+def test_every_operation_is_on_the_api_page() -> None:
+    documented = re.findall(r"automethod:: NatsCache\.(\w+)", text_of("reference/api.md"))
+
+    assert set(documented) == operations()
+
+
+def test_the_fail_open_table_has_every_method() -> None:
+    page = text_of("how-to/when-the-server-is-away.md")
+    table = page.partition("(what-fail-open-returns)=")[2].partition("\n\nWhat asks")[0]
+    documented = {
+        method
+        for row in re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+        for method in re.findall(r"`(\w+)`", row)
+    }
+
+    assert documented == {*operations(), "close", "in"}
+
+
+def test_every_error_is_explained() -> None:
+    page = text_of("reference/errors.md")
+    tree, terms = page.split("```text")[1].split("```")[0], re.findall(r"^`(\w+)`", page, re.M)
+    errors = {
+        name
+        for name, error in vars(exceptions).items()
+        if isinstance(error, type) and issubclass(error, exceptions.NatsError)
+    }
+
+    assert set(re.findall(r"[A-Z]\w+", tree)) >= errors
+    assert set(terms) | {"NatsError", "Unreadable", "ServerNotFound"} >= errors
+
+
+def test_every_system_check_is_explained() -> None:
+    ids = set(re.findall(r"django_nats\.[EW]\d{3}", inspect.getsource(checks)))
+
+    assert {
+        cell.strip("`") for cell in column("reference/checks.md") if "django_nats." in cell
+    } == ids
+
+
+def test_every_stored_header_is_in_the_wire_format() -> None:
+    stored = set(re.findall(r'"((?:KV|Nats)-[\w-]+)"', inspect.getsource(kv)))
+    documented = {cell.strip("`") for cell in column("reference/wire_format.md") if "-" in cell}
+
+    assert documented >= {*stored, wire.FORMAT_HEADER, wire.KEY_HEADER}
+    assert f"| `{kv.TOMBSTONE_TTL}` |" in text_of("reference/wire_format.md")
+
+
+def test_the_permissions_the_docs_name_are_enough() -> None:
+    cells = [cell for cell in column("how-to/configure.md", 1) if "$KV.web_cache" in cell]
+    publish = re.findall(r"`([^`]+)`", cells[0])
+    config = json.dumps({"permissions": {"publish": publish, "subscribe": ["_INBOX.>"]}})
+    users = f"authorization {{ users: [{{ user: web, password: secret, {config[1:-1]} }}] }}"
+    options = {"USER": "web", "PASSWORD": "secret", "BUCKET": "web_cache"}
+    with NatsServer(token="", config=users) as server:
+        for reads in ("any", "leader"):
+            cache = NatsCache(server.url, {"OPTIONS": {**options, "READS": reads}})
+            cache.set_many({"a": 1, "b": 2})
+            assert cache.get("a") == 1
+            assert cache.get_many(["a", "b"]) == {"a": 1, "b": 2}
+            assert cache.incr("a") == 2
+            assert sorted(cache.keys()) == ["a", "b"]
+            assert cache.delete("a")
+            cache.clear()
+            assert cache.stats().connected
+        elsewhere = NatsCache(server.url, {"OPTIONS": {**options, "BUCKET": "other"}})
+        with pytest.raises(PermissionDenied):
+            elsewhere.get("a")
+        bridge.close()

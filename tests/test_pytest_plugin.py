@@ -22,7 +22,11 @@ CACHES = {
     "default": {**NATS, "OPTIONS": {"BUCKET": "web", "TOKEN": "another", **CLUSTER}},
     "twin": {**NATS, "OPTIONS": {"BUCKET": "web", "USER": "u", "PASSWORD": "p"}},
     "huge": {**NATS, "OPTIONS": {"BUCKET": "huge", "MAX_BYTES": "900GiB", "EVICT": False}},
-    "embedded": {**NATS, "LOCATION": "embedded"},
+    "embedded": {**NATS, "LOCATION": "embedded", "OPTIONS": {"EMBEDDED_DIR": ".nats"}},
+    "allowed": {**NATS, "LOCATION": "embedded", "OPTIONS": {"ALLOW_EMBEDDED": True}},
+    "seed": {**NATS, "OPTIONS": {"NKEY_SEED": "SUA"}},
+    "file": {**NATS, "OPTIONS": {"CREDENTIALS": "/nowhere/user.creds"}},
+    "tls": {**NATS, "OPTIONS": {"TLS": {"CA": "/nowhere/ca.pem"}}},
     "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
@@ -57,7 +61,8 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_a_test_gets_an_empty_cache_on_a_real_server(run: Run) -> None:
-    result = run("""
+    result = run(
+        """
         import json
 
         import pytest
@@ -79,7 +84,11 @@ def test_a_test_gets_an_empty_cache_on_a_real_server(run: Run) -> None:
             nats_cache.set("key", 1)
             assert caches["twin"].get("key") == 1
             assert caches["huge"].get("key") is None
-            assert caches["embedded"].get("key") is None
+
+        @pytest.mark.parametrize("alias", ["embedded", "allowed", "seed", "file", "tls"])
+        def test_however_production_is_reached(nats_cache, alias):
+            caches[alias].set("key", 1)
+            assert caches[alias].get("key") == 1
 
         def test_other_options_are_those_of_settings(nats_cache):
             bucket = caches["huge"]._config.bucket
@@ -113,9 +122,12 @@ def test_a_test_gets_an_empty_cache_on_a_real_server(run: Run) -> None:
                 return json.loads(reply.payload)["streams"]
 
             assert not bridge.run(cache.session, names())
-    """)
+        """,
+        ini="log_cli = true",
+    )
 
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=14)
+    result.stdout.no_fnmatch_line("*No connection to NATS*")
 
 
 def test_every_process_of_xdist_has_a_server_which_ends_with_it(
@@ -192,7 +204,7 @@ def test_a_project_without_a_nats_cache_is_told(run: Run) -> None:
     )
 
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*nats_cache: no alias of CACHES is served by*"])
+    result.stdout.fnmatch_lines(["nats_cache: no alias of CACHES is served by*"])
 
 
 def test_a_server_that_is_gone_does_not_break_the_tidying_up(run: Run) -> None:

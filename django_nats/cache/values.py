@@ -156,8 +156,8 @@ class Values(Core):
     def _incr(self, key: str, delta: int = 1, version: int | None = None) -> Steps[int]:
         """Add to an integer of any size, keeping its timeout; the new value.
 
-        Loses no update. Raises ValueError when the key has no value, TypeError when that is no
-        integer. Hot tallies are what counters are for. FAIL_OPEN: None.
+        Loses no update; many callers at once on one key wait for each other. Raises ValueError
+        when the key has no value, TypeError when that is no integer. FAIL_OPEN: None.
         """
         made = self.make_and_validate_key(key, version=version)
         if not isinstance(delta, int):

@@ -129,7 +129,7 @@ class Bucket(Opening):
             unfinished = False
             for replies in (yield from self.pipeline(requests)):
                 for reply in _raise(replies):
-                    if wire.status(reply.header) == 204:
+                    if wire.status(reply) == 204:
                         unfinished = unfinished or wire.pending(reply.header) > 0
                         continue
                     message = wire.parse_direct(reply)
@@ -190,7 +190,10 @@ class Bucket(Opening):
         """Store a value; its revision. Raises ValueTooLarge before anything is sent."""
         yield from self.ready()
         request = self._publish(key, write)
-        ack = wire.parse_ack((yield from self.ask(request)))
+        try:
+            ack = wire.parse_ack((yield from self.ask(request)))
+        except BucketFull as error:
+            raise self._full(key, error) from error
         self._remember(request.subject, ack.sequence)
         return ack.sequence
 
@@ -277,7 +280,18 @@ class Bucket(Opening):
             write,
             **{"Nats-Expected-Last-Subject-Sequence": str(expected), "Nats-Msg-Id": identity},
         )
-        return (yield from self._exactly_once(request, identity))
+        try:
+            return (yield from self._exactly_once(request, identity))
+        except BucketFull as error:
+            raise self._full(key, error) from error
+
+    def _full(self, key: str, error: BucketFull) -> BucketFull:
+        return BucketFull(
+            f"{key!r} was not stored: the bucket {self.config.name} is full and does not evict. "
+            f"Raise MAX_BYTES or MAX_ENTRIES, or set EVICT to True.",
+            code=error.code,
+            err_code=error.err_code,
+        )
 
     def _exactly_once(self, request: Request, identity: str) -> Steps[int | None]:
         """Send a conditional write until its outcome is known; None when the condition failed.

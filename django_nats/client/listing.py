@@ -41,7 +41,7 @@ def iter_keys(bucket: Bucket, pattern: str, batch: int = BATCH) -> Steps[None]:
         replies = yield from _next_batch(bucket, consumer, size)
         size, left = batch, 0
         for reply in replies:
-            if wire.status(reply.header):
+            if wire.status(reply):
                 continue
             sequence, stored, left = _metadata(reply)
             listed = _listed(bucket, reply, sequence, stored)
@@ -80,7 +80,7 @@ def _next_batch(bucket: Bucket, consumer: str, size: int) -> Steps[list[Reply]]:
         inbox=True,
     )
     replies: list[Reply] = yield request
-    if wire.status(replies[-1].header) == 503:
+    if wire.status(replies[-1]) == 503:
         raise NoLeader("The listing of keys was lost with the server that held it")
     return replies
 

@@ -88,7 +88,7 @@ class Opening:
         for estimate in ("first", "better"):
             sent = monotonic()
             reply = yield self._info_request()
-            if wire.status(reply.header) == 503:
+            if wire.status(reply) == 503:
                 raise ServerError(
                     "JetStream is not enabled on the NATS server, or not for this account: "
                     "start nats-server with -js"
@@ -155,5 +155,8 @@ class Opening:
         stamp = wire.parse_api(reply).get("ts")
         if stamp is not None:
             received = monotonic()
-            self._clock = wire.epoch(stamp.encode()) - (sent + received) / 2
+            clock = wire.epoch(stamp.encode()) - (sent + received) / 2
+            # What a slow answer leaves open, an earlier and quicker one may have told.
+            if abs(clock - self._clock) > (received - sent) / 2:
+                self._clock = clock
             self._clock_due = received + CLOCK_REFRESH

@@ -155,7 +155,7 @@ class Session:
                 pause = min(pause * 2, _RETRY_MOST)
                 continue
             self._come_up(connection)
-            loss = await connection.lost
+            loss = await asyncio.shield(connection.lost)
             self._connection = None
             self._go_down(explain(loss), loss)
             self._discovered = [url.geturl() for url in connection.discovered_servers]

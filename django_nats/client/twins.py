@@ -105,5 +105,6 @@ def _named(shell: F, prefix: str) -> F:
         returns = "AsyncIterator[Any]"
     signature = signature.replace(return_annotation=returns)
     shell.__signature__ = signature  # type: ignore[attr-defined]
+    shell.__annotations__ = {**shell.__annotations__, "return": returns}
     del shell.__wrapped__  # type: ignore[attr-defined]  # tools would show the generator
     return shell

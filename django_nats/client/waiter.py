@@ -61,7 +61,7 @@ class Waiter:
         if not isinstance(gathered, list):
             gathered = self.answers[index] = []
         gathered.append(reply)
-        if len(gathered) < most and not status(reply.header):
+        if len(gathered) < most and not status(reply):
             return False
         self.answer(index, gathered)
         return True
@@ -79,5 +79,5 @@ class Waiter:
 
 def _is_whole(request: Request, answer: Answer | None) -> bool:
     if isinstance(answer, list):
-        return len(answer) >= request.gather or bool(status(answer[-1].header))
+        return len(answer) >= request.gather or bool(status(answer[-1]))
     return answer is not None

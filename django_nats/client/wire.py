@@ -114,10 +114,12 @@ def unquote_key(text: str) -> str:
 # Replies -------------------------------------------------------------------------------------
 
 
-def status(header: bytes) -> int:
-    """The status a header block carries (404, 503, …), or 0 for an ordinary message."""
-    # Another client's stored message may begin with a status; the server's own are not stored.
-    if header[8:9] != b" " or _SEQUENCE in header:
+def status(reply: Reply) -> int:
+    """The status the server answers with (404, 503, …), or 0 for an ordinary message."""
+    header = reply.header
+    # What another client stored may begin with a status too, but has what stored messages have:
+    # a sequence, or a subject for its acknowledgement.
+    if header[8:9] != b" " or reply.reply_to or _SEQUENCE in header:
         return 0
     try:
         return int(header[9:12])
@@ -166,7 +168,7 @@ def parse_direct(reply: Reply) -> Message | None:
     Raises NoLeader when nobody answers for the stream.
     """
     header = reply.header
-    code = status(header)
+    code = status(reply)
     if code:
         if code == 404:
             return None
@@ -212,7 +214,7 @@ def parse_ack(reply: Reply) -> Ack:
 
 def parse_api(reply: Reply) -> dict[str, Any]:
     """The document of an API reply. Raises the error it carries."""
-    code = status(reply.header)
+    code = status(reply)
     if code:
         raise status_error(code, reply.header)
     try:
@@ -227,14 +229,14 @@ def parse_api(reply: Reply) -> dict[str, Any]:
 def is_without_stream(reply: Reply) -> bool:
     """Whether a reply shows that nobody answers for the stream, or that it does not exist."""
     if reply.header:
-        return status(reply.header) == 503
+        return status(reply) == 503
     # Replies of the API and acknowledgements have no header; stored values always have one.
     return b'"err_code":%d' % STREAM_NOT_FOUND in reply.payload
 
 
 def answers_for_stream(reply: Reply) -> bool:
     """Whether a reply shows that somebody answers for the stream, be it with a no."""
-    code = status(reply.header)
+    code = status(reply)
     if code:
         return code == 404
     try:

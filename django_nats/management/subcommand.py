@@ -29,4 +29,4 @@ class Subcommand(ABC):
 
     @abstractmethod
     def handle(self, options: Mapping[str, Any]) -> None:
-        """Do it. Raises CommandError for an exit status of 1; NatsError is made one."""
+        """Do it. Raises CommandError for an exit status of 1."""

@@ -197,7 +197,7 @@ def store(engine: str) -> type[SessionBase]:
 
 
 def cached_sessions() -> list[str]:
-    return [key for key in caches["default"].keys() if ".cache" in key]
+    return list(caches["default"].iter_keys("django.contrib.sessions.*"))
 
 
 @pytest.mark.django_db

@@ -6,6 +6,7 @@ Importable only while Django's tests directory is on sys.path and its settings a
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from typing import Any
 from unittest import mock, skip
 
@@ -51,6 +52,8 @@ class AsyncNatsCacheTests(NatsCacheTests):
 
     def setUp(self) -> None:
         super().setUp()
+        if iscoroutinefunction(getattr(type(self), self._testMethodName)):
+            return
         for name in ("cache", "caches"):
             twins = mock.patch.object(caching, name, AsyncTwins(getattr(caching, name)))
             twins.start()

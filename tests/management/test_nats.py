@@ -153,8 +153,10 @@ def test_an_update_takes_away_what_settings_no_longer_ask_for(configure: Configu
     configure(default={})
     make_stream(placement={"tags": ["ssd"]}, max_age=60 * 10**9)
 
-    nats("setup")
+    output = nats("setup")
 
+    assert "placement: {'tags': ['ssd']} → None" in output
+    assert "max_age: 60000000000 → 0" in output
     assert not stream()["config"].get("placement")
     assert stream()["config"]["max_age"] == 0
     assert "nothing to do" in nats("setup")

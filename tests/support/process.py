@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
@@ -29,16 +28,15 @@ def run_in_processes(
     *,
     count: int = 1,
     before: str = "",
-    options: Mapping[str, object] | None = None,
 ) -> list[str]:
     """What each of so many processes prints; all begin with the code at the same moment.
 
     The code finds ``cache``, on the bucket of the one given. ``before`` runs before anything is
     imported.
     """
-    entry = {"OPTIONS": {"BUCKET": cache._bucket.config.name, "TOKEN": server.token}}
-    entry["OPTIONS"].update(options or {})
-    command = [sys.executable, "-c", before + _PRELUDE + code, json.dumps([server.url, entry])]
+    options = {"BUCKET": cache._bucket.config.name, "TOKEN": server.token}
+    arguments = json.dumps([server.url, {"OPTIONS": options}])
+    command = [sys.executable, "-c", before + _PRELUDE + code, arguments]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)

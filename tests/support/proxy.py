@@ -21,7 +21,7 @@ class Frames:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The verbs of the frames that begin in so much more of the stream."""
-        verbs = []
+        verbs: list[bytes] = []
         self._buffer += data
         while True:
             skipped = min(self._skip, len(self._buffer))
@@ -145,8 +145,9 @@ class Proxy:
                 with self._lock:
                     (self._note_replies if replies else self._note_requests)(frames.feed(data))
                 sink.sendall(data)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+        with self._lock, suppress(OSError):
+            if any(source in pair for pair in self._pairs):  # an end to pass on, not a cut
+                sink.shutdown(socket.SHUT_WR)
 
     def _note_requests(self, verbs: list[bytes]) -> None:
         published = sum(verb in (b"PUB", b"HPUB") for verb in verbs)

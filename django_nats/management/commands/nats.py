@@ -8,7 +8,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import checks
-from ...exceptions import NatsError
 from ..setup import Setup
 from ..status import Status
 from ..subcommand import Subcommand
@@ -32,5 +31,5 @@ class Command(BaseCommand):
     def handle(self, *, subcommand: str, **options: Any) -> None:
         try:
             _SUBCOMMANDS[subcommand](self.stdout, self.style).handle(options)
-        except (NatsError, ImproperlyConfigured) as error:
+        except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
