@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 # What a bucket is allowed in production, it is allowed here, however small the machine.
 _ROOM = "jetstream { max_memory_store: 1TB, max_file_store: 1TB }"
-# The ways to the production servers, and what only a cluster can do.
+# The ways to the production servers, and what a lone server cannot do.
 _NOT_HERE = {
-    *("USER", "PASSWORD", "TOKEN", "NKEY_SEED", "CREDENTIALS", "TLS"),
-    *("EMBEDDED_DIR", "ALLOW_EMBEDDED", "REPLICAS", "PLACEMENT"),
+    *("USER", "PASSWORD", "NKEY_SEED", "CREDENTIALS", "TLS"),
+    *("EMBEDDED_DIR", "ALLOW_EMBEDDED", "REPLICAS"),
 }
 
 
@@ -60,8 +60,7 @@ def nats_cache(nats_server: NatsServer) -> Iterator[NatsCache]:
 
     So is every alias of CACHES that NatsCache serves, for as long as the test runs: with buckets
     of the test's own, shared by those aliases that share one in settings. Their other options
-    are those of settings, but for credentials, REPLICAS and PLACEMENT, which the test server
-    knows nothing of.
+    are those of settings, but for credentials, TLS and REPLICAS.
     """
     from django.conf import settings
     from django.core.cache import caches

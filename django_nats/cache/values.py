@@ -32,8 +32,6 @@ class Values(Core):
     def _get_many(self, keys: Iterable[str], version: int | None = None) -> Steps[dict[str, Any]]:
         """The values of those keys that have one. FAIL_OPEN: none."""
         made = {self.make_and_validate_key(key, version=version): key for key in keys}
-        if not made:
-            return {}
         entries = yield from self._bucket.get_many(list(made))
         values = {}
         for made_key, entry in entries.items():

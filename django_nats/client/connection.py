@@ -299,8 +299,8 @@ class Connection(Client):
             # Raised while connecting, this is what ends nats-py's own retries.
             raise error
         message = str(error).lower()
-        if "permissions violation" not in message:
-            return
+        if "permissions violation" not in message or self._inbox.decode().lower() in message:
+            return  # the latter is open()'s to tell
         logger.warning("The NATS server refuses: %s", error)
         for token, waiter in list(self._waiting.items()):
             index = token - waiter.token

@@ -372,7 +372,7 @@ class Bucket(Opening):
                 if (yield from self._exactly_once(request, identity)) is not None:
                     return True
             except BucketFull:
-                return (yield from self._make_room(subject))
+                return (yield from self._make_room(subject, message.sequence))
             leader = self.replicated
 
     def discard(self, key: str) -> Steps[None]:
@@ -397,7 +397,8 @@ class Bucket(Opening):
         failed = yield from self._publish_all(requests)
         for key, error in list(failed.items()):
             if isinstance(error, BucketFull):
-                yield from self._make_room(requests[key].subject.decode())
+                revision = None if revisions is None else revisions[key]
+                yield from self._make_room(requests[key].subject.decode(), revision)
                 del failed[key]
         return failed
 
@@ -417,14 +418,21 @@ class Bucket(Opening):
         fields = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": TOMBSTONE_TTL}
         return Request(self.writes, subject, b"", wire.header_block({**fields, **conditions}))
 
-    def _make_room(self, subject: str) -> Steps[bool]:
-        """Delete on a bucket too full for a tombstone: purge, and then announce it."""
-        request = Request(self.writes, self._purge, wire.compact_json({"filter": subject}))
+    def _make_room(self, subject: str, revision: int | None) -> Steps[bool]:
+        """Delete on a bucket too full for a tombstone: purge, and then announce it.
+
+        With a revision, what was written after it stays: another's value, or its announcement.
+        """
+        what: dict[str, Any] = {"filter": subject}
+        if revision is not None:
+            what["seq"] = revision + 1
+        request = Request(self.writes, self._purge, wire.compact_json(what))
         answer = wire.parse_api((yield from self.ask(request)))
+        tombstone = self._tombstone(subject, **{"Nats-Expected-Last-Subject-Sequence": "0"})
         try:
-            wire.parse_ack((yield from self.ask(self._tombstone(subject))))
-        except BucketFull:
-            pass  # another writer took the room; the key is gone all the same
+            wire.parse_ack((yield from self.ask(tombstone)))
+        except (BucketFull, WrongRevision):
+            pass  # another writer took the room, or the key; the value is gone all the same
         return bool(answer.get("purged", 0))
 
     # The wire --------------------------------------------------------------------------------

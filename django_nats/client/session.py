@@ -254,6 +254,9 @@ class Session:
         connection = self._connection
         try:
             while lane.probe is not None and connection is self._connection:
+                # A pause first: where one of several replicas is mute, the next may answer, and
+                # a view must not wait for the mute one again and again.
+                await asyncio.sleep(_PROBE_PAUSE)
                 answered = asyncio.Event()
                 waiter = Waiter([lane.probe], answered.set)
                 self._queue.append(waiter)
@@ -263,7 +266,6 @@ class Session:
                 if isinstance(answer, wire.Reply) and wire.answers_for_stream(answer):
                     logger.warning("%s answers again", lane.name)
                     return
-                await asyncio.sleep(_PROBE_PAUSE)
         finally:
             lane.fault = None
             self._probes.pop(lane, None)

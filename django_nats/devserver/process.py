@@ -163,6 +163,8 @@ class NatsServer:
     def pause(self) -> None:
         """Freeze the process: its connections stay open and get no answer."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Threads of the server that run at this moment may go on for a while after kill().
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused process go on."""

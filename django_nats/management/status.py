@@ -82,7 +82,8 @@ class Status(Subcommand):
         self.stdout.write(f"  storage  {status.storage}, replicas: {status.replicas}")
         self.stdout.write(f"  entries  {status.entries:,} {_limit(status.max_entries)}")
         self.stdout.write(f"  bytes    {status.bytes:,} {_limit(status.max_bytes)}")
-        self.stdout.write(f"  values   bytes each {_limit(status.max_value_size)}")
+        if status.max_value_size is not None:
+            self.stdout.write(f"  values   up to {status.max_value_size:,} bytes each")
         for each in status.differences:
             self.stdout.write(style.WARNING(f"  differs  {each}"))
         if status.differences:

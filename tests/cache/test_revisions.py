@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from django_nats.client.kv import Entry
+from django_nats.client.steps import Steps
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import Unavailable
 from tests.cache.conftest import Awaited, MakeTwin, advance, plant
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, twin: Any, happening: Callable[[], object]) -> None:
+    """Let something happen, once, after the next read of a value and before what follows."""
+    bucket = twin.plain._bucket
+    read = bucket.get
+
+    def reading(key: str) -> Steps[Entry | None]:
+        entry = yield from read(key)
+        monkeypatch.undo()
+        happening()
+        return entry
+
+    monkeypatch.setattr(bucket, "get", reading)
 
 
 class TestRevisions:
@@ -79,7 +98,27 @@ class TestSetWithRevision:
         assert twin.set("key", "new", timeout, revision=revision) is True
         assert twin.has_key("key") is False
         assert twin.set("key", "new", timeout, revision=0) is True
+        assert twin.set("key", "new", timeout, revision=revision) is False
         assert twin.has_key("key") is False
+
+    def test_it_deletes_nothing_that_is_written_meanwhile(
+        self, twin: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        twin.set("key", "old")
+        _, revision = twin.get_with_revision("key")
+        meanwhile(monkeypatch, twin, lambda: twin.plain.set("key", "theirs"))
+        assert twin.set("key", "ours", 0, revision=revision) is False
+        assert twin.get("key") == "theirs"
+
+    def test_when_the_server_goes_meanwhile_it_raises(
+        self, own_server: NatsServer, make_twin: MakeTwin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        twin = make_twin(on=own_server)
+        twin.set("key", "old")
+        _, revision = twin.get_with_revision("key")
+        meanwhile(monkeypatch, twin, own_server.kill)
+        with pytest.raises(Unavailable):
+            twin.set("key", "ours", 0, revision=revision)
 
 
 class TestSetNx:

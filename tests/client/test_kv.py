@@ -1,0 +1,659 @@
+"""The operations as steps, on bytes; what only a server can show is shown on one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from itertools import chain
+from time import monotonic, time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_nats.client import bridge, kv, wire
+from django_nats.client.bucket import BucketConfig
+from django_nats.client.kv import Bucket, Entry, Write
+from django_nats.client.steps import Pause, Request, Steps
+from django_nats.client.wire import Reply
+from django_nats.exceptions import (
+    BucketFull,
+    NatsError,
+    NoLeader,
+    NotSent,
+    OutcomeUnknown,
+    ServerError,
+    WrongRevision,
+)
+from tests.conftest import MakeCache
+
+HOUR = 3600
+WRITE = Write(b"value", "json", 300)
+
+
+class Session:
+    """What a bucket sees of its session."""
+
+    epoch = 1
+    server = "nats-server 2.15.1"
+
+    def __init__(self, max_payload: int = 1024 * 1024) -> None:
+        self.max_payload = max_payload
+
+
+def stamp(seconds: float) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def document(content: dict[str, Any]) -> Reply:
+    return Reply(b"", wire.compact_json(content))
+
+
+def stream_info(config: BucketConfig, clock: float = 0) -> Reply:
+    """STREAM.INFO of a server whose clock is so many seconds ahead."""
+    return document({"config": config.stream_config(), "state": {}, "ts": stamp(time() + clock)})
+
+
+def opened(max_payload: int = 1024 * 1024, clock: float = 0, **options: Any) -> Bucket:
+    config = BucketConfig("b", **{"request_timeout": 0.05, **options})
+    bucket = Bucket(config, Session(max_payload))
+    finish(bucket.open(), stream_info(config, clock))
+    return bucket
+
+
+def finish(steps: Steps[Any], *answers: object) -> tuple[Any, list[Any]]:
+    """Give an operation its answers, errors among them; its result, and what it asked for.
+
+    Pauses pass at once, and are not in what it asked for.
+    """
+    asked = []
+    remaining = list(answers)
+    try:
+        effect = next(steps)
+        while True:
+            if isinstance(effect, Pause):
+                effect = steps.send(None)
+                continue
+            asked.append(effect)
+            answer = remaining.pop(0)
+            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
+    except StopIteration as end:
+        assert not remaining
+        return end.value, asked
+
+
+def ack(sequence: int) -> Reply:
+    return document({"stream": "KV_b", "seq": sequence})
+
+
+def refusal(err_code: int) -> Reply:
+    error = {"code": 400, "err_code": err_code, "description": "because"}
+    return document({"error": error, "stream": "KV_b", "seq": 0})
+
+
+def stored(
+    sequence: int,
+    key: str = "=.1.k",
+    payload: bytes = b"value",
+    header: str = "Django-Nats: json\r\n",
+    at: float | None = None,
+) -> Reply:
+    """A direct get's reply."""
+    when = stamp(time() if at is None else at)
+    block = (
+        f"NATS/1.0\r\n{header}Nats-Stream: KV_b\r\nNats-Subject: $KV.b.{key}\r\n"
+        f"Nats-Sequence: {sequence}\r\nNats-Time-Stamp: {when}\r\n\r\n"
+    )
+    return Reply(block.encode(), payload)
+
+
+def leaders(sequence: int, identity: str = "", payload: bytes = b"value") -> Reply:
+    """A STREAM.MSG.GET's reply."""
+    header = wire.header_block({"Django-Nats": "json", "Nats-Msg-Id": identity})
+    message = {
+        "subject": "$KV.b.=.1.k",
+        "seq": sequence,
+        "hdrs": base64.b64encode(header).decode(),
+        "data": base64.b64encode(payload).decode(),
+        "time": stamp(time()),
+    }
+    return document({"message": message})
+
+
+MISSING = Reply(b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
+NO_MESSAGE = document({"error": {"code": 404, "err_code": 10037, "description": "none"}})
+END = Reply(b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n", b"")
+
+
+def identity_of(request: Request) -> str:
+    identity = wire.field(request.header, "Nats-Msg-Id")
+    assert identity
+    return identity
+
+
+# Conditional writes --------------------------------------------------------------------------
+
+
+def conditional(bucket: Bucket) -> Steps[int | None]:
+    return bucket.compare_and_set(":1:k", WRITE, 7)
+
+
+def test_a_conditional_write() -> None:
+    revision, (request,) = finish(conditional(opened()), ack(8))
+    assert revision == 8
+    assert request.subject == b"$KV.b.=.1.k"
+    assert wire.field(request.header, "Nats-Expected-Last-Subject-Sequence") == "7"
+    assert finish(conditional(opened()), refusal(10071))[0] is None
+
+
+def test_the_next_write_has_another_id() -> None:
+    bucket = opened()
+    (first,) = finish(conditional(bucket), ack(8))[1]
+    (second,) = finish(conditional(bucket), ack(9))[1]
+    assert identity_of(first) != identity_of(second)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [OutcomeUnknown()],
+        [refusal(10158)],
+        [refusal(10164)],
+        [OutcomeUnknown(), NotSent(), NotSent()],
+        [OutcomeUnknown(), NoLeader()],
+        [OutcomeUnknown(), refusal(10158), refusal(10164)],
+    ],
+    ids=str,
+)
+def test_a_write_in_doubt_goes_out_again_with_the_same_id(failures: list[object]) -> None:
+    revision, asked = finish(conditional(opened(request_timeout=5)), *failures, ack(8))
+    assert revision == 8
+    assert len(asked) == len(failures) + 1
+    assert len({request.header for request in asked}) == 1
+
+
+def test_a_pause_comes_between() -> None:
+    steps = conditional(opened(request_timeout=5))
+    next(steps)
+    pause = steps.throw(OutcomeUnknown())
+    assert isinstance(pause, Pause)
+    assert 0 < pause.seconds < 0.1
+
+
+@pytest.mark.parametrize("doubt", [OutcomeUnknown(), refusal(10158)], ids=str)
+@pytest.mark.parametrize("stored_by", ["us", "another", "nobody"])
+def test_refused_after_a_doubt_the_id_tells_who_won(doubt: object, stored_by: str) -> None:
+    steps = conditional(opened(request_timeout=5))
+    identity = identity_of(next(steps))
+    pause = steps.throw(doubt) if isinstance(doubt, NatsError) else steps.send(doubt)
+    assert isinstance(pause, Pause)
+    steps.send(None)
+    question = steps.send(refusal(10071))
+    assert question.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
+    assert json.loads(question.payload) == {"last_by_subj": "$KV.b.=.1.k"}
+    reply = {
+        "us": leaders(8, identity),
+        "another": leaders(8, "another"),
+        "nobody": NO_MESSAGE,
+    }[stored_by]
+    with pytest.raises(StopIteration) as end:
+        steps.send(reply)
+    assert end.value.value == (8 if stored_by == "us" else None)
+
+
+def until_it_gives_up(steps: Steps[Any], *answers: object) -> NatsError:
+    """What an operation raises that gets the last of these answers for ever."""
+    remaining = list(answers)
+    deadline = monotonic() + 5
+    effect = next(steps)
+    while monotonic() < deadline:
+        if isinstance(effect, Pause):
+            effect = steps.send(None)
+            continue
+        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        try:
+            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
+        except NatsError as error:
+            return error
+    raise AssertionError("it does not give up")
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ([OutcomeUnknown()], OutcomeUnknown),
+        ([OutcomeUnknown(), NotSent()], OutcomeUnknown),
+        ([OutcomeUnknown(), NoLeader()], OutcomeUnknown),
+        ([OutcomeUnknown(), refusal(10164)], OutcomeUnknown),
+        # The leader cannot be asked who won.
+        ([OutcomeUnknown(), refusal(10071), NotSent()], OutcomeUnknown),
+        ([refusal(10158)], OutcomeUnknown),
+        ([refusal(10164)], WrongRevision),
+        # Nothing was stored, and nothing will be.
+        ([NotSent()], NotSent),
+        ([NoLeader()], NoLeader),
+        ([refusal(10077)], BucketFull),
+        ([OutcomeUnknown(), refusal(10077)], BucketFull),
+        ([refusal(10999)], ServerError),
+    ],
+    ids=str,
+)
+def test_what_it_says_in_the_end(answers: list[object], kind: type[NatsError]) -> None:
+    assert type(until_it_gives_up(conditional(opened()), *answers)) is kind
+
+
+def test_adding_over_a_tombstone_or_an_expired_value() -> None:
+    for reply in (
+        leaders_with(9, "KV-Operation: PURGE"),
+        leaders_with(9, "Django-Nats: json;ms=1000", at=time() - 2),
+    ):
+        revision, asked = finish(opened().add(":1:k", WRITE), refusal(10071), reply, ack(10))
+        assert revision == 10
+        conditions = [
+            wire.field(each.header, "Nats-Expected-Last-Subject-Sequence")
+            for each in (asked[0], asked[2])
+        ]
+        assert conditions == ["0", "9"]
+    assert finish(opened().add(":1:k", WRITE), refusal(10071), leaders(9))[0] is None
+
+
+def leaders_with(sequence: int, line: str, at: float | None = None) -> Reply:
+    block = f"NATS/1.0\r\n{line}\r\n\r\n".encode()
+    message = {
+        "subject": "$KV.b.=.1.k",
+        "seq": sequence,
+        "hdrs": base64.b64encode(block).decode(),
+        "time": stamp(time() if at is None else at),
+    }
+    return document({"message": message})
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_change_that_lost_reads_again(replicas: int) -> None:
+    """On a cluster from the leader: a replica might go on answering with what lost."""
+
+    def decide(entry: Entry | None) -> Steps[tuple[Write | None, bytes]]:
+        assert entry is not None
+        new = entry.payload + b"+"
+        return Write(new, "json", None), new
+        yield
+
+    second = leaders(9, payload=b"theirs") if replicas > 1 else stored(9, payload=b"theirs")
+    result, asked = finish(
+        opened(replicas=replicas).change(":1:k", decide),
+        stored(7, payload=b"old"),
+        refusal(10071),
+        second,
+        ack(10),
+    )
+    assert result == b"theirs+"
+    assert wire.field(asked[3].header, "Nats-Expected-Last-Subject-Sequence") == "9"
+
+
+# Many at once --------------------------------------------------------------------------------
+
+
+def questions(asked: Sequence[Any]) -> list[list[str]]:
+    """The subjects of each question of a pipelined batch get."""
+    return [json.loads(request.payload)["multi_last"] for request in asked[0]]
+
+
+def batch(*messages: Reply, pending: int = 0) -> list[Reply]:
+    end = f"NATS/1.0 204 EOB\r\nNats-Num-Pending: {pending}\r\n\r\n".encode()
+    return [*messages, Reply(end, b"")]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sizes"), [(1, [1]), (1024, [1024]), (1025, [1024, 1]), (2500, [1024, 1024, 452])]
+)
+def test_as_many_keys_as_the_server_takes_in_a_question(keys: int, sizes: list[int]) -> None:
+    names = [f":1:{number}" for number in range(keys)]
+    found, asked = finish(opened().get_many(names), [batch()] * len(sizes))
+    assert found == {}
+    assert [len(each) for each in questions(asked)] == sizes
+    assert list(chain(*questions(asked))) == [f"$KV.b.=.1.{number}" for number in range(keys)]
+
+
+@pytest.mark.parametrize("max_payload", [4096, 64 * 1024, 1024 * 1024])
+def test_no_question_is_larger_than_the_server_takes(max_payload: int) -> None:
+    names = [f":1:{number:0900}" for number in range(1000)]
+    steps = opened(max_payload).get_many(names)
+    requests = next(steps)
+    assert len(requests) > 1
+    assert max(len(request.payload) for request in requests) < max_payload / 2
+    assert sum(len(each) for each in questions([requests])) == 1000
+
+
+def test_what_the_server_cut_short_is_asked_for_again() -> None:
+    names = [":1:a", ":1:b", ":1:c", ":1:missing"]
+    found, asked = finish(
+        opened().get_many(names),
+        [batch(stored(1, "=.1.a"), pending=2)],
+        [batch(stored(2, "=.1.b"), pending=1)],
+        [batch(stored(3, "=.1.c"), pending=0)],
+    )
+    assert {key: entry.revision for key, entry in found.items()} == {
+        ":1:a": 1,
+        ":1:b": 2,
+        ":1:c": 3,
+    }
+    assert [len(questions([each])[0]) for each in asked] == [4, 3, 2]
+
+
+def test_a_server_that_gives_nothing_is_not_asked_for_ever() -> None:
+    found, asked = finish(opened().get_many([":1:a"]), [batch(pending=1)])
+    assert found == {}
+    assert len(asked) == 1
+
+
+def test_nothing_of_many_is_one_404() -> None:
+    assert finish(opened().get_many([":1:a", ":1:b"]), [[MISSING]])[0] == {}
+
+
+def test_no_keys_no_question() -> None:
+    assert finish(opened().get_many([])) == ({}, [])
+
+
+def test_a_failure_of_a_part_is_one_of_the_whole() -> None:
+    names = [f":1:{number}" for number in range(1025)]
+    with pytest.raises(OutcomeUnknown):
+        finish(opened().get_many(names), [batch(), OutcomeUnknown()])
+
+
+def test_a_hundred_large_values_at_once(make_cache: MakeCache) -> None:
+    cache = make_cache()
+    values = {f"key-{number}": b"%d" % number * 300_000 for number in range(100, 200)}
+    assert cache.set_many(values) == []
+    assert cache.get_many([*values, "missing"]) == values
+
+
+def test_more_keys_than_one_question_takes(make_cache: MakeCache) -> None:
+    cache = make_cache()
+    values = {f"key-{number}": number for number in range(2500)}
+    assert cache.set_many(values) == []
+    assert cache.get_many(values) == values
+    assert cache.get_many([f"{key}?" for key in values]) == {}
+    cache.delete_many(values)
+    assert cache.get_many(values) == {}
+
+
+def test_writes_are_pipelined_in_portions() -> None:
+    large = os.urandom(1_000_000)
+    writes = {f":1:{number}": Write(large, None, None) for number in range(40)}
+    steps = opened(2_000_000, max_value_size=2_000_000).put_many(writes)
+    portion = next(steps)
+    assert 1 < len(portion) < 40
+    assert sum(len(request.payload) for request in portion) < 18 * 1024 * 1024
+    failed, asked = finish(steps_from(steps, portion), *answers_for(portion, 40))
+    assert failed == {}
+    assert sum(map(len, asked)) == 40
+
+
+def steps_from(steps: Steps[Any], first: Any) -> Steps[Any]:
+    """An operation that has already asked for something."""
+    answer = yield first
+    while True:
+        try:
+            effect = steps.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = yield effect
+
+
+def answers_for(portion: list[Request], total: int) -> list[list[Reply]]:
+    size = len(portion)
+    return [[ack(1)] * min(size, total - start) for start in range(0, total, size)]
+
+
+def test_failures_among_many_are_told_by_key() -> None:
+    writes = {":1:a": WRITE, ":1:b": WRITE, ":1:c": Write(b"x" * 2_000_000, None, None)}
+    failed, asked = finish(opened().put_many(writes), [ack(1), refusal(10077)])
+    assert {key: type(error).__name__ for key, error in failed.items()} == {
+        ":1:b": "BucketFull",
+        ":1:c": "ValueTooLarge",
+    }
+    assert len(asked[0]) == 2
+
+
+# Replicas ------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_has_not_seen_our_own_write_is_not_believed() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    for stale in (stored(7), MISSING):
+        entry, asked = finish(bucket.get(":1:k"), stale, leaders(8))
+        assert entry.revision == 8
+        assert asked[1].subject == b"$JS.API.STREAM.MSG.GET.KV_b"
+        finish(bucket.put(":1:k", WRITE), ack(8))
+    # The leader's answer was final: from then on a replica is believed.
+    assert finish(bucket.get(":1:k"), stored(7), leaders(8))[0].revision == 8
+    assert finish(bucket.get(":1:k"), stored(7))[0].revision == 7
+
+
+@pytest.mark.parametrize("sequence", [8, 9])
+def test_a_replica_that_has_seen_it_is(sequence: int) -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    assert finish(bucket.get(":1:k"), stored(sequence))[0].revision == sequence
+    assert finish(bucket.get(":1:other"), MISSING)[0] is None
+
+
+def test_stale_replies_among_many() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put_many({":1:k": WRITE, ":1:j": WRITE}), [ack(8), ack(9)])
+    found, asked = finish(
+        bucket.get_many([":1:k", ":1:j"]), [batch(stored(7), stored(9, "=.1.j"))], leaders(8)
+    )
+    assert {key: entry.revision for key, entry in found.items()} == {":1:k": 8, ":1:j": 9}
+    assert len(asked) == 2
+
+
+def test_a_delete_that_a_replica_has_not_seen() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.delete(":1:k"), stored(7), ack(8))
+    assert finish(bucket.get(":1:k"), stored(7), leaders_with(8, "KV-Operation: PURGE"))[0] is None
+
+
+def test_a_lone_server_needs_no_record_of_our_writes() -> None:
+    bucket = opened(replicas=1)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    assert bucket._recent == {}
+
+
+def test_the_record_of_our_writes_is_bounded() -> None:
+    bucket = opened(replicas=3)
+    writes = {f":1:{number}": WRITE for number in range(12_000)}
+    finish(bucket.put_many(writes), *[[ack(1)] * size for size in (4096, 4096, 3808)])
+    assert len(bucket._recent) == 10_000
+    assert "$KV.b.=.1.11999" in bucket._recent
+
+
+# Deleting ------------------------------------------------------------------------------------
+
+
+def test_clear_purges_and_then_says_so() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    _, (purge, marker) = finish(bucket.clear(), document({"success": True, "purged": 5}), ack(9))
+    assert (purge.subject, purge.payload) == (b"$JS.API.STREAM.PURGE.KV_b", b"")
+    assert marker.subject == b"$KV.b.=clear"
+    assert wire.is_tombstone(marker.header)
+    assert wire.field(marker.header, "Nats-TTL") == "60"
+    # What a replica answers is no longer measured against writes that are gone.
+    assert finish(bucket.get(":1:k"), MISSING)[0] is None
+
+
+def test_a_delete_is_a_tombstone_on_the_revision_that_was_read() -> None:
+    deleted, (_, tombstone) = finish(opened().delete(":1:k"), stored(7), ack(8))
+    assert deleted is True
+    assert tombstone.payload == b""
+    assert wire.is_tombstone(tombstone.header)
+    for name, value in {
+        "Nats-Rollup": "sub",
+        "Nats-TTL": "60",
+        "Nats-Expected-Last-Subject-Sequence": "7",
+    }.items():
+        assert wire.field(tombstone.header, name) == value
+    assert finish(opened().delete(":1:k"), MISSING)[0] is False
+    lost, asked = finish(opened().delete(":1:k"), stored(7), refusal(10071), MISSING)
+    assert lost is False
+    assert len(asked) == 3
+
+
+def test_of_two_deletes_on_a_brimful_bucket_one_says_so(make_cache: MakeCache) -> None:
+    cache = make_cache(OPTIONS={"EVICT": False, "MAX_BYTES": 20_000, "MAX_VALUE_SIZE": 8000})
+    for size in (3000, 0):
+        keys = [f"key-{size}-{number}" for number in range(200)]
+        assert cache.set_many(dict.fromkeys(keys, "x" * size))
+
+    def perform(request: Request) -> Steps[Reply]:
+        return (yield request)
+
+    racing = [cache._bucket.delete(":1:key-3000-0") for _ in range(2)]
+    effects = [next(steps) for steps in racing]
+    results: list[bool] = []
+    # Step by step, both meet the full bucket before either has made room.
+    for turn in [0, 1, 0, 1, 0, 0, 1, 1, 1, 1]:
+        if turn in range(len(racing)) and effects[turn] is not None:
+            try:
+                reply = bridge.run(cache.session, perform(effects[turn]))
+                effects[turn] = racing[turn].send(reply)
+            except StopIteration as end:
+                results.append(end.value)
+                effects[turn] = None
+    assert sorted(results) == [False, True]
+
+
+# Time ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clock", [-HOUR, 0, HOUR])
+def test_values_expire_by_the_servers_clock(clock: float) -> None:
+    bucket = opened(clock=clock)
+    now = time() + clock
+    assert bucket.now() == pytest.approx(now, abs=0.1)
+    header = "Django-Nats: json;ms=1500\r\n"
+    fresh = finish(bucket.get(":1:k"), stored(7, header=header, at=now - 1))[0]
+    assert fresh.expires == pytest.approx(now + 0.5, abs=0.1)
+    assert finish(bucket.get(":1:k"), stored(7, header=header, at=now - 2))[0] is None
+
+
+def test_a_slow_answer_does_not_spoil_what_a_quick_one_told() -> None:
+    bucket = opened()
+    config = bucket.config
+    before = bucket.now() - monotonic()
+    bucket._set_clock(stream_info(config, -0.1), monotonic() - 2)
+    assert bucket.now() - monotonic() == pytest.approx(before, abs=1e-3)
+    # But one that rules it out does correct it.
+    bucket._set_clock(stream_info(config, 30), monotonic() - 2)
+    assert bucket.now() == pytest.approx(time() + 31, abs=0.1)
+
+
+def test_the_clock_is_asked_for_again_in_the_same_write() -> None:
+    bucket = opened()
+    bucket._clock_due = 0
+    steps = bucket.get(":1:k")
+    pair = next(steps)
+    assert [request.subject for request in pair] == [
+        b"$JS.API.DIRECT.GET.KV_b.$KV.b.=.1.k",
+        b"$JS.API.STREAM.INFO.KV_b",
+    ]
+    with pytest.raises(StopIteration):
+        steps.send([MISSING, stream_info(bucket.config, HOUR)])
+    assert bucket.now() == pytest.approx(time() + HOUR, abs=0.1)
+    assert isinstance(next(bucket.get(":1:k")), Request)
+
+
+@pytest.mark.parametrize("info", [OutcomeUnknown(), refusal(10059), refusal(10008)], ids=str)
+def test_an_answer_is_good_without_the_time(info: object) -> None:
+    bucket = opened()
+    bucket._clock_due = 0
+    entry, _ = finish(bucket.get(":1:k"), [stored(7), info])
+    assert entry.revision == 7
+
+
+# Other clients' values -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "format", "lives"),
+    [
+        ("", None, None),
+        ("Nats-TTL: 60\r\n", None, 60),
+        ("Nats-TTL: never\r\n", None, None),
+        ("Nats-TTL: 1h\r\n", None, None),
+        (f"Nats-TTL: {'9' * 400}\r\n", None, wire.MAX_TTL_SECONDS),
+        ("Nats-TTL: ²\r\n", None, None),
+        ("Django-Nats: json\r\n", "json", None),
+        ("Django-Nats: json;ms=60000\r\nNats-TTL: 90\r\n", "json", 60),
+        ("Django-Nats: ;ms=60000\r\n", None, 60),
+        (f"Django-Nats: json;ms={'9' * 400}\r\n", "json", wire.MAX_TTL_SECONDS),
+        ("Django-Nats: json;ms=soon\r\n", "?", None),
+        ("Django-Nats: json;ms=-1\r\n", "json", "gone"),
+    ],
+)
+def test_formats_and_timeouts(header: str, format: str | None, lives: object) -> None:
+    now = time()
+    entry, _ = finish(opened().get(":1:k"), stored(7, header=header, at=now))
+    if lives == "gone":
+        assert entry is None
+        return
+    assert entry.format == format
+    if lives is None:
+        assert entry.expires is None
+    else:
+        assert entry.expires == pytest.approx(now + lives, abs=0.01)
+
+
+@given(st.binary(max_size=60).filter(lambda raw: b"\r" not in raw and b"\n" not in raw))
+def test_no_header_that_anybody_can_write_raises(raw: bytes) -> None:
+    reply = stored(7)
+    header = reply.header.replace(b"Django-Nats: json", b"Django-Nats: " + raw)
+    entry, _ = finish(opened().get(":1:k"), Reply(header, b"value"))
+    assert entry is None or isinstance(entry, Entry)
+
+
+def test_the_format_and_the_timeout_of_a_write() -> None:
+    formats: list[tuple[Write, str | None, str | None]] = [
+        (Write(b"", "json", 1.2345), "json;ms=1234", "2"),
+        (Write(b"", "json", None), "json", "never"),
+        (Write(b"", None, 0.0001), ";ms=1", "1"),
+        (Write(b"", None, None), None, "never"),
+    ]
+    for write, format, ttl in formats:
+        _, (request,) = finish(opened().put(":1:k", write), ack(1))
+        assert wire.field(request.header, "Django-Nats") == format
+        assert wire.field(request.header, "Nats-TTL") == ttl
+
+
+Check = Callable[[Bucket], Steps[Any]]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda bucket: bucket.get(":1:k"),
+        lambda bucket: bucket.put(":1:k", WRITE),
+        lambda bucket: bucket.clear(),
+    ],
+    ids=["get", "put", "clear"],
+)
+def test_a_bucket_is_looked_for_once_for_each_connection(operation: Check) -> None:
+    bucket = opened()
+    first = next(operation(bucket))
+    assert not first.subject.startswith(b"$JS.API.STREAM.INFO")
+    bucket._server.epoch = 2
+    again = next(operation(bucket))
+    assert again.subject.startswith(b"$JS.API.STREAM.INFO")
+
+
+def test_keys_are_bounded() -> None:
+    with pytest.raises(kv.InvalidKey, match="at most 8192"):
+        next(opened().put("x" * 8193, WRITE))
+    finish(opened().put("x" * 8192, WRITE), ack(1))

@@ -1,0 +1,306 @@
+"""The circuit: of the connection, and of each lane; against services that need no JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from django_nats.client import bridge
+from django_nats.client.config import ConnectionConfig
+from django_nats.client.connection import HIGH_WATER
+from django_nats.client.session import Session
+from django_nats.client.steps import Lane, Request, Steps
+from django_nats.client.waiter import Waiter
+from django_nats.client.wire import Reply
+from django_nats.devserver import NatsServer
+from django_nats.devserver.files import eventually
+from django_nats.exceptions import AuthenticationFailed, NotSent, OutcomeUnknown, PermissionDenied
+
+TIMEOUT = 0.3
+
+
+@pytest.fixture
+def session(server: NatsServer) -> Session:
+    return bridge.session(ConnectionConfig((server.url,), token=server.token, name="circuit"))
+
+
+@pytest.fixture
+async def service(server: NatsServer) -> AsyncIterator[Client]:
+    """Another client, which answers what it is told to: a stream that can be made mute."""
+    client = await nats.connect(server.url, token=server.token)
+    yield client
+    await client.close()
+
+
+def asking(lane: Lane, subject: str, payload: bytes = b"", **kwargs: Any) -> Steps[Any]:
+    return (yield Request(lane, subject, payload, **kwargs))
+
+
+async def ask(session: Session, lane: Lane, subject: str, payload: bytes = b"") -> Reply:
+    return await bridge.arun(session, asking(lane, subject, payload))
+
+
+async def ignore(message: Any) -> None:
+    """A service that is there and says nothing."""
+
+
+async def soon(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 5
+    return await asyncio.get_running_loop().run_in_executor(None, eventually, condition, deadline)
+
+
+async def test_a_mute_lane_is_down_alone_until_somebody_answers(
+    session: Session, service: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "django_nats")
+    mute, other = Lane("mute", TIMEOUT), Lane("other", TIMEOUT)
+    mute.probe = Request(Lane("probe", TIMEOUT), "mute")
+    speaking = asyncio.Event()
+    asked = []
+
+    async def answer(message: Any) -> None:
+        asked.append(message.subject)
+        if message.subject == "other" or speaking.is_set():
+            await message.respond(b"{}")
+
+    await service.subscribe("mute", cb=answer)
+    await service.subscribe("other", cb=answer)
+    await service.flush()
+
+    started = time.monotonic()
+    with pytest.raises(OutcomeUnknown, match="mute"):
+        await ask(session, mute, "mute")
+    assert TIMEOUT <= time.monotonic() - started < 1.2 * TIMEOUT + 0.1
+    refused = len(asked)
+    for _ in range(20):
+        with pytest.raises(NotSent, match="mute does not answer"):
+            await ask(session, mute, "mute")
+    assert len(asked) == refused
+    assert (await ask(session, other, "other")).payload == b"{}"
+    assert session.connected
+
+    speaking.set()
+    assert await soon(lambda: mute.fault is None)
+    assert (await ask(session, mute, "mute")).payload == b"{}"
+    messages = [record.getMessage() for record in caplog.records if record.name == "django_nats"]
+    assert messages == ["mute does not answer at the moment", "mute answers again"]
+
+
+async def test_a_mute_lane_among_answers_of_others_is_not_a_silent_server(
+    session: Session, service: Client
+) -> None:
+    """And nobody is asked for a sign of life who gives one all the time."""
+    lanes = Lane("chatty", TIMEOUT), Lane("mute", TIMEOUT)
+    lanes[1].probe = Request(lanes[1], "mute")
+
+    async def answer(message: Any) -> None:
+        await message.respond(b"{}")
+
+    await service.subscribe("chatty", cb=answer)
+    await service.subscribe("mute", cb=ignore)
+    await service.flush()
+    waiting = asyncio.ensure_future(ask(session, lanes[1], "mute"))
+    while not waiting.done():
+        await ask(session, lanes[0], "chatty")
+    with pytest.raises(OutcomeUnknown):
+        await waiting
+    assert lanes[1].fault
+    assert session.connected
+    lanes[1].probe = None  # ends the probing
+
+
+async def test_in_a_list_the_lane_that_did_not_answer_is_the_one_that_is_down(
+    session: Session, service: Client
+) -> None:
+    good, mute = Lane("good", TIMEOUT), Lane("mute", TIMEOUT)
+    good.probe = mute.probe = Request(mute, "mute")
+
+    async def answer(message: Any) -> None:
+        await message.respond(b"{}")
+
+    await service.subscribe("good", cb=answer)
+    await service.subscribe("mute", cb=ignore)
+    await service.flush()
+
+    def both() -> Steps[list[Any]]:
+        return (yield [Request(good, "good"), Request(mute, "mute")])
+
+    first, second = await bridge.arun(session, both())
+    assert first.payload == b"{}"
+    assert isinstance(second, OutcomeUnknown)
+    assert (good.fault, bool(mute.fault)) == (None, True)
+    mute.probe = None
+
+
+async def test_nobody_listening_is_an_answer(session: Session) -> None:
+    reply = await ask(session, Lane("nobody", TIMEOUT), "nobody")
+    assert b" 503" in reply.header
+
+
+async def test_the_loop_held_up_is_not_the_server_being_slow(
+    session: Session, service: Client
+) -> None:
+    """The answer is there when the loop comes back to it, long after the deadline."""
+    lane = Lane("slow", TIMEOUT)
+    held = threading.Event()
+
+    async def answer(message: Any) -> None:
+        # Held up before the answer is on its way, and until after the deadline.
+        bridge._thread.call(lambda: (held.set(), time.sleep(2 * TIMEOUT)))
+        await asyncio.get_running_loop().run_in_executor(None, held.wait)
+        await message.respond(b"late")
+
+    await service.subscribe("slow", cb=answer)
+    await service.flush()
+    reply = await ask(session, lane, "slow")
+    assert reply.payload == b"late", reply
+
+
+async def test_frames_the_server_would_end_the_connection_for_are_not_sent(
+    session: Session,
+) -> None:
+    lane = Lane("big", TIMEOUT)
+    await ask(session, lane, "warm-up")
+    connection = session._connection
+    with pytest.raises(ValueError, match="max_payload"):
+        await ask(session, lane, "a", b"x" * (session.max_payload + 1))
+    with pytest.raises(ValueError, match="headers"):
+        header = b"NATS/1.0\r\nA: b\r\n\r\n"
+        payload = b"x" * (session.max_payload - len(header) + 1)
+        await bridge.arun(session, asking(lane, "a", payload, header=header))
+    with pytest.raises(ValueError, match="too long"):
+        await ask(session, lane, "a" * 4090)
+    # At the limits they are.
+    await ask(session, lane, "a", b"x" * session.max_payload)
+    await ask(session, lane, "a" * 3950)
+    assert session._connection is connection
+    assert session.waiters == 0
+
+
+def test_a_frame_too_large_among_others_is_refused_alone(session: Session) -> None:
+    lane = Lane("big", TIMEOUT)
+
+    def three() -> Steps[list[Any]]:
+        big = Request(lane, "a", b"x" * (session.max_payload + 1))
+        return (yield [Request(lane, "a"), big, Request(lane, "b")])
+
+    first, second, third = bridge.run(session, three())
+    assert isinstance(first, Reply)
+    assert isinstance(second, ValueError)
+    assert isinstance(third, Reply)
+
+
+def test_what_does_not_fit_into_the_buffer_waits_its_turn(session: Session) -> None:
+    """And all of it is sent: several times what may wait in the transport."""
+    lane = Lane("much", 10.0)
+    payload = b"x" * (512 * 1024)
+    count = 4 * HIGH_WATER // len(payload)
+    ended: list[Reply] = []
+
+    def send() -> None:
+        ended.append(bridge.run(session, asking(lane, "nobody", payload)))
+
+    threads = [threading.Thread(target=send) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == count
+
+
+async def test_what_is_given_up_before_it_is_sent_is_never_sent(
+    session: Session, service: Client
+) -> None:
+    received = []
+
+    async def note(message: Any) -> None:
+        received.append(message.data)
+
+    await service.subscribe("noted", cb=note)
+    await service.flush()
+    lane = Lane("noted", TIMEOUT)
+    given_up = Waiter([Request(lane, "noted", b"given up")], lambda: None)
+    wanted = Waiter([Request(lane, "noted", b"wanted")], lambda: None)
+    held = threading.Event()
+    bridge._thread.call(held.wait)
+    session.submit(given_up)
+    session.submit(wanted)
+    session.abandon(given_up)
+    held.set()
+    assert await soon(lambda: bool(received))
+    assert received == [b"wanted"]
+    session.abandon(wanted)
+    assert await soon(lambda: session.waiters == 0)
+
+
+# Permissions ---------------------------------------------------------------------------------
+
+_USERS = """
+authorization {{ users: [{{ user: u, password: p, permissions: {{ {permissions} }} }}] }}
+"""
+
+
+def _session(server: NatsServer, **credentials: str) -> Session:
+    return bridge.session(ConnectionConfig((server.url,), **credentials))  # type: ignore[arg-type]
+
+
+def test_no_permission_to_publish_is_told_at_once() -> None:
+    config = _USERS.format(permissions='publish: { deny: ["Denied.>"] }')
+    with NatsServer(config=config, token="") as server:
+        session = _session(server, user="u", password="p")
+        lane = Lane("denied", 20.0)
+        bridge.run(session, asking(lane, "allowed"))
+        connection = session._connection
+        started = time.monotonic()
+        with pytest.raises(PermissionDenied, match=r"Denied\.a"):
+            bridge.run(session, asking(lane, "Denied.a"))
+        assert time.monotonic() - started < 1
+        bridge.run(session, asking(lane, "allowed"))
+        assert session._connection is connection
+        assert session.waiters == 0
+        bridge.close()
+
+
+def test_no_permission_for_the_inbox_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing would ever be answered, and every call would have to time out to find out."""
+    config = _USERS.format(permissions='subscribe: { deny: ["_INBOX.>"] }')
+    with NatsServer(config=config, token="") as server:
+        session = _session(server, user="u", password="p")
+        lane = Lane("inbox", 20.0)
+        started = time.monotonic()
+        for _ in range(10):
+            with pytest.raises(NotSent, match="permissions violation for subscription"):
+                bridge.run(session, asking(lane, "a"))
+        assert time.monotonic() - started < 1
+        session = bridge.session(
+            ConnectionConfig((server.url,), user="u", password="p", inbox_prefix="_MINE")
+        )
+        bridge.run(session, asking(lane, "a"))
+        bridge.close()
+    assert len([each for each in caplog.records if each.name == "django_nats"]) == 1
+
+
+def test_wrong_credentials(own_server: NatsServer) -> None:
+    session = _session(own_server, token="wrong")
+    for _ in range(2):
+        with pytest.raises(AuthenticationFailed) as raised:
+            bridge.run(session, asking(Lane("a", TIMEOUT), "a"))
+        assert "wrong" not in str(raised.value)
+        assert raised.value.__cause__ is not None
+
+
+def test_what_is_shown_of_a_session(session: Session, server: NatsServer) -> None:
+    bridge.run(session, asking(Lane("a", TIMEOUT), "a"))
+    assert repr(session) == f"<Session {server.url}>"
+    assert server.token not in repr(session.config)
+    fresh = Session(ConnectionConfig(("nats://elsewhere:4222",), token="secret"), bridge._thread)
+    assert repr(fresh) == "<Session nats://elsewhere:4222 (not connected)>"
+    assert (fresh.server, fresh.max_payload, fresh.waiters) == ("", 1024 * 1024, 0)

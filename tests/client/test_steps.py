@@ -1,0 +1,79 @@
+"""Operations as generators: what they ask for, and how an iteration is driven piece by piece."""
+
+from __future__ import annotations
+
+import pytest
+
+from django_nats.client.steps import Item, Lane, Pause, Request, Steps, next_item
+
+
+def items(log: list[object]) -> Steps[None]:
+    try:
+        log.append((yield Pause(1)))
+        yield Item("a")
+        try:
+            log.append((yield Pause(2)))
+        except ValueError as error:
+            log.append(str(error))
+        yield Item(None)
+    finally:
+        log.append("closed")
+
+
+def test_an_iteration_goes_on_from_item_to_item() -> None:
+    log: list[object] = []
+    steps = items(log)
+    first = next_item(steps)
+    assert next(first) == Pause(1)
+    with pytest.raises(StopIteration) as ended:
+        first.send("answer")
+    assert ended.value.value == Item("a")
+    second = next_item(steps)
+    assert next(second) == Pause(2)
+    with pytest.raises(StopIteration) as ended:
+        second.send("another")
+    # An item may be anything, None too: only its absence is the end.
+    assert ended.value.value == Item(None)
+    with pytest.raises(StopIteration) as ended:
+        next(next_item(steps))
+    assert ended.value.value is None
+    assert log == ["answer", "another", "closed"]
+
+
+def test_a_failure_is_thrown_into_the_iteration() -> None:
+    log: list[object] = []
+    steps = items(log)
+    first = next_item(steps)
+    next(first)
+    pytest.raises(StopIteration, first.send, 0)
+    second = next_item(steps)
+    next(second)
+    with pytest.raises(StopIteration) as ended:
+        second.throw(ValueError("no answer"))
+    assert ended.value.value == Item(None)
+    assert log == [0, "no answer"]
+
+
+def test_a_failure_that_is_not_handled_comes_out() -> None:
+    log: list[object] = []
+    first = next_item(items(log))
+    next(first)
+    with pytest.raises(KeyError, match="why"):
+        first.throw(KeyError("why"))
+    assert log == ["closed"]
+
+
+def test_closing_a_step_closes_the_iteration() -> None:
+    log: list[object] = []
+    first = next_item(items(log))
+    next(first)
+    first.close()
+    assert log == ["closed"]
+
+
+def test_what_is_shown_of_a_request_holds_no_values() -> None:
+    lane = Lane("reads of a bucket", 1.0)
+    assert repr(Request(lane, "a.subject", b"secret")) == "<Request a.subject 6 B>"
+    assert repr(lane) == "<Lane reads of a bucket>"
+    lane.fault = "it does not answer"
+    assert repr(lane) == "<Lane reads of a bucket down>"
