@@ -50,6 +50,12 @@ class Core(BaseCache):
         """The process's connection to the servers, shared by all that have the same settings."""
         return self._session
 
+    def close(self, **kwargs: Any) -> None:
+        """Do nothing: Django closes caches after each request, the connection is the process's."""
+
+    async def aclose(self, **kwargs: Any) -> None:
+        """Do nothing, and without the thread that Django's own would take for it."""
+
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> float | None:
         """Seconds for which a value is to live, 0 or less for not at all, None for ever.
 

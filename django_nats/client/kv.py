@@ -19,6 +19,7 @@ from ..exceptions import (
     BucketFull,
     InvalidKey,
     NatsError,
+    NotSent,
     OutcomeUnknown,
     ServerError,
     Unavailable,
@@ -440,7 +441,7 @@ class Bucket(Opening):
     def ask(self, request: Request) -> Steps[Reply]:
         """One request to an open bucket; opened again when it turns out to be gone."""
         yield from self.ready()
-        if monotonic() > self._clock_due:
+        if monotonic() > self._clock_due and self.writes.fault is None:
             reply = yield from self._ask_with_time(request)
         else:
             reply = yield request
@@ -465,7 +466,15 @@ class Bucket(Opening):
         yield from self.ready()
         answers: list[Any] = []
         for chunk in _by_size(requests):
-            answers += yield chunk
+            try:
+                answers += yield chunk
+            except NotSent as error:
+                if not answers:
+                    raise
+                # Not so for the operation: what went before this chunk has been sent.
+                unknown = OutcomeUnknown(f"Only a part was sent: {error}")
+                unknown.__cause__ = error
+                answers += [unknown] * len(chunk)
         gone = [index for index, answer in enumerate(answers) if _is_without_stream(answer)]
         if gone:
             yield from self.open()

@@ -32,11 +32,8 @@ def iter_keys(bucket: Bucket, pattern: str, batch: int = BATCH) -> Steps[None]:
     one batch. Keys set or deleted meanwhile may or may not be met, as with Redis's SCAN.
     """
     matches = key_names.matcher(pattern)
-    consumer = yield from _consumer(bucket, pattern)
-    if consumer is None:
-        return
+    consumer, left = yield from _consumer(bucket, pattern)
     size = min(FIRST_BATCH, batch)
-    left = 1
     while left:
         replies = yield from _next_batch(bucket, consumer, size)
         size, left = batch, 0
@@ -52,7 +49,8 @@ def iter_keys(bucket: Bucket, pattern: str, batch: int = BATCH) -> Steps[None]:
     yield [bucket.api_request(f"$JS.API.CONSUMER.DELETE.{bucket.config.stream}.{consumer}")]
 
 
-def _consumer(bucket: Bucket, pattern: str) -> Steps[str | None]:
+def _consumer(bucket: Bucket, pattern: str) -> Steps[tuple[str, int]]:
+    """Its name, and how many messages it has to deliver."""
     name = f"keys-{secrets.token_hex(8)}"
     stream = bucket.config.stream
     config = {
@@ -68,7 +66,7 @@ def _consumer(bucket: Bucket, pattern: str) -> Steps[str | None]:
     payload = wire.compact_json({"stream_name": stream, "config": config})
     request = bucket.api_request(f"$JS.API.CONSUMER.CREATE.{stream}.{name}", payload)
     reply = yield from bucket.ask(request)
-    return name if wire.parse_api(reply).get("num_pending") else None
+    return name, wire.parse_api(reply).get("num_pending", 0)
 
 
 def _next_batch(bucket: Bucket, consumer: str, size: int) -> Steps[list[Reply]]:

@@ -96,14 +96,22 @@ class TestApart:
         assert raw.get(hostile) is None
         assert raw.get_many(others) == others
 
-    def test_on_a_full_bucket_a_delete_purges_its_own_alone(self, make_twin: MakeTwin) -> None:
-        twin = make_twin(OPTIONS={"MAX_ENTRIES": len(HOSTILE), "EVICT": False})
-        assert twin.set_many(dict.fromkeys(HOSTILE.values(), 1)) == []
-        left = dict.fromkeys(HOSTILE.values(), 1)
-        for key in ("*", ">", "user:*", "user:>", "long"):
-            left.pop(key, None)
-            twin.delete(key)
-            assert twin.get_many(HOSTILE.values()) == left
+    @pytest.mark.parametrize("delete", ["delete", "delete_many"])
+    def test_on_a_brimful_bucket_a_delete_purges_its_own_alone(
+        self, make_twin: MakeTwin, delete: str
+    ) -> None:
+        limits = {"MAX_BYTES": 100_000, "MAX_VALUE_SIZE": 50_000, "EVICT": False}
+        twin = make_twin(OPTIONS=limits)
+        left = dict.fromkeys([*VICTIMS, *HOSTILE.values()], 1)
+        assert twin.set_many(left, None) == []
+        for number, key in enumerate(("*", ">", "user:*", "user:>", "=clear")):
+            # First what fills the bucket, and then what fills the gap that this leaves.
+            assert twin.set_many({f"{number}:{each}": "x" * 20_000 for each in range(5)}, None)
+            assert twin.set_many({f"{number}-{each}": 0 for each in range(400)}, None)
+            deleted = getattr(twin, delete)([key] if delete == "delete_many" else key)
+            assert deleted is (None if delete == "delete_many" else True)
+            del left[key]
+            assert twin.get_many([*left, key]) == left
 
     def test_a_key_reaches_no_other_bucket(self, make_cache: MakeCache) -> None:
         one = make_cache(KEY_FUNCTION=lambda key, prefix, version: key)

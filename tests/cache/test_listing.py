@@ -185,6 +185,7 @@ class TestWhatTheServerIsAskedFor:
     def test_a_finished_iteration_leaves_no_consumer(self, twin: Any) -> None:
         twin.set_many(dict.fromkeys(KEYS, 1))
         assert len(list(twin.iter_keys())) == len(KEYS)
+        assert list(twin.iter_keys("nothing:*")) == []
         assert self.consumers(twin.plain) == []
 
     def test_one_given_up_is_forgotten_by_the_server_in_time(self, cache: NatsCache) -> None:

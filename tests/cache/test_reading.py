@@ -59,7 +59,9 @@ def assert_missing(twin: Any, caplog: pytest.LogCaptureFixture, key: str = "key"
 
 class TestUnreadable:
     @pytest.mark.parametrize("serializer", ALL)
-    @pytest.mark.parametrize("format", ["pickle", "signed", "json", "msgpack", "zlib", "", "?"])
+    @pytest.mark.parametrize(
+        "format", ["pickle", "signed", "json", "msgpack", "zlib", "", "?", "int;ms=soon"]
+    )
     def test_garbage_in_any_format(
         self,
         make_twin: MakeTwin,
@@ -105,6 +107,12 @@ class TestUnreadable:
         plant(twin, "key", b"garbage", "pickle")
         assert_missing(twin, caplog)
         assert "Cache 'pages'" in caplog.text
+
+    def test_a_lifetime_beyond_all_numbers_is_a_century(self, twin: Any) -> None:
+        plant(twin, "key", b"1", f"int;ms=1{'0' * 400}")
+        assert twin.get("key") == 1
+        assert twin.ttl("key") == 100 * 365 * 86400
+        assert twin.keys() == ["key"]
 
     def test_it_can_be_written_over_and_deleted(self, twin: Any) -> None:
         plant(twin, "key", b"garbage", "pickle")

@@ -110,15 +110,16 @@ class TestSetWithRevision:
         assert twin.set("key", "ours", 0, revision=revision) is False
         assert twin.get("key") == "theirs"
 
-    def test_when_the_server_goes_meanwhile_it_raises(
+    def test_when_the_server_falls_silent_meanwhile_it_raises(
         self, own_server: NatsServer, make_twin: MakeTwin, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        twin = make_twin(on=own_server)
+        twin = make_twin(on=own_server, OPTIONS={"REQUEST_TIMEOUT": 0.2})
         twin.set("key", "old")
         _, revision = twin.get_with_revision("key")
-        meanwhile(monkeypatch, twin, own_server.kill)
+        meanwhile(monkeypatch, twin, own_server.pause)
         with pytest.raises(Unavailable):
             twin.set("key", "ours", 0, revision=revision)
+        own_server.resume()
 
 
 class TestSetNx:

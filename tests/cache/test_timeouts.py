@@ -197,6 +197,14 @@ class TestReadingThem:
         advance(twin, 0.5)
         assert (twin.ttl("key"), twin.pttl("key")) == (0, 0)
 
+    def test_the_estimate_of_the_servers_clock_is_made_anew_in_time(self, twin: Any) -> None:
+        twin.set("key", 1, 1000)
+        advance(twin, 500)
+        assert twin.ttl("key") <= 500
+        twin.plain._bucket._clock_due = 0  # a minute later
+        twin.get("key")
+        assert twin.ttl("key") > 900
+
     def test_they_are_never_more_than_what_was_set(self, twin: Any) -> None:
         advance(twin, -0.5)  # an estimate of the server's clock can be late, but a reply shows it
         twin.set("key", 1, 100)

@@ -515,7 +515,7 @@ def test_of_two_deletes_on_a_brimful_bucket_one_says_so(make_cache: MakeCache) -
     def perform(request: Request) -> Steps[Reply]:
         return (yield request)
 
-    racing = [cache._bucket.delete(":1:key-3000-0") for _ in range(2)]
+    racing = [cache._bucket.delete(":1:key-0-0") for _ in range(2)]
     effects = [next(steps) for steps in racing]
     results: list[bool] = []
     # Step by step, both meet the full bucket before either has made room.

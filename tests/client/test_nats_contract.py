@@ -55,9 +55,9 @@ async def test_the_parser_hands_messages_to_process_msg() -> None:
         ("msg", 7, b"a.b", b"reply.to", b"hi", None)
     ]
     header = b"NATS/1.0\r\nA: b\r\n\r\n"
-    assert await _parsed(b"HMSG a 1 %d %d\r\n%bhi\r\n" % (len(header), len(header) + 2, header)) == [
-        ("msg", 1, b"a", b"", b"hi", header)
-    ]
+    assert await _parsed(
+        b"HMSG a 1 %d %d\r\n%bhi\r\n" % (len(header), len(header) + 2, header)
+    ) == [("msg", 1, b"a", b"", b"hi", header)]
     assert await _parsed(b"HMSG a 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n") == [
         ("msg", 1, b"a", b"", b"", b"NATS/1.0 503\r\n\r\n")
     ]
@@ -69,7 +69,7 @@ async def test_the_parser_hands_pongs_to_process_pong() -> None:
 
 async def test_a_permissions_violation_goes_to_the_error_callback_in_lower_case() -> None:
     assert await _parsed(b"-ERR 'Permissions Violation for Publish to \"A.b\"'\r\n") == [
-        ("error", "nats: permissions violation for publish to \"a.b\"")
+        ("error", 'nats: permissions violation for publish to "a.b"')
     ]
 
 
@@ -98,9 +98,7 @@ async def test_a_lost_peer_ends_in_process_op_err(server: NatsServer) -> None:
         return
 
     client = Losing()
-    await client.connect(
-        server.url, token=server.token, allow_reconnect=False, error_cb=quiet
-    )
+    await client.connect(server.url, token=server.token, allow_reconnect=False, error_cb=quiet)
     client._transport._io_writer.transport.pause_reading()
     client._transport._io_reader.feed_eof()
     assert isinstance(await asyncio.wait_for(lost, 5), Exception)

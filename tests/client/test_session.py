@@ -13,7 +13,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from django_nats.client import bridge
+from django_nats.client import bridge, connection
 from django_nats.client.config import ConnectionConfig
 from django_nats.client.connection import HIGH_WATER
 from django_nats.client.session import Session
@@ -169,19 +169,19 @@ async def test_frames_the_server_would_end_the_connection_for_are_not_sent(
 ) -> None:
     lane = Lane("big", TIMEOUT)
     await ask(session, lane, "warm-up")
-    connection = session._connection
+    same = session._connection
     with pytest.raises(ValueError, match="max_payload"):
         await ask(session, lane, "a", b"x" * (session.max_payload + 1))
+    header = b"NATS/1.0\r\nA: b\r\n\r\n"
+    payload = b"x" * (session.max_payload - len(header) + 1)
     with pytest.raises(ValueError, match="headers"):
-        header = b"NATS/1.0\r\nA: b\r\n\r\n"
-        payload = b"x" * (session.max_payload - len(header) + 1)
         await bridge.arun(session, asking(lane, "a", payload, header=header))
     with pytest.raises(ValueError, match="too long"):
         await ask(session, lane, "a" * 4090)
     # At the limits they are.
     await ask(session, lane, "a", b"x" * session.max_payload)
     await ask(session, lane, "a" * 3950)
-    assert session._connection is connection
+    assert session._connection is same
     assert session.waiters == 0
 
 
@@ -214,6 +214,62 @@ def test_what_does_not_fit_into_the_buffer_waits_its_turn(session: Session) -> N
     for thread in threads:
         thread.join()
     assert len(ended) == count
+
+
+async def test_what_finds_no_room_is_refused_in_time(
+    session: Session, service: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with servers that answer, but read more slowly than is written."""
+    await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    received = []
+
+    async def note(message: Any) -> None:
+        received.append(message.data)
+
+    await service.subscribe("room", cb=note)
+    await service.flush()
+    monkeypatch.setattr(connection, "HIGH_WATER", 0)
+    started = time.monotonic()
+    with pytest.raises(NotSent, match="takes nothing more"):
+        await ask(session, Lane("room", TIMEOUT), "room")
+    assert TIMEOUT <= time.monotonic() - started < 2 * TIMEOUT
+    monkeypatch.undo()
+    await ask(session, Lane("after", TIMEOUT), "after")
+    await service.flush()
+    assert (received, session.waiters) == ([], 0)
+
+
+async def test_what_waits_for_room_is_refused_when_the_server_falls_silent(
+    own_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _session(own_server, token=own_server.token)
+    await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    own_server.pause()
+    sent = asyncio.ensure_future(ask(session, Lane("sent", TIMEOUT), "a"))
+    assert await soon(lambda: session.waiters == 1)
+    monkeypatch.setattr(connection, "HIGH_WATER", 0)
+    started = time.monotonic()
+    with pytest.raises(NotSent, match="does not answer"):
+        await ask(session, Lane("patient", 60.0), "b")
+    assert time.monotonic() - started < 2 * TIMEOUT
+    with pytest.raises(OutcomeUnknown):
+        await sent
+
+
+async def test_what_comes_just_after_the_connection_was_lost_is_not_sent(session: Session) -> None:
+    """Between the loss and the session's noticing it, nothing may vanish into a dead socket."""
+    await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    answered = threading.Event()
+    waiter = Waiter([Request(Lane("late", 60.0), "a")], answered.set)
+
+    def lose() -> None:
+        assert session._connection is not None
+        session.submit(waiter)
+        session._connection.lose(ConnectionError("cut"))
+
+    bridge._thread.call(lose)
+    assert await soon(answered.is_set)
+    assert isinstance(waiter.answers[0], NotSent)
 
 
 async def test_what_is_given_up_before_it_is_sent_is_never_sent(
@@ -258,13 +314,13 @@ def test_no_permission_to_publish_is_told_at_once() -> None:
         session = _session(server, user="u", password="p")
         lane = Lane("denied", 20.0)
         bridge.run(session, asking(lane, "allowed"))
-        connection = session._connection
+        same = session._connection
         started = time.monotonic()
         with pytest.raises(PermissionDenied, match=r"Denied\.a"):
             bridge.run(session, asking(lane, "Denied.a"))
         assert time.monotonic() - started < 1
         bridge.run(session, asking(lane, "allowed"))
-        assert session._connection is connection
+        assert session._connection is same
         assert session.waiters == 0
         bridge.close()
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
+from django_nats.client import kv
+from django_nats.client.bucket import BucketConfig
 from django_nats.client.steps import Item, Lane, Pause, Request, Steps, next_item
+from django_nats.client.wire import Reply
+from django_nats.exceptions import NotSent, OutcomeUnknown
 
 
 def items(log: list[object]) -> Steps[None]:
@@ -45,7 +51,8 @@ def test_a_failure_is_thrown_into_the_iteration() -> None:
     steps = items(log)
     first = next_item(steps)
     next(first)
-    pytest.raises(StopIteration, first.send, 0)
+    with pytest.raises(StopIteration):
+        first.send(0)
     second = next_item(steps)
     next(second)
     with pytest.raises(StopIteration) as ended:
@@ -77,3 +84,33 @@ def test_what_is_shown_of_a_request_holds_no_values() -> None:
     assert repr(lane) == "<Lane reads of a bucket>"
     lane.fault = "it does not answer"
     assert repr(lane) == "<Lane reads of a bucket down>"
+
+
+class Known(NamedTuple):
+    """What a bucket needs to know of a server it is connected to."""
+
+    epoch: int = 1
+    max_payload: int = 1024 * 1024
+    server: str = "nats-server"
+
+
+def test_a_pipeline_that_was_sent_in_part_is_not_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv, "MAX_PIPELINE", 2)
+    bucket = kv.Bucket(BucketConfig("a"), Known())
+    bucket._opened = 1  # as after a first operation
+    refused = NotSent("the circuit is open")
+    writes = {key: kv.Write(b"x", None, None) for key in ("a", "b", "c")}
+
+    steps = bucket.put_many(writes)
+    assert len(next(steps)) == 2
+    ack = Reply(b"", b'{"stream":"KV_a","seq":7}')
+    assert len(steps.send([ack, ack])) == 1
+    with pytest.raises(StopIteration) as ended:
+        steps.throw(refused)
+    ((key, error),) = ended.value.value.items()
+    assert (key, type(error), error.__cause__) == ("c", OutcomeUnknown, refused)
+
+    steps = bucket.put_many(writes)
+    next(steps)
+    with pytest.raises(NotSent):
+        steps.throw(refused)

@@ -179,6 +179,7 @@ def test_a_writer_does_not_speak_for_the_server() -> None:
     assert message is not None
     assert (message.sequence, message.subject) == (7, b"$KV.b.=.1.k")
     assert message.stamp.startswith(b"2026")
+    assert wire.field(forged, "Nats-Sequence") == "7"
 
 
 @pytest.mark.parametrize("line", [b"NATS/1.0 503 No", b"NATS/1.0 404", b"NATS/1.0 204 EOB"])

@@ -20,6 +20,7 @@ settings.configure(SECRET_KEY="only-for-tests")
 from django_nats.cache import NatsCache
 cache = NatsCache(sys.argv[1], {{"OPTIONS": {{"BUCKET": sys.argv[2], "TOKEN": sys.argv[3]}}}})
 print("ready", flush=True)
+sys.stdin.readline()
 """
 
 

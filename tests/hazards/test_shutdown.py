@@ -78,16 +78,12 @@ asyncio.run(main())
 @pytest.mark.parametrize("idle", [True, False], ids=["idle", "in use"])
 def test_with_a_stopped_server(script: Script, own_server: NatsServer, idle: bool) -> None:
     daemons = "" if idle else _DAEMONS
-    ended = script(
-        'cache.set("key", 1)' + daemons + _GO, when_ready=lambda _: own_server.pause()
-    )
+    ended = script('cache.set("key", 1)' + daemons + _GO, when_ready=lambda _: own_server.pause())
     # What is in flight is given a moment, in which it turns out that nobody is there.
     _at_once_and_silently(ended, 1.0 if idle else 2.0)
 
 
-def test_with_more_in_flight_than_the_server_takes(
-    script: Script, own_server: NatsServer
-) -> None:
+def test_with_more_in_flight_than_the_server_takes(script: Script, own_server: NatsServer) -> None:
     ended = script(
         """
 import threading, time
