@@ -40,7 +40,9 @@ def entries() -> Iterator[Any]:
             alias: {"BACKEND": "django_nats.cache.NatsCache", **entry}
             for alias, entry in caches.items()
         }
-        overrides.append(override_settings(CACHES={"default": {"BACKEND": DUMMY, "LOCATION": "-"}, **made}))
+        overrides.append(
+            override_settings(CACHES={"default": {"BACKEND": DUMMY, "LOCATION": "-"}, **made})
+        )
         overrides[-1].enable()
 
     yield set_caches

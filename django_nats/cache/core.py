@@ -80,6 +80,10 @@ class Core(BaseCache):
         payload, format = self._codec.encode(value, key=made)
         return Write(payload, format, seconds)
 
+    def _rewrite(self, made: str, value: Any, entry: Entry) -> Write:
+        """A new value that expires when the entry would."""
+        return self._write(made, value, self._remaining(entry))._replace(expires=entry.expires)
+
     def _value(self, made: str, entry: Entry | None) -> Any:
         """The value of an entry; MISSING when there is none, or none that can be read."""
         bucket = self._bucket

@@ -168,7 +168,7 @@ class Values(Core):
             if type(value) is not int:
                 raise TypeError(f"The value of {key!r} is a {type(value).__name__}, no integer")
             total = value + delta
-            return self._write(made, total, self._remaining(entry)), total
+            return self._rewrite(made, total, entry), total
             yield  # a generator, like every decision
 
         return (yield from self._bucket.change(made, decide))
@@ -193,7 +193,7 @@ class Values(Core):
         if entry is None or value is MISSING:
             raise ValueError(f"Key {key!r} not found")
         moved = self.make_and_validate_key(key, version=version + delta)
-        yield from self._bucket.put(moved, self._write(moved, value, self._remaining(entry)))
+        yield from self._bucket.put(moved, self._rewrite(moved, value, entry))
         yield from self._bucket.delete(made)
         return version + delta
 

@@ -135,7 +135,7 @@ async def arun(session: Session, steps: Steps[T]) -> T:
             effect = send(answer)
             try:
                 answer = await _aperform(session, effect)
-            except (asyncio.CancelledError, GeneratorExit):
+            except asyncio.CancelledError:
                 steps.close()
                 raise
             except BaseException as error:

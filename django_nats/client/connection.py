@@ -25,7 +25,7 @@ from nats.aio.client import Client
 from ..exceptions import NatsError, NotSent, OutcomeUnknown, PermissionDenied, ValueTooLarge
 from . import wire
 from .faults import explain, without_frames
-from .steps import Lane, Request
+from .steps import Answer, Lane, Request
 from .waiter import Waiter
 
 logger = logging.getLogger("django_nats")
@@ -167,17 +167,17 @@ class Connection(Client):
             return  # its caller has given up
         index = token - waiter.token
         request = waiter.requests[index]
+        answer: Answer = reply
+        waiter.deadline = self.heard + waiter.timeout
         if request.gather:
-            waiter.deadline = self.heard + waiter.timeout
-            if not waiter.gather(index, reply, request.gather):
+            gathered = waiter.gather(index, reply, request.gather)
+            if gathered is None:
                 return
+            answer = gathered
             if request.inbox:
                 self._write(b"UNSUB %d\r\n" % token)
         del self._waiting[token]
-        if not request.gather:
-            waiter.answer(index, reply)
-            if waiter.left:
-                waiter.deadline = self.heard + waiter.timeout
+        waiter.answer(index, answer)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if self._needs_tls and initial_connection:

@@ -47,6 +47,8 @@ TOMBSTONE_TTL = "60"
 """Seconds. Long, because a change feed that lags further than it would miss the delete."""
 _RECENT_WRITES = 10_000
 _PATIENCE = 0.05
+# What no writer of ours stores, but anybody can, must not overflow in arithmetic.
+_MOST = 10**16
 _chance = SystemRandom()  # the random module's state is the user's
 
 
@@ -66,6 +68,9 @@ class Write(NamedTuple):
     payload: bytes
     format: str | None
     seconds: float | None
+    expires: float | None = None
+    """When it expires, as an Entry says it, where that stays as it was: seconds would begin anew
+    with every write, and a value changed a thousand times a second would hardly age."""
 
 
 class Server(Protocol):
@@ -170,19 +175,17 @@ class Bucket(Opening):
         """A message as a value; None when it is a tombstone or has expired."""
         if message.deleted:
             return None
-        format, milliseconds = format_of(message.header)
-        expires = None
-        if milliseconds is not None:
-            stored, now = wire.epoch(message.stamp), self.now()
-            if stored > now:  # the estimate is late: what has been read has been stored by now
-                self._clock += stored - now
-            expires = stored + milliseconds / 1000
+        stored, now = wire.epoch(message.stamp), self.now()
+        if stored > now:  # the estimate is late: what has been read has been stored by now
+            self._clock += stored - now
+        format, expires = format_of(message.header, stored)
+        if expires is not None:
             if expires <= now:
                 return None
         elif format is None:
             ttl = wire.field(message.header, "Nats-TTL")
             if ttl is not None and ttl.isdecimal():
-                expires = wire.epoch(message.stamp) + min(int(ttl), wire.MAX_TTL_SECONDS)
+                expires = stored + min(int(ttl), wire.MAX_TTL_SECONDS)
         return Entry(message.payload, format, message.sequence, expires)
 
     # Writing ---------------------------------------------------------------------------------
@@ -258,7 +261,9 @@ class Bucket(Opening):
         subject_key = self._encode(key)
         # Another client's value keeps its lack of a format when it is given a new timeout.
         format = write.format or ""
-        if write.seconds is not None:
+        if write.expires is not None:
+            format += f";at={round(write.expires * 1000)}"
+        elif write.seconds is not None:
             format += f";ms={max(1, round(write.seconds * 1000))}"
         fields = {wire.FORMAT_HEADER: format} if format else {}
         fields["Nats-TTL"] = wire.ttl_field(write.seconds)
@@ -506,16 +511,16 @@ class Bucket(Opening):
         return encoded
 
 
-def format_of(header: bytes) -> tuple[str | None, int | None]:
-    raw = wire.format_field(header)
-    if not raw:
-        return None, None
-    format, _, milliseconds = raw.partition(b";ms=")
+def format_of(header: bytes, stored: float) -> tuple[str | None, float | None]:
+    """The format of a value stored at a time, and when it expires, in seconds since 1970."""
+    format, _, lifetime = wire.format_field(header).partition(b";")
+    unit, _, milliseconds = lifetime.partition(b"=")
     try:
-        # What no writer of ours stores, but anybody can, must not overflow in arithmetic.
-        most = wire.MAX_TTL_SECONDS * 1000
-        return format.decode() or None, min(int(milliseconds), most) if milliseconds else None
-    except ValueError:
+        if not lifetime:
+            return format.decode() or None, None
+        expires = {b"ms": stored, b"at": 0.0}[unit] + min(int(milliseconds), _MOST) / 1000
+        return format.decode() or None, min(expires, stored + wire.MAX_TTL_SECONDS)
+    except (LookupError, ValueError):
         return "?", None  # nobody accepts it: a miss that is logged
 
 

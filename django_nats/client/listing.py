@@ -94,8 +94,8 @@ def _metadata(reply: Reply) -> tuple[int, float, int]:
 def _listed(bucket: Bucket, reply: Reply, sequence: int, stored: float) -> Listed | None:
     if wire.is_tombstone(reply.header):
         return None
-    _, milliseconds = format_of(reply.header)
-    if milliseconds is not None and stored + milliseconds / 1000 <= bucket.now():
+    _, expires = format_of(reply.header, stored)
+    if expires is not None and expires <= bucket.now():
         return None
     subject_key = reply.subject.decode()[len(bucket.config.name) + 5 :]
     try:

@@ -148,8 +148,13 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 def _refuse_gevent() -> None:
     monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
+    if monkey is None:
+        return
+    # asyncio's loop waits in select, and gevent's hub takes that for a wait that never ends.
+    patched = [name for name in ("threading", "select") if monkey.is_module_patched(name)]
+    if patched:
         raise BridgeMisuse(
-            "django-nats needs real threads, but gevent has patched the threading module: "
-            "use threaded workers (gunicorn's gthread) or ASGI, or patch with thread=False"
+            f"django-nats needs real threads, but gevent has patched {' and '.join(patched)}: use "
+            "threaded workers (gunicorn's gthread) or ASGI, or patch with thread=False, "
+            "select=False"
         )

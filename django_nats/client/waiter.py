@@ -55,16 +55,13 @@ class Waiter:
         if not self.left:
             self.wake()
 
-    def gather(self, index: int, reply: Reply, most: int) -> bool:
-        """Add one of several replies; True when it was the last."""
+    def gather(self, index: int, reply: Reply, most: int) -> list[Reply] | None:
+        """Add one of several replies; all of them when it was the last."""
         gathered = self.answers[index]
         if not isinstance(gathered, list):
             gathered = self.answers[index] = []
         gathered.append(reply)
-        if len(gathered) < most and not status(reply):
-            return False
-        self.answer(index, gathered)
-        return True
+        return gathered if len(gathered) >= most or status(reply) else None
 
     def fail(self, error: NatsError) -> None:
         """Answer everything still open with an error."""

@@ -21,7 +21,6 @@ from django_nats.client.steps import Steps
 from django_nats.client.wire import Reply
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import (
-    BucketFull,
     BucketMismatch,
     ServerError,
     ServerTooOld,
@@ -33,8 +32,6 @@ from tests.conftest import MakeCache, api
 from tests.support.cluster import Cluster
 
 MIB = 1024 * 1024
-FULL_BY_BYTES = {"EVICT": False, "MAX_BYTES": 20_000, "MAX_VALUE_SIZE": 8000}
-FULL_BY_ENTRIES = {"EVICT": False, "MAX_ENTRIES": 4}
 
 
 def info(cache: NatsCache) -> dict[str, Any]:
@@ -89,7 +86,6 @@ def test_a_bucket_is_one_for_every_client_and_fit_for_a_cache(cache: NatsCache) 
         ({"EVICT": False}, {"discard": "new"}),
         ({"MAX_ENTRIES": 1000}, {"max_msgs": 1000}),
         ({"MAX_VALUE_SIZE": "8KiB"}, {"max_msg_size": 8192}),
-        ({"STORAGE": "file", "PERSIST": "async"}, {"persist_mode": "async"}),
         ({"STORAGE": "file", "COMPRESSION": "s2"}, {"compression": "s2"}),
         ({"DESCRIPTION": "Pages of the shop"}, {"description": "Pages of the shop"}),
         ({"REQUEST_TIMEOUT": 3}, {"duplicate_window": 9_000_000_000}),
@@ -106,6 +102,17 @@ def test_options(
     assert differences(cache._bucket.config, config, document["state"]) == []
     cache.set("key", "value")
     assert cache.get("key") == "value"
+
+
+def test_persist(make_cache: MakeCache) -> None:
+    cache = make_cache(OPTIONS={"STORAGE": "file", "PERSIST": "async"})
+    if api(cache, "INFO")["api"]["level"] < 2:
+        with pytest.raises(ServerTooOld, match=r"nats-server 2\.12\.0 or newer"):
+            cache.get("key")
+    else:
+        config = made(cache)
+        assert config["persist_mode"] == "async"
+        assert differences(cache._bucket.config, config, {}) == []
 
 
 @pytest.fixture(scope="module")
@@ -245,105 +252,6 @@ def test_the_limit_is_the_existing_buckets(make_cache: MakeCache) -> None:
     second = make_cache(OPTIONS={"MAX_VALUE_SIZE": 4000})
     with pytest.raises(ValueTooLarge, match="at most 2000"):
         second.set("key", "x" * 3000)
-
-
-# Full ----------------------------------------------------------------------------------------
-
-
-def fill(cache: NatsCache) -> list[str]:
-    """Fill a bucket that does not evict, to the last byte that matters; the keys that fit."""
-    keys = []
-    for size in (3000, 0):
-        while True:
-            key = f"key-{len(keys)}"
-            try:
-                cache.set(key, "x" * size)
-            except BucketFull:
-                break
-            keys.append(key)
-    return keys
-
-
-@pytest.mark.parametrize("options", [FULL_BY_BYTES, FULL_BY_ENTRIES], ids=["bytes", "entries"])
-class TestBrimful:
-    def test_it_takes_nothing_more(self, make_cache: MakeCache, options: dict[str, object]) -> None:
-        cache = make_cache(OPTIONS=options)
-        keys = fill(cache)
-        for store in (cache.set, cache.add):
-            with pytest.raises(BucketFull) as caught:
-                store("one-more", "x" * 100)
-            assert "':1:one-more' was not stored" in str(caught.value)
-            assert cache._bucket.config.name in str(caught.value)
-            assert "EVICT" in str(caught.value)
-        assert cache.set_many({"one-more": 1, "and-more": 2}) == ["one-more", "and-more"]
-        assert len(cache.get_many(keys)) == len(keys)
-
-    def test_it_lets_a_page_go_on_under_fail_open(
-        self, make_cache: MakeCache, options: dict[str, object]
-    ) -> None:
-        fill(make_cache(OPTIONS=options))
-        cache = make_cache(OPTIONS={**options, "FAIL_OPEN": True})
-        cache.set("one-more", "x" * 100)
-        assert cache.add("one-more", "x" * 100) is False
-        assert cache.get_or_set("one-more", 5) == 5
-        assert cache.get("one-more") is None
-
-    @pytest.mark.parametrize(
-        "remove",
-        [
-            lambda cache, key: cache.delete(key),
-            lambda cache, key: cache.delete_many([key, "missing"]),
-            lambda cache, key: cache.set(key, "x", 0),
-            lambda cache, key: cache.touch(key, -1),
-            lambda cache, key: cache.delete_pattern(key),
-        ],
-        ids=["delete", "delete_many", "set", "touch", "delete_pattern"],
-    )
-    def test_what_removes_still_does(
-        self, make_cache: MakeCache, options: dict[str, object], remove: Any
-    ) -> None:
-        cache = make_cache(OPTIONS=options)
-        *others, first = fill(cache)  # small: its tombstone takes more room than it gave
-        remove(cache, first)
-        assert cache.get(first) is None
-        assert len(cache.get_many(others)) == len(others)
-        cache.delete_many(others)
-        assert cache.get_many(others) == {}
-
-    def test_once_cleared_it_takes_values_again(
-        self, make_cache: MakeCache, options: dict[str, object]
-    ) -> None:
-        cache = make_cache(OPTIONS=options)
-        keys = fill(cache)
-        cache.clear()
-        assert cache.get_many(keys) == {}
-        cache.set("one-more", 1)
-        assert cache.get("one-more") == 1
-
-    def test_deleting_tells_whether_there_was_a_value(
-        self, make_cache: MakeCache, options: dict[str, object]
-    ) -> None:
-        cache = make_cache(OPTIONS=options)
-        keys = fill(cache)
-        assert cache.delete("missing") is False
-        assert cache.delete(keys[-1]) is True
-        assert cache.delete(keys[-1]) is False
-
-
-@pytest.mark.parametrize(
-    "options", [{"MAX_ENTRIES": 4}, {"MAX_BYTES": 20_000, "MAX_VALUE_SIZE": 8000}], ids=str
-)
-def test_a_bucket_that_evicts_drops_what_was_written_first(
-    make_cache: MakeCache, options: dict[str, object]
-) -> None:
-    cache = make_cache(OPTIONS=options)
-    keys = [f"key-{number}" for number in range(12)]
-    for key in keys:
-        cache.set(key, "x" * 4000)
-        assert cache.get(key) is not None
-    left = [key for key in keys if cache.get(key) is not None]
-    assert 2 <= len(left) <= 4
-    assert left == keys[-len(left) :]
 
 
 # Made by others ------------------------------------------------------------------------------
@@ -515,93 +423,3 @@ def until_answered(cache: NatsCache, key: str) -> object:
             return cache.get(key)
         except Unavailable:
             assert monotonic() < deadline
-
-
-# Differences ---------------------------------------------------------------------------------
-
-WANTED = BucketConfig("web", storage="file")
-
-
-@pytest.mark.parametrize(
-    ("change", "state", "fixable"),
-    [
-        ({"description": "Pages"}, {}, True),
-        ({"max_bytes": 10 * MIB}, {}, True),
-        ({"max_bytes": 10}, {"bytes": 11}, True),
-        ({"discard": "new"}, {}, True),
-        ({"compression": "s2"}, {}, True),
-        ({"max_msg_size": -1}, {}, True),
-        ({"allow_direct": False}, {}, True),
-        ({"allow_rollup_hdrs": False}, {}, True),
-        ({"allow_msg_ttl": False}, {}, True),
-        ({"max_msgs_per_subject": 5}, {"messages": 2, "num_subjects": 2}, True),
-        ({"max_msgs_per_subject": 5}, {"messages": 3, "num_subjects": 2}, False),
-        ({"placement": {"cluster": "", "tags": ["ssd"]}}, {}, True),
-        ({"num_replicas": 3}, {}, True),
-        ({"storage": "memory"}, {}, False),
-        ({"persist_mode": "async"}, {}, False),
-        ({"subjects": ["web.>"]}, {}, False),
-    ],
-    ids=str,
-)
-def test_differences_say_what_can_be_changed(
-    change: dict[str, Any], state: dict[str, int], fixable: bool
-) -> None:
-    existing = {**WANTED.stream_config(), **change}
-    (found,) = differences(WANTED, existing, state)
-    assert (found.field, found.fixable) == (next(iter(change)), fixable)
-    assert "on the server" in str(found)
-    assert "in settings" in str(found)
-
-
-@pytest.mark.parametrize(
-    ("options", "state", "fixable"),
-    [
-        ({"max_bytes": 100}, {"bytes": 100}, True),
-        ({"max_bytes": 100}, {"bytes": 101}, False),
-        ({"max_entries": 5}, {"messages": 5}, True),
-        ({"max_entries": 5}, {"messages": 6}, False),
-        ({"max_value_size": 5}, {"bytes": 1000, "messages": 6}, True),
-    ],
-    ids=str,
-)
-def test_a_limit_below_what_is_stored_would_lose_it(
-    options: dict[str, Any], state: dict[str, int], fixable: bool
-) -> None:
-    existing = BucketConfig("web").stream_config()
-    (found,) = differences(BucketConfig("web", **options), existing, state)
-    assert found.fixable is fixable
-
-
-@pytest.mark.parametrize("storage", ["memory", "file"])
-def test_the_server_changes_what_differences_call_fixable(
-    make_cache: MakeCache, storage: str
-) -> None:
-    before = make_cache(
-        OPTIONS={"STORAGE": storage, "EVICT": False, "COMPRESSION": "s2", "MAX_ENTRIES": 50}
-    )
-    before.set("key", "kept", None)
-    after = make_cache(OPTIONS={"STORAGE": storage, "MAX_BYTES": MIB, "DESCRIPTION": "Pages"})
-    found = differences(after._bucket.config, info(before)["config"], info(before)["state"])
-    assert {each.field for each in found if each.fixable} == {each.field for each in found}
-    assert {each.field for each in found} >= {"discard", "max_msgs", "max_bytes", "compression"}
-    existing = info(before)["config"]
-    bridge.run(after.session, after._bucket.update(existing))
-    assert differences(after._bucket.config, info(after)["config"], {}) == []
-    assert after.get("key") == "kept"
-
-
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [({"STORAGE": "file"}, "storage"), ({"STORAGE": "file", "PERSIST": "async"}, "persist_mode")],
-)
-def test_the_server_refuses_what_differences_call_unfixable(
-    make_cache: MakeCache, options: dict[str, object], field: str
-) -> None:
-    before = make_cache(OPTIONS={} if field == "storage" else {"STORAGE": "file"})
-    existing = made(before)
-    wanted = make_cache(OPTIONS=options)._bucket
-    (found,) = differences(wanted.config, existing, {})
-    assert (found.field, found.fixable) == (field, False)
-    with pytest.raises(ServerError):
-        bridge.run(before.session, wanted.update(existing))

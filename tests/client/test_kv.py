@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
 from itertools import chain
 from time import monotonic, time
 from typing import Any
@@ -15,285 +13,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_nats.client import bridge, kv, wire
-from django_nats.client.bucket import BucketConfig
+from django_nats.client import kv, wire
 from django_nats.client.kv import Bucket, Entry, Write
-from django_nats.client.steps import Pause, Request, Steps
+from django_nats.client.steps import Request, Steps
 from django_nats.client.wire import Reply
 from django_nats.exceptions import (
-    BucketFull,
-    NatsError,
-    NoLeader,
-    NotSent,
     OutcomeUnknown,
-    ServerError,
-    WrongRevision,
 )
 from tests.conftest import MakeCache
-
-HOUR = 3600
-WRITE = Write(b"value", "json", 300)
-
-
-class Session:
-    """What a bucket sees of its session."""
-
-    epoch = 1
-    server = "nats-server 2.15.1"
-
-    def __init__(self, max_payload: int = 1024 * 1024) -> None:
-        self.max_payload = max_payload
-
-
-def stamp(seconds: float) -> str:
-    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def document(content: dict[str, Any]) -> Reply:
-    return Reply(b"", wire.compact_json(content))
-
-
-def stream_info(config: BucketConfig, clock: float = 0) -> Reply:
-    """STREAM.INFO of a server whose clock is so many seconds ahead."""
-    return document({"config": config.stream_config(), "state": {}, "ts": stamp(time() + clock)})
-
-
-def opened(max_payload: int = 1024 * 1024, clock: float = 0, **options: Any) -> Bucket:
-    config = BucketConfig("b", **{"request_timeout": 0.05, **options})
-    bucket = Bucket(config, Session(max_payload))
-    finish(bucket.open(), stream_info(config, clock))
-    return bucket
-
-
-def finish(steps: Steps[Any], *answers: object) -> tuple[Any, list[Any]]:
-    """Give an operation its answers, errors among them; its result, and what it asked for.
-
-    Pauses pass at once, and are not in what it asked for.
-    """
-    asked = []
-    remaining = list(answers)
-    try:
-        effect = next(steps)
-        while True:
-            if isinstance(effect, Pause):
-                effect = steps.send(None)
-                continue
-            asked.append(effect)
-            answer = remaining.pop(0)
-            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
-    except StopIteration as end:
-        assert not remaining
-        return end.value, asked
-
-
-def ack(sequence: int) -> Reply:
-    return document({"stream": "KV_b", "seq": sequence})
-
-
-def refusal(err_code: int) -> Reply:
-    error = {"code": 400, "err_code": err_code, "description": "because"}
-    return document({"error": error, "stream": "KV_b", "seq": 0})
-
-
-def stored(
-    sequence: int,
-    key: str = "=.1.k",
-    payload: bytes = b"value",
-    header: str = "Django-Nats: json\r\n",
-    at: float | None = None,
-) -> Reply:
-    """A direct get's reply."""
-    when = stamp(time() if at is None else at)
-    block = (
-        f"NATS/1.0\r\n{header}Nats-Stream: KV_b\r\nNats-Subject: $KV.b.{key}\r\n"
-        f"Nats-Sequence: {sequence}\r\nNats-Time-Stamp: {when}\r\n\r\n"
-    )
-    return Reply(block.encode(), payload)
-
-
-def leaders(sequence: int, identity: str = "", payload: bytes = b"value") -> Reply:
-    """A STREAM.MSG.GET's reply."""
-    header = wire.header_block({"Django-Nats": "json", "Nats-Msg-Id": identity})
-    message = {
-        "subject": "$KV.b.=.1.k",
-        "seq": sequence,
-        "hdrs": base64.b64encode(header).decode(),
-        "data": base64.b64encode(payload).decode(),
-        "time": stamp(time()),
-    }
-    return document({"message": message})
-
-
-MISSING = Reply(b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
-NO_MESSAGE = document({"error": {"code": 404, "err_code": 10037, "description": "none"}})
-END = Reply(b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n", b"")
-
-
-def identity_of(request: Request) -> str:
-    identity = wire.field(request.header, "Nats-Msg-Id")
-    assert identity
-    return identity
-
-
-# Conditional writes --------------------------------------------------------------------------
-
-
-def conditional(bucket: Bucket) -> Steps[int | None]:
-    return bucket.compare_and_set(":1:k", WRITE, 7)
-
-
-def test_a_conditional_write() -> None:
-    revision, (request,) = finish(conditional(opened()), ack(8))
-    assert revision == 8
-    assert request.subject == b"$KV.b.=.1.k"
-    assert wire.field(request.header, "Nats-Expected-Last-Subject-Sequence") == "7"
-    assert finish(conditional(opened()), refusal(10071))[0] is None
-
-
-def test_the_next_write_has_another_id() -> None:
-    bucket = opened()
-    (first,) = finish(conditional(bucket), ack(8))[1]
-    (second,) = finish(conditional(bucket), ack(9))[1]
-    assert identity_of(first) != identity_of(second)
-
-
-@pytest.mark.parametrize(
-    "failures",
-    [
-        [OutcomeUnknown()],
-        [refusal(10158)],
-        [refusal(10164)],
-        [OutcomeUnknown(), NotSent(), NotSent()],
-        [OutcomeUnknown(), NoLeader()],
-        [OutcomeUnknown(), refusal(10158), refusal(10164)],
-    ],
-    ids=str,
+from tests.support.answers import (
+    HOUR,
+    MISSING,
+    WRITE,
+    ack,
+    batch,
+    document,
+    finish,
+    leaders,
+    leaders_with,
+    opened,
+    refusal,
+    stored,
+    stream_info,
 )
-def test_a_write_in_doubt_goes_out_again_with_the_same_id(failures: list[object]) -> None:
-    revision, asked = finish(conditional(opened(request_timeout=5)), *failures, ack(8))
-    assert revision == 8
-    assert len(asked) == len(failures) + 1
-    assert len({request.header for request in asked}) == 1
-
-
-def test_a_pause_comes_between() -> None:
-    steps = conditional(opened(request_timeout=5))
-    next(steps)
-    pause = steps.throw(OutcomeUnknown())
-    assert isinstance(pause, Pause)
-    assert 0 < pause.seconds < 0.1
-
-
-@pytest.mark.parametrize("doubt", [OutcomeUnknown(), refusal(10158)], ids=str)
-@pytest.mark.parametrize("stored_by", ["us", "another", "nobody"])
-def test_refused_after_a_doubt_the_id_tells_who_won(doubt: object, stored_by: str) -> None:
-    steps = conditional(opened(request_timeout=5))
-    identity = identity_of(next(steps))
-    pause = steps.throw(doubt) if isinstance(doubt, NatsError) else steps.send(doubt)
-    assert isinstance(pause, Pause)
-    steps.send(None)
-    question = steps.send(refusal(10071))
-    assert question.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
-    assert json.loads(question.payload) == {"last_by_subj": "$KV.b.=.1.k"}
-    reply = {
-        "us": leaders(8, identity),
-        "another": leaders(8, "another"),
-        "nobody": NO_MESSAGE,
-    }[stored_by]
-    with pytest.raises(StopIteration) as end:
-        steps.send(reply)
-    assert end.value.value == (8 if stored_by == "us" else None)
-
-
-def until_it_gives_up(steps: Steps[Any], *answers: object) -> NatsError:
-    """What an operation raises that gets the last of these answers for ever."""
-    remaining = list(answers)
-    deadline = monotonic() + 5
-    effect = next(steps)
-    while monotonic() < deadline:
-        if isinstance(effect, Pause):
-            effect = steps.send(None)
-            continue
-        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-        try:
-            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
-        except NatsError as error:
-            return error
-    raise AssertionError("it does not give up")
-
-
-@pytest.mark.parametrize(
-    ("answers", "kind"),
-    [
-        ([OutcomeUnknown()], OutcomeUnknown),
-        ([OutcomeUnknown(), NotSent()], OutcomeUnknown),
-        ([OutcomeUnknown(), NoLeader()], OutcomeUnknown),
-        ([OutcomeUnknown(), refusal(10164)], OutcomeUnknown),
-        # The leader cannot be asked who won.
-        ([OutcomeUnknown(), refusal(10071), NotSent()], OutcomeUnknown),
-        ([refusal(10158)], OutcomeUnknown),
-        ([refusal(10164)], WrongRevision),
-        # Nothing was stored, and nothing will be.
-        ([NotSent()], NotSent),
-        ([NoLeader()], NoLeader),
-        ([refusal(10077)], BucketFull),
-        ([OutcomeUnknown(), refusal(10077)], BucketFull),
-        ([refusal(10999)], ServerError),
-    ],
-    ids=str,
-)
-def test_what_it_says_in_the_end(answers: list[object], kind: type[NatsError]) -> None:
-    assert type(until_it_gives_up(conditional(opened()), *answers)) is kind
-
-
-def test_adding_over_a_tombstone_or_an_expired_value() -> None:
-    for reply in (
-        leaders_with(9, "KV-Operation: PURGE"),
-        leaders_with(9, "Django-Nats: json;ms=1000", at=time() - 2),
-    ):
-        revision, asked = finish(opened().add(":1:k", WRITE), refusal(10071), reply, ack(10))
-        assert revision == 10
-        conditions = [
-            wire.field(each.header, "Nats-Expected-Last-Subject-Sequence")
-            for each in (asked[0], asked[2])
-        ]
-        assert conditions == ["0", "9"]
-    assert finish(opened().add(":1:k", WRITE), refusal(10071), leaders(9))[0] is None
-
-
-def leaders_with(sequence: int, line: str, at: float | None = None) -> Reply:
-    block = f"NATS/1.0\r\n{line}\r\n\r\n".encode()
-    message = {
-        "subject": "$KV.b.=.1.k",
-        "seq": sequence,
-        "hdrs": base64.b64encode(block).decode(),
-        "time": stamp(time() if at is None else at),
-    }
-    return document({"message": message})
-
-
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_a_change_that_lost_reads_again(replicas: int) -> None:
-    """On a cluster from the leader: a replica might go on answering with what lost."""
-
-    def decide(entry: Entry | None) -> Steps[tuple[Write | None, bytes]]:
-        assert entry is not None
-        new = entry.payload + b"+"
-        return Write(new, "json", None), new
-        yield
-
-    second = leaders(9, payload=b"theirs") if replicas > 1 else stored(9, payload=b"theirs")
-    result, asked = finish(
-        opened(replicas=replicas).change(":1:k", decide),
-        stored(7, payload=b"old"),
-        refusal(10071),
-        second,
-        ack(10),
-    )
-    assert result == b"theirs+"
-    assert wire.field(asked[3].header, "Nats-Expected-Last-Subject-Sequence") == "9"
-
 
 # Many at once --------------------------------------------------------------------------------
 
@@ -301,11 +43,6 @@ def test_a_change_that_lost_reads_again(replicas: int) -> None:
 def questions(asked: Sequence[Any]) -> list[list[str]]:
     """The subjects of each question of a pipelined batch get."""
     return [json.loads(request.payload)["multi_last"] for request in asked[0]]
-
-
-def batch(*messages: Reply, pending: int = 0) -> list[Reply]:
-    end = f"NATS/1.0 204 EOB\r\nNats-Num-Pending: {pending}\r\n\r\n".encode()
-    return [*messages, Reply(end, b"")]
 
 
 @pytest.mark.parametrize(
@@ -504,30 +241,6 @@ def test_a_delete_is_a_tombstone_on_the_revision_that_was_read() -> None:
     lost, asked = finish(opened().delete(":1:k"), stored(7), refusal(10071), MISSING)
     assert lost is False
     assert len(asked) == 3
-
-
-def test_of_two_deletes_on_a_brimful_bucket_one_says_so(make_cache: MakeCache) -> None:
-    cache = make_cache(OPTIONS={"EVICT": False, "MAX_BYTES": 20_000, "MAX_VALUE_SIZE": 8000})
-    for size in (3000, 0):
-        keys = [f"key-{size}-{number}" for number in range(200)]
-        assert cache.set_many(dict.fromkeys(keys, "x" * size))
-
-    def perform(request: Request) -> Steps[Reply]:
-        return (yield request)
-
-    racing = [cache._bucket.delete(":1:key-0-0") for _ in range(2)]
-    effects = [next(steps) for steps in racing]
-    results: list[bool] = []
-    # Step by step, both meet the full bucket before either has made room.
-    for turn in [0, 1, 0, 1, 0, 0, 1, 1, 1, 1]:
-        if turn in range(len(racing)) and effects[turn] is not None:
-            try:
-                reply = bridge.run(cache.session, perform(effects[turn]))
-                effects[turn] = racing[turn].send(reply)
-            except StopIteration as end:
-                results.append(end.value)
-                effects[turn] = None
-    assert sorted(results) == [False, True]
 
 
 # Time ----------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from nats.protocol.parser import Parser
 from django_nats.client.connection import Connection
 from django_nats.devserver import NatsServer
 
+pytestmark = pytest.mark.smoke
+
 
 class Recording(Client):  # type: ignore[misc]
     """What the parser hands on, and to whom."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import nats
@@ -44,6 +44,16 @@ def asking(lane: Lane, subject: str, payload: bytes = b"", **kwargs: Any) -> Ste
     return (yield Request(lane, subject, payload, **kwargs))
 
 
+async def listen(
+    service: Client, subject: str, answer: Callable[[Any], Coroutine[Any, Any, None]]
+) -> None:
+    """Subscribe, and wait until the server knows of it."""
+    await service.subscribe(subject, cb=answer)
+    # nats-py's first ping may overtake the subscription.
+    await service.flush()
+    await service.flush()
+
+
 async def ask(session: Session, lane: Lane, subject: str, payload: bytes = b"") -> Reply:
     return await bridge.arun(session, asking(lane, subject, payload))
 
@@ -71,9 +81,8 @@ async def test_a_mute_lane_is_down_alone_until_somebody_answers(
         if message.subject == "other" or speaking.is_set():
             await message.respond(b"{}")
 
-    await service.subscribe("mute", cb=answer)
-    await service.subscribe("other", cb=answer)
-    await service.flush()
+    await listen(service, "mute", answer)
+    await listen(service, "other", answer)
 
     started = time.monotonic()
     with pytest.raises(OutcomeUnknown, match="mute"):
@@ -104,9 +113,8 @@ async def test_a_mute_lane_among_answers_of_others_is_not_a_silent_server(
     async def answer(message: Any) -> None:
         await message.respond(b"{}")
 
-    await service.subscribe("chatty", cb=answer)
-    await service.subscribe("mute", cb=ignore)
-    await service.flush()
+    await listen(service, "chatty", answer)
+    await listen(service, "mute", ignore)
     waiting = asyncio.ensure_future(ask(session, lanes[1], "mute"))
     while not waiting.done():
         await ask(session, lanes[0], "chatty")
@@ -126,9 +134,8 @@ async def test_in_a_list_the_lane_that_did_not_answer_is_the_one_that_is_down(
     async def answer(message: Any) -> None:
         await message.respond(b"{}")
 
-    await service.subscribe("good", cb=answer)
-    await service.subscribe("mute", cb=ignore)
-    await service.flush()
+    await listen(service, "good", answer)
+    await listen(service, "mute", ignore)
 
     def both() -> Steps[list[Any]]:
         return (yield [Request(good, "good"), Request(mute, "mute")])
@@ -138,6 +145,68 @@ async def test_in_a_list_the_lane_that_did_not_answer_is_the_one_that_is_down(
     assert isinstance(second, OutcomeUnknown)
     assert (good.fault, bool(mute.fault)) == (None, True)
     mute.probe = None
+
+
+async def test_a_lane_is_not_asked_again_at_once(session: Session, service: Client) -> None:
+    """One replica of several may be mute: the probe finds another, and the next call the mute."""
+    lane = Lane("one in three", TIMEOUT)
+    lane.probe = Request(Lane("probe", TIMEOUT), "speaking")
+
+    async def answer(message: Any) -> None:
+        await message.respond(b"{}")
+
+    await listen(service, "speaking", answer)
+    await listen(service, "mute", ignore)
+    outcomes = []
+    for _ in range(20):
+        with pytest.raises((NotSent, OutcomeUnknown)) as raised:
+            await ask(session, lane, "mute")
+        outcomes.append(raised.type)
+        await asyncio.sleep(0.002)
+    assert outcomes == [OutcomeUnknown] + [NotSent] * 19
+    assert await soon(lambda: lane.fault is None)
+
+
+async def test_a_server_that_stops_just_after_it_spoke_is_silent(own_server: NatsServer) -> None:
+    """Else every lane would have to time out by itself."""
+    session = _session(own_server, token=own_server.token)
+    lane, other = Lane("first", TIMEOUT), Lane("other", TIMEOUT)
+    lane.probe = Request(lane, "mute")
+    service = await nats.connect(own_server.url, token=own_server.token, allow_reconnect=False)
+    await listen(service, "mute", ignore)
+    await ask(session, other, "nobody")
+    waiting = asyncio.ensure_future(ask(session, lane, "mute"))
+    await asyncio.sleep(TIMEOUT / 6)
+    await ask(session, other, "nobody")
+    own_server.pause()
+    with pytest.raises(OutcomeUnknown):
+        await waiting
+    with pytest.raises(NotSent):
+        await ask(session, other, "nobody")
+    assert lane.fault is None
+    own_server.resume()
+    await service.close()
+
+
+async def test_a_loop_that_is_always_held_up_ends_its_calls_all_the_same(
+    session: Session, service: Client
+) -> None:
+    await listen(service, "mute", ignore)
+    await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    busy = True
+
+    def hold_up() -> None:
+        time.sleep(1.2 * connection._LATE)
+        if busy:
+            bridge._thread.call(hold_up)
+
+    bridge._thread.call(hold_up)
+    try:
+        with pytest.raises(OutcomeUnknown):
+            await asyncio.wait_for(ask(session, Lane("mute", TIMEOUT), "mute"), 5)
+    finally:
+        busy = False
+    assert await soon(lambda: session.connected)
 
 
 async def test_nobody_listening_is_an_answer(session: Session) -> None:
@@ -158,8 +227,7 @@ async def test_the_loop_held_up_is_not_the_server_being_slow(
         await asyncio.get_running_loop().run_in_executor(None, held.wait)
         await message.respond(b"late")
 
-    await service.subscribe("slow", cb=answer)
-    await service.flush()
+    await listen(service, "slow", answer)
     reply = await ask(session, lane, "slow")
     assert reply.payload == b"late", reply
 
@@ -226,8 +294,7 @@ async def test_what_finds_no_room_is_refused_in_time(
     async def note(message: Any) -> None:
         received.append(message.data)
 
-    await service.subscribe("room", cb=note)
-    await service.flush()
+    await listen(service, "room", note)
     monkeypatch.setattr(connection, "HIGH_WATER", 0)
     started = time.monotonic()
     with pytest.raises(NotSent, match="takes nothing more"):
@@ -280,8 +347,7 @@ async def test_what_is_given_up_before_it_is_sent_is_never_sent(
     async def note(message: Any) -> None:
         received.append(message.data)
 
-    await service.subscribe("noted", cb=note)
-    await service.flush()
+    await listen(service, "noted", note)
     lane = Lane("noted", TIMEOUT)
     given_up = Waiter([Request(lane, "noted", b"given up")], lambda: None)
     wanted = Waiter([Request(lane, "noted", b"wanted")], lambda: None)

@@ -24,7 +24,8 @@ sys.stdin.readline()
 """
 
 
-def test_a_clear_error_every_time(own_server: NatsServer) -> None:
+@pytest.mark.parametrize("arguments", ["", "thread=False", "select=False"])
+def test_a_clear_error_every_time(own_server: NatsServer, arguments: str) -> None:
     ended = run_script(
         """
 started = time.monotonic()
@@ -36,7 +37,7 @@ for _ in range(3):
 print(time.monotonic() - started < 1)
 """,
         *(own_server.url, "own", own_server.token),
-        prelude=_PATCHED.format(arguments=""),
+        prelude=_PATCHED.format(arguments=arguments),
     )
     assert ended.stdout.splitlines() == ["BridgeMisuse True"] * 3 + ["True"], ended
     assert (ended.status, ended.stderr) == (0, "")
@@ -46,6 +47,6 @@ def test_threads_that_are_not_patched_are_well(own_server: NatsServer) -> None:
     ended = run_script(
         'cache.set("key", 1); print(cache.get("key"))',
         *(own_server.url, "own", own_server.token),
-        prelude=_PATCHED.format(arguments="thread=False, signal=False"),
+        prelude=_PATCHED.format(arguments="thread=False, select=False, signal=False"),
     )
     assert (ended.status, ended.stdout, ended.stderr) == (0, "1", "")

@@ -220,7 +220,11 @@ def test_outages_leave_no_tasks_behind(own_server: NatsServer, make_own: MakeOwn
         cache.set("key", "value")
         before = _tasks()
         for _ in range(5):
+            proxy.freeze()
+            with pytest.raises(OutcomeUnknown):
+                cache.get("key")
             proxy.cut()
+            proxy.thaw()
             assert soon(lambda: answers(cache))
         assert soon(lambda: _tasks() <= before)
 

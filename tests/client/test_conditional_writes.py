@@ -1,0 +1,179 @@
+"""Writes that depend on a revision, as steps on bytes: who won, and what if nobody knows."""
+
+from __future__ import annotations
+
+import json
+from time import monotonic, time
+from typing import Any
+
+import pytest
+
+from django_nats.client import wire
+from django_nats.client.kv import Bucket, Entry, Write
+from django_nats.client.steps import Pause, Steps
+from django_nats.exceptions import (
+    BucketFull,
+    NatsError,
+    NoLeader,
+    NotSent,
+    OutcomeUnknown,
+    ServerError,
+    WrongRevision,
+)
+from tests.support.answers import (
+    NO_MESSAGE,
+    WRITE,
+    ack,
+    finish,
+    identity_of,
+    leaders,
+    leaders_with,
+    opened,
+    refusal,
+    stored,
+)
+
+
+def conditional(bucket: Bucket) -> Steps[int | None]:
+    return bucket.compare_and_set(":1:k", WRITE, 7)
+
+
+def test_a_conditional_write() -> None:
+    revision, (request,) = finish(conditional(opened()), ack(8))
+    assert revision == 8
+    assert request.subject == b"$KV.b.=.1.k"
+    assert wire.field(request.header, "Nats-Expected-Last-Subject-Sequence") == "7"
+    assert finish(conditional(opened()), refusal(10071))[0] is None
+
+
+def test_the_next_write_has_another_id() -> None:
+    bucket = opened()
+    (first,) = finish(conditional(bucket), ack(8))[1]
+    (second,) = finish(conditional(bucket), ack(9))[1]
+    assert identity_of(first) != identity_of(second)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [OutcomeUnknown()],
+        [refusal(10158)],
+        [refusal(10164)],
+        [OutcomeUnknown(), NotSent(), NotSent()],
+        [OutcomeUnknown(), NoLeader()],
+        [OutcomeUnknown(), refusal(10158), refusal(10164)],
+    ],
+    ids=str,
+)
+def test_a_write_in_doubt_goes_out_again_with_the_same_id(failures: list[object]) -> None:
+    revision, asked = finish(conditional(opened(request_timeout=5)), *failures, ack(8))
+    assert revision == 8
+    assert len(asked) == len(failures) + 1
+    assert len({request.header for request in asked}) == 1
+
+
+def test_a_pause_comes_between() -> None:
+    steps = conditional(opened(request_timeout=5))
+    next(steps)
+    pause = steps.throw(OutcomeUnknown())
+    assert isinstance(pause, Pause)
+    assert 0 < pause.seconds < 0.1
+
+
+@pytest.mark.parametrize("doubt", [OutcomeUnknown(), refusal(10158)], ids=str)
+@pytest.mark.parametrize("stored_by", ["us", "another", "nobody"])
+def test_refused_after_a_doubt_the_id_tells_who_won(doubt: object, stored_by: str) -> None:
+    steps = conditional(opened(request_timeout=5))
+    identity = identity_of(next(steps))
+    pause = steps.throw(doubt) if isinstance(doubt, NatsError) else steps.send(doubt)
+    assert isinstance(pause, Pause)
+    steps.send(None)
+    question = steps.send(refusal(10071))
+    assert question.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
+    assert json.loads(question.payload) == {"last_by_subj": "$KV.b.=.1.k"}
+    reply = {
+        "us": leaders(8, identity),
+        "another": leaders(8, "another"),
+        "nobody": NO_MESSAGE,
+    }[stored_by]
+    with pytest.raises(StopIteration) as end:
+        steps.send(reply)
+    assert end.value.value == (8 if stored_by == "us" else None)
+
+
+def until_it_gives_up(steps: Steps[Any], *answers: object) -> NatsError:
+    """What an operation raises that gets the last of these answers for ever."""
+    remaining = list(answers)
+    deadline = monotonic() + 5
+    effect = next(steps)
+    while monotonic() < deadline:
+        if isinstance(effect, Pause):
+            effect = steps.send(None)
+            continue
+        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        try:
+            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
+        except NatsError as error:
+            return error
+    raise AssertionError("it does not give up")
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ([OutcomeUnknown()], OutcomeUnknown),
+        ([OutcomeUnknown(), NotSent()], OutcomeUnknown),
+        ([OutcomeUnknown(), NoLeader()], OutcomeUnknown),
+        ([OutcomeUnknown(), refusal(10164)], OutcomeUnknown),
+        # The leader cannot be asked who won.
+        ([OutcomeUnknown(), refusal(10071), NotSent()], OutcomeUnknown),
+        ([refusal(10158)], OutcomeUnknown),
+        ([refusal(10164)], WrongRevision),
+        # Nothing was stored, and nothing will be.
+        ([NotSent()], NotSent),
+        ([NoLeader()], NoLeader),
+        ([refusal(10077)], BucketFull),
+        ([OutcomeUnknown(), refusal(10077)], BucketFull),
+        ([refusal(10999)], ServerError),
+    ],
+    ids=str,
+)
+def test_what_it_says_in_the_end(answers: list[object], kind: type[NatsError]) -> None:
+    assert type(until_it_gives_up(conditional(opened()), *answers)) is kind
+
+
+def test_adding_over_a_tombstone_or_an_expired_value() -> None:
+    for reply in (
+        leaders_with(9, "KV-Operation: PURGE"),
+        leaders_with(9, "Django-Nats: json;ms=1000", at=time() - 2),
+    ):
+        revision, asked = finish(opened().add(":1:k", WRITE), refusal(10071), reply, ack(10))
+        assert revision == 10
+        conditions = [
+            wire.field(each.header, "Nats-Expected-Last-Subject-Sequence")
+            for each in (asked[0], asked[2])
+        ]
+        assert conditions == ["0", "9"]
+    assert finish(opened().add(":1:k", WRITE), refusal(10071), leaders(9))[0] is None
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_change_that_lost_reads_again(replicas: int) -> None:
+    """On a cluster from the leader: a replica might go on answering with what lost."""
+
+    def decide(entry: Entry | None) -> Steps[tuple[Write | None, bytes]]:
+        assert entry is not None
+        new = entry.payload + b"+"
+        return Write(new, "json", None), new
+        yield
+
+    second = leaders(9, payload=b"theirs") if replicas > 1 else stored(9, payload=b"theirs")
+    result, asked = finish(
+        opened(replicas=replicas).change(":1:k", decide),
+        stored(7, payload=b"old"),
+        refusal(10071),
+        second,
+        ack(10),
+    )
+    assert result == b"theirs+"
+    assert wire.field(asked[3].header, "Nats-Expected-Last-Subject-Sequence") == "9"
