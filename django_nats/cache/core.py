@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from ..client import bridge
-from ..client.kv import Bucket, Entry, Write
+from ..client.entry import Entry, Write
+from ..client.kv import Bucket
 from ..client.session import Session
 from ..client.steps import Steps
 from ..client.twins import AWAY

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.utils import timezone
 
-from ..client.kv import Entry, Write
+from ..client.entry import Entry, Write
 from ..client.steps import Steps
 from ..client.twins import twins
 from .core import Core

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from ..client.kv import Entry, Write
+from ..client.entry import Entry, Write
 from ..client.steps import Call, Steps
 from ..client.twins import twins
 from .core import MISSING, Core, logger, raise_unavailable

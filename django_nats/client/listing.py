@@ -9,7 +9,8 @@ from .. import keys as key_names
 from ..exceptions import InvalidKey, NoLeader
 from . import wire
 from .bucket import NANOSECONDS
-from .kv import Bucket, format_of
+from .entry import format_of
+from .kv import Bucket
 from .steps import Item, Request, Steps
 from .wire import Reply
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..exceptions import BucketMismatch, ServerError, ServerTooOld, Unavailable
 from . import wire
@@ -12,13 +12,22 @@ from .bucket import MINIMUM_SERVERS, BucketConfig, require_bucket
 from .steps import Lane, Request, Steps
 from .wire import Reply
 
-if TYPE_CHECKING:
-    from .kv import Server
-
 _GOOD_ENOUGH = 0.05  # seconds between question and answer
 CLOCK_REFRESH = 60.0
 _API_TIMEOUT = 5.0  # making a replicated stream takes an election
 _PROBE_TIMEOUT = 0.5
+
+
+class Server(Protocol):
+    """What a bucket needs to know of its session."""
+
+    epoch: int
+
+    @property
+    def max_payload(self) -> int: ...
+
+    @property
+    def server(self) -> str: ...
 
 
 class Opening:
@@ -49,6 +58,12 @@ class Opening:
     def now(self) -> float:
         """Seconds since 1970 on the server's clock, whatever the time on this machine."""
         return monotonic() + self._clock
+
+    def stored_by_now(self, stamp: bytes) -> None:
+        """Learn from a message that has been read: the estimate must not be before its time."""
+        late = wire.epoch(stamp) - self.now()
+        if late > 0:
+            self._clock += late
 
     def ready(self) -> Steps[None]:
         """Open the bucket unless this connection already has."""

@@ -11,7 +11,7 @@ import pytest
 
 from django_nats.cache import NatsCache
 from django_nats.client import bridge
-from django_nats.client.kv import Entry, Write
+from django_nats.client.entry import Entry, Write
 from tests.conftest import MakeCache, api
 
 

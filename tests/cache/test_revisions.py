@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_nats.client.kv import Entry
+from django_nats.client.entry import Entry
 from django_nats.client.steps import Steps
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import Unavailable

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from django_nats.client import wire
-from django_nats.client.kv import Bucket, Entry, Write
+from django_nats.client.entry import Entry, Write
+from django_nats.client.kv import Bucket
 from django_nats.client.steps import Pause, Steps
 from django_nats.exceptions import (
     BucketFull,

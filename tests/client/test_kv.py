@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_nats.client import kv, wire
-from django_nats.client.kv import Bucket, Entry, Write
+from django_nats.client.entry import Entry, Write
+from django_nats.client.kv import Bucket
 from django_nats.client.steps import Request, Steps
 from django_nats.client.wire import Reply
 from django_nats.exceptions import (

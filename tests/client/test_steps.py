@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from django_nats.client import kv
+from django_nats.client import exchange
 from django_nats.client.bucket import BucketConfig
 from django_nats.client.steps import Item, Lane, Pause, Request, Steps, next_item
 from django_nats.client.wire import Reply
@@ -95,7 +95,7 @@ class Known(NamedTuple):
 
 
 def test_a_pipeline_that_was_sent_in_part_is_not_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv, "MAX_PIPELINE", 2)
+    monkeypatch.setattr(exchange, "MAX_PIPELINE", 2)
     bucket = kv.Bucket(BucketConfig("a"), Known())
     bucket._opened = 1  # as after a first operation
     refused = NotSent("the circuit is open")

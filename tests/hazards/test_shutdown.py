@@ -52,7 +52,16 @@ def test_after_use(script: Script) -> None:
 
 def test_in_the_middle_of_use(script: Script) -> None:
     """Daemon threads go on to the very end: an error of theirs would be printed."""
-    _at_once_and_silently(script('cache.set("key", 1)' + _DAEMONS + _GO))
+    # A project's own function at exit gives them the time to do so.
+    lingering = """
+import atexit, time
+from django_nats.client import bridge
+atexit.unregister(bridge._at_exit)
+atexit.register(time.sleep, 0.3)
+atexit.register(bridge._at_exit)
+"""
+    ended = script('cache.set("key", 1)' + lingering + _DAEMONS + _GO)
+    _at_once_and_silently(ended, 1.5)
 
 
 def test_from_asyncio_run(script: Script) -> None:

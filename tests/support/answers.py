@@ -9,7 +9,8 @@ from typing import Any
 
 from django_nats.client import wire
 from django_nats.client.bucket import BucketConfig
-from django_nats.client.kv import Bucket, Write
+from django_nats.client.entry import Write
+from django_nats.client.kv import Bucket
 from django_nats.client.steps import Pause, Request, Steps
 from django_nats.client.wire import Reply
 from django_nats.exceptions import NatsError

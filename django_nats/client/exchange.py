@@ -1,0 +1,91 @@
+"""Requests to a bucket's stream and their replies: opened first, again when it is gone, chunked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from ..exceptions import NatsError, NotSent, OutcomeUnknown, ServerError
+from . import wire
+from .opening import CLOCK_REFRESH, Opening
+from .steps import Request, Steps
+from .wire import Reply
+
+MAX_PIPELINE = 4096
+"""Requests in one write."""
+MAX_PIPELINE_BYTES = 16 * 1024 * 1024
+
+
+class Exchange(Opening):
+    """The part of a bucket that asks."""
+
+    def ask(self, request: Request) -> Steps[Reply]:
+        """One request to an open bucket; opened again when it turns out to be gone."""
+        yield from self.ready()
+        if monotonic() > self._clock_due and self.writes.fault is None:
+            reply = yield from self._ask_with_time(request)
+        else:
+            reply = yield request
+        if wire.is_without_stream(reply):
+            yield from self.open()
+            reply = yield request
+        return reply
+
+    def _ask_with_time(self, request: Request) -> Steps[Reply]:
+        """The request, and in the same write a question for the time on the server."""
+        sent = monotonic()
+        self._clock_due = sent + CLOCK_REFRESH
+        reply, info = yield [request, self._info_request()]
+        if isinstance(info, Reply):
+            with suppress(ServerError):  # the stream may be gone: the request's own reply tells
+                self._set_clock(info, sent)
+        answer: Reply = raise_error(reply)
+        return answer
+
+    def pipeline(self, requests: list[Request]) -> Steps[list[Any]]:
+        """Many requests in as few writes as their size allows, each answered or failed."""
+        yield from self.ready()
+        answers: list[Any] = []
+        for chunk in _by_size(requests):
+            try:
+                answers += yield chunk
+            except NotSent as error:
+                if not answers:
+                    raise
+                # Not so for the operation: what went before this chunk has been sent.
+                unknown = OutcomeUnknown(f"Only a part was sent: {error}")
+                unknown.__cause__ = error
+                answers += [unknown] * len(chunk)
+        gone = [index for index, answer in enumerate(answers) if _is_without_stream(answer)]
+        if gone:
+            yield from self.open()
+            for index, answer in zip(gone, (yield [requests[i] for i in gone]), strict=True):
+                answers[index] = answer
+        return answers
+
+
+def raise_error(answer: Any) -> Any:
+    if isinstance(answer, NatsError):
+        raise answer
+    return answer
+
+
+def _is_without_stream(answer: Any) -> bool:
+    if isinstance(answer, list):
+        answer = answer[-1]
+    return isinstance(answer, Reply) and wire.is_without_stream(answer)
+
+
+def _by_size(requests: list[Request]) -> Iterable[list[Request]]:
+    chunk: list[Request] = []
+    size = 0
+    for request in requests:
+        if len(chunk) == MAX_PIPELINE or size > MAX_PIPELINE_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(request)
+        size += len(request.payload)
+    if chunk:
+        yield chunk
