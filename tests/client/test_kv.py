@@ -13,14 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_nats.client import kv, wire
+from django_nats.client import wire
 from django_nats.client.entry import Entry, Write
 from django_nats.client.kv import Bucket
 from django_nats.client.steps import Request, Steps
 from django_nats.client.wire import Reply
-from django_nats.exceptions import (
-    OutcomeUnknown,
-)
+from django_nats.exceptions import InvalidKey, OutcomeUnknown
 from tests.conftest import MakeCache
 from tests.support.answers import (
     HOUR,
@@ -368,6 +366,6 @@ def test_a_bucket_is_looked_for_once_for_each_connection(operation: Check) -> No
 
 
 def test_keys_are_bounded() -> None:
-    with pytest.raises(kv.InvalidKey, match="at most 8192"):
+    with pytest.raises(InvalidKey, match="at most 8192"):
         next(opened().put("x" * 8193, WRITE))
     finish(opened().put("x" * 8192, WRITE), ack(1))

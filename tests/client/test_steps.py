@@ -8,6 +8,7 @@ import pytest
 
 from django_nats.client import exchange
 from django_nats.client.bucket import BucketConfig
+from django_nats.client.kv import Bucket
 from django_nats.client.steps import Item, Lane, Pause, Request, Steps, next_item
 from django_nats.client.wire import Reply
 from django_nats.exceptions import NotSent, OutcomeUnknown
@@ -96,10 +97,10 @@ class Known(NamedTuple):
 
 def test_a_pipeline_that_was_sent_in_part_is_not_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "MAX_PIPELINE", 2)
-    bucket = kv.Bucket(BucketConfig("a"), Known())
+    bucket = Bucket(BucketConfig("a"), Known())
     bucket._opened = 1  # as after a first operation
     refused = NotSent("the circuit is open")
-    writes = {key: kv.Write(b"x", None, None) for key in ("a", "b", "c")}
+    writes = {key: Write(b"x", None, None) for key in ("a", "b", "c")}
 
     steps = bucket.put_many(writes)
     assert len(next(steps)) == 2

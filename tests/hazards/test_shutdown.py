@@ -21,6 +21,14 @@ _GO = """
 print("ready", flush=True)
 sys.stdin.readline()
 """
+# A project's own function at exit, which gives daemon threads the time to be heard.
+_LINGER = """
+import atexit, time
+from django_nats.client import bridge
+atexit.unregister(bridge._at_exit)
+atexit.register(time.sleep, 0.3)
+atexit.register(bridge._at_exit)
+"""
 _DAEMONS = """
 import asyncio, threading
 
@@ -52,16 +60,7 @@ def test_after_use(script: Script) -> None:
 
 def test_in_the_middle_of_use(script: Script) -> None:
     """Daemon threads go on to the very end: an error of theirs would be printed."""
-    # A project's own function at exit gives them the time to do so.
-    lingering = """
-import atexit, time
-from django_nats.client import bridge
-atexit.unregister(bridge._at_exit)
-atexit.register(time.sleep, 0.3)
-atexit.register(bridge._at_exit)
-"""
-    ended = script('cache.set("key", 1)' + lingering + _DAEMONS + _GO)
-    _at_once_and_silently(ended, 1.5)
+    _at_once_and_silently(script('cache.set("key", 1)' + _LINGER + _DAEMONS + _GO), 1.5)
 
 
 def test_from_asyncio_run(script: Script) -> None:
@@ -86,10 +85,10 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("idle", [True, False], ids=["idle", "in use"])
 def test_with_a_stopped_server(script: Script, own_server: NatsServer, idle: bool) -> None:
-    daemons = "" if idle else _DAEMONS
+    daemons = "" if idle else _LINGER + _DAEMONS
     ended = script('cache.set("key", 1)' + daemons + _GO, when_ready=lambda _: own_server.pause())
     # What is in flight is given a moment, in which it turns out that nobody is there.
-    _at_once_and_silently(ended, 1.0 if idle else 2.0)
+    _at_once_and_silently(ended, 1.0 if idle else 2.5)
 
 
 def test_with_more_in_flight_than_the_server_takes(script: Script, own_server: NatsServer) -> None:
