@@ -8,6 +8,7 @@ import pytest
 
 from django_nats.client import exchange
 from django_nats.client.bucket import BucketConfig
+from django_nats.client.entry import Write
 from django_nats.client.kv import Bucket
 from django_nats.client.steps import Item, Lane, Pause, Request, Steps, next_item
 from django_nats.client.wire import Reply
