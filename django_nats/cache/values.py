@@ -8,6 +8,7 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..client.entry import Entry, Write
+from ..client.exchange import begun
 from ..client.steps import Call, Steps
 from ..client.twins import twins
 from .core import MISSING, Core, logger, raise_unavailable
@@ -194,7 +195,7 @@ class Values(Core):
             raise ValueError(f"Key {key!r} not found")
         moved = self.make_and_validate_key(key, version=version + delta)
         yield from self._bucket.put(moved, self._rewrite(moved, value, entry))
-        yield from self._bucket.delete(made)
+        yield from begun(self._bucket.delete(made))
         return version + delta
 
     incr_version, aincr_version = twins(_incr_version, lambda key, delta=1, version=None: None)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from ..exceptions import NatsError, NotSent, OutcomeUnknown, ServerError
 from . import wire
 from .opening import CLOCK_REFRESH, Opening
 from .steps import Request, Steps
 from .wire import Reply
+
+T = TypeVar("T")
 
 MAX_PIPELINE = 4096
 """Requests in one write."""
@@ -64,6 +66,14 @@ class Exchange(Opening):
             for index, answer in zip(gone, (yield [requests[i] for i in gone]), strict=True):
                 answers[index] = answer
         return answers
+
+
+def begun(steps: Steps[T]) -> Steps[T]:
+    """The rest of an operation that has begun: not to be sent is no longer to be without effect."""
+    try:
+        return (yield from steps)
+    except NotSent as error:
+        raise OutcomeUnknown(f"Only a part was done: {error}") from error
 
 
 def raise_error(answer: Any) -> Any:

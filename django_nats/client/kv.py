@@ -28,7 +28,7 @@ from .bucket import BucketConfig
 from .entry import Entry, Write
 from .exchange import raise_error
 from .opening import Server
-from .reading import Reading
+from .reading import Reading, logger
 from .steps import Pause, Request, Steps
 from .wire import Reply
 
@@ -146,6 +146,10 @@ class Bucket(Reading):
             raise self._full(key, error) from error
 
     def _full(self, key: str, error: BucketFull) -> BucketFull:
+        """The error for a key; the first of a row is logged, since FAIL_OPEN hides them all."""
+        if not self._said_full:
+            self._said_full = True
+            logger.warning("The bucket %s is full: %s", self.config.name, error)
         return BucketFull(
             f"{key!r} was not stored: the bucket {self.config.name} is full and does not evict. "
             f"Raise MAX_BYTES or MAX_ENTRIES, or set EVICT to True.",
@@ -260,17 +264,14 @@ class Bucket(Reading):
         """
         yield from self.ready()
         marker = self._tombstone(self._subject + key_names.CLEAR)
-        yield from self._insist(Request(self.writes, self._purge), wire.parse_api, begun=False)
+        yield from self._insist(Request(self.writes, self._purge), wire.parse_api)
         yield from self._insist(marker, wire.parse_ack, begun=True)
         self._recent.clear()
 
     def _insist(
-        self, request: Request, parse: Callable[[Reply], object], *, begun: bool
+        self, request: Request, parse: Callable[[Reply], object], *, begun: bool = False
     ) -> Steps[None]:
-        """Repeat a request that may be repeated until it is acknowledged.
-
-        Not when nothing of the operation has begun: then the caller can be told so.
-        """
+        """Repeat what may be repeated until it is acknowledged; not while nothing has begun."""
         deadline = monotonic() + self.config.request_timeout
         while True:
             try:

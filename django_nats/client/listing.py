@@ -47,7 +47,8 @@ def iter_keys(bucket: Bucket, pattern: str, batch: int = BATCH) -> Steps[None]:
                 yield Item(listed)
     # An iteration that is given up leaves this to the server's inactive_threshold: a generator
     # that is being closed may not ask for anything any more.
-    yield [bucket.api_request(f"$JS.API.CONSUMER.DELETE.{bucket.config.stream}.{consumer}")]
+    delete = f"$JS.API.CONSUMER.DELETE.{bucket.config.stream}.{consumer}"
+    yield [Request(bucket.writes, delete)]
 
 
 def _consumer(bucket: Bucket, pattern: str) -> Steps[tuple[str, int]]:
@@ -65,7 +66,7 @@ def _consumer(bucket: Bucket, pattern: str) -> Steps[tuple[str, int]]:
         "filter_subject": f"$KV.{bucket.config.name}.{key_names.subject_filter(pattern)}",
     }
     payload = wire.compact_json({"stream_name": stream, "config": config})
-    request = bucket.api_request(f"$JS.API.CONSUMER.CREATE.{stream}.{name}", payload)
+    request = Request(bucket.writes, f"$JS.API.CONSUMER.CREATE.{stream}.{name}", payload)
     reply = yield from bucket.ask(request)
     return name, wire.parse_api(reply).get("num_pending", 0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from .. import keys as key_names
 from ..exceptions import InvalidKey
@@ -13,6 +15,8 @@ from .exchange import Exchange, raise_error
 from .opening import Server
 from .steps import Request, Steps
 from .wire import Message
+
+logger = logging.getLogger("django_nats")
 
 MAX_BATCH = 1024
 """Keys in one batch get; the server refuses more."""
@@ -33,6 +37,7 @@ class Reading(Exchange):
         self._direct = f"$JS.API.DIRECT.GET.{config.stream}"
         self._leader = f"$JS.API.STREAM.MSG.GET.{config.stream}"
         self._recent: dict[str, int] = {}
+        self._said_full = False
 
     def get(self, key: str) -> Steps[Entry | None]:
         """The value of a key, or None. One round trip."""
@@ -111,14 +116,17 @@ class Reading(Exchange):
         return entry_of(message, self.now())
 
     def _remember(self, subject: bytes, sequence: int) -> None:
-        if self.replicated:
-            recent = self._recent
-            recent[subject.decode()] = sequence
-            if len(recent) > _RECENT_WRITES:
-                try:
-                    recent.pop(next(iter(recent)), None)
-                except RuntimeError:
-                    pass  # another thread did, at the same moment
+        """Note what this process has written, as the bucket acknowledged it."""
+        if self._said_full:
+            self._said_full = False
+            logger.warning("The bucket %s takes values again", self.config.name)
+        if not self.replicated:
+            return
+        recent = self._recent
+        recent[subject.decode()] = sequence
+        if len(recent) > _RECENT_WRITES:
+            with suppress(RuntimeError):  # another thread did, at the same moment
+                recent.pop(next(iter(recent)), None)
 
     @property
     def _from_leader(self) -> bool:

@@ -53,6 +53,25 @@ class TestBrimful:
         assert cache.get_or_set("one-more", 5) == 5
         assert cache.get("one-more") is None
 
+    def test_it_says_once_that_it_is_full_and_once_that_it_is_not(
+        self,
+        make_cache: MakeCache,
+        options: dict[str, object],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        cache = make_cache(OPTIONS={**options, "FAIL_OPEN": True})
+        fill(make_cache(OPTIONS=options))
+        assert f"The bucket {cache._bucket.config.name} is full" in caplog.messages[0]
+        caplog.clear()
+        for _ in range(3):
+            cache.set("one-more", "x" * 100)
+            cache.add("one-more", "x" * 100)
+        assert not caplog.messages
+        cache.clear()
+        for _ in range(3):
+            cache.set("one-more", 1)
+        assert caplog.messages == [f"The bucket {cache._bucket.config.name} takes values again"]
+
     @pytest.mark.parametrize(
         "remove",
         [

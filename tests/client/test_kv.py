@@ -18,7 +18,7 @@ from django_nats.client.entry import Entry, Write
 from django_nats.client.kv import Bucket
 from django_nats.client.steps import Request, Steps
 from django_nats.client.wire import Reply
-from django_nats.exceptions import InvalidKey, OutcomeUnknown
+from django_nats.exceptions import InvalidKey, NoLeader, NotSent, OutcomeUnknown
 from tests.conftest import MakeCache
 from tests.support.answers import (
     HOUR,
@@ -223,6 +223,25 @@ def test_clear_purges_and_then_says_so() -> None:
     assert wire.field(marker.header, "Nats-TTL") == "60"
     # What a replica answers is no longer measured against writes that are gone.
     assert finish(bucket.get(":1:k"), MISSING)[0] is None
+
+
+def test_a_clear_that_has_begun_goes_on_until_both_parts_are_acknowledged() -> None:
+    purged = document({"success": True, "purged": 5})
+    bucket = opened(request_timeout=5)
+    lost = [OutcomeUnknown(), NotSent(), purged, NotSent(), NoLeader(), ack(9)]
+    _, asked = finish(bucket.clear(), *lost)
+    assert [b"PURGE" in request.subject for request in asked] == [True] * 3 + [False] * 3
+
+
+def test_a_clear_that_was_not_sent_is_not_tried_again() -> None:
+    with pytest.raises(NotSent):
+        finish(opened(request_timeout=5).clear(), NotSent())
+
+
+def test_a_clear_that_was_not_announced_does_not_count_as_not_sent() -> None:
+    bucket = opened(request_timeout=-1)
+    with pytest.raises(OutcomeUnknown, match="Only a part"):
+        finish(bucket.clear(), document({"success": True, "purged": 5}), NotSent())
 
 
 def test_a_delete_is_a_tombstone_on_the_revision_that_was_read() -> None:

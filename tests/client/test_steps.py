@@ -9,6 +9,7 @@ import pytest
 from django_nats.client import exchange
 from django_nats.client.bucket import BucketConfig
 from django_nats.client.entry import Write
+from django_nats.client.exchange import begun
 from django_nats.client.kv import Bucket
 from django_nats.client.steps import Item, Lane, Pause, Request, Steps, next_item
 from django_nats.client.wire import Reply
@@ -116,3 +117,13 @@ def test_a_pipeline_that_was_sent_in_part_is_not_not_sent(monkeypatch: pytest.Mo
     next(steps)
     with pytest.raises(NotSent):
         steps.throw(refused)
+
+
+def test_the_rest_of_what_has_begun_is_not_not_sent() -> None:
+    def steps() -> Steps[None]:
+        yield Pause(0)
+
+    rest = begun(steps())
+    next(rest)
+    with pytest.raises(OutcomeUnknown, match="Only a part"):
+        rest.throw(NotSent("the circuit is open"))
