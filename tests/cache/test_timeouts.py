@@ -41,10 +41,10 @@ class TestExpiry:
         assert twin.get("key") == 1
         eventually(lambda: twin.get("key") is None)
         gone = time.monotonic()
-        # 10 ms for the estimate of the server's clock, and 200 for a machine that is busy: the
+        # 10 ms for the estimate of the server's clock, and 400 for a machine that is busy: the
         # server's own TTL, of whole seconds, would be far later.
         assert gone - begun > 0.29
-        assert gone - stored_by < 0.5
+        assert gone - stored_by < 0.7
 
     @pytest.mark.parametrize("timeout", [0.001, 0.25, 0.9995, 1, 1.5, 59.9, 86400])
     def test_a_value_is_there_to_the_last_and_no_longer(self, twin: Any, timeout: float) -> None:

