@@ -29,6 +29,8 @@ class Server(Protocol):
     @property
     def server(self) -> str: ...
 
+    def post(self, request: Request) -> None: ...
+
 
 class Opening:
     """The part of a bucket that knows its stream: once for every connection, and then for free."""
@@ -157,6 +159,10 @@ class Opening:
         request = self.api_request(f"$JS.API.STREAM.UPDATE.{self.config.stream}", payload)
         wire.parse_api((yield request))
         return (yield from self.open())
+
+    def post(self, request: Request) -> None:
+        """Send a request and go on: what a generator that is being closed can still do."""
+        self._server.post(request)
 
     def api_request(self, subject: str, payload: bytes = b"") -> Request:
         """A request to the JetStream API, which may take longer than one for a value."""

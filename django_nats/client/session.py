@@ -23,7 +23,7 @@ from . import wire
 from .config import ConnectionConfig
 from .faults import explain, without_frames
 from .loop import LoopThread
-from .steps import Lane
+from .steps import Lane, Request
 from .waiter import Waiter
 
 if TYPE_CHECKING:
@@ -109,6 +109,11 @@ class Session:
                 self._waking = False
                 self._refuse_queue(str(error))
                 raise
+
+    def post(self, request: Request) -> None:
+        """Send a request whose answer nobody waits for; not at all while the circuit is open."""
+        with contextlib.suppress(NotSent):
+            self.submit(Waiter([request], lambda: None))
 
     def abandon(self, waiter: Waiter) -> None:
         """The caller has gone: leave nothing of it behind."""
