@@ -13,6 +13,7 @@ id                      run by    what is wrong
 ``django_nats.W004``    --deploy  A bucket in memory has no limit.
 ``django_nats.W005``    --deploy  A bucket differs from settings.
 ``django_nats.W006``    --deploy  A server does not tell about its bucket.
+``django_nats.W007``    check     An option is beside OPTIONS, where nothing reads it.
 ======================  ========  ================================================================
 
 Only W005 and W006 ask the servers, and wait no longer than CONNECT_TIMEOUT and REQUEST_TIMEOUT
@@ -34,6 +35,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .cache import NatsCache, nats_aliases
 from .client import bridge
 from .client.bucket import differences
+from .conf import CACHE_OPTIONS
 from .exceptions import NatsError
 
 TAG = "nats"
@@ -46,10 +48,19 @@ def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
         try:
             caches[alias]
         except ImproperlyConfigured as error:
-            yield Error(
-                str(error),
-                hint="The options are described in the settings reference of django-nats.",
-                id="django_nats.E001",
+            yield Error(str(error), id="django_nats.E001")
+
+
+@register(Tags.caches, TAG)
+def check_places(**kwargs: Any) -> Iterable[CheckMessage]:
+    """W007: options are in OPTIONS; Django drops what is beside it without a word."""
+    for alias in nats_aliases():
+        if misplaced := sorted(CACHE_OPTIONS & settings.CACHES[alias].keys()):
+            yield Warning(
+                f'CACHES["{alias}"] has {", ".join(misplaced)} beside OPTIONS, where nothing '
+                "reads it.",
+                hint="Move it into OPTIONS.",
+                id="django_nats.W007",
             )
 
 

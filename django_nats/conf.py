@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -57,6 +58,7 @@ _CHOICES = {
     "COMPRESSION": ("none", "s2"),
     "READS": ("any", "leader"),
 }
+_LOCATION_MUST_BE = f'must be nats://host:port, tls://host:port, a list of these, or "{EMBEDDED}"'
 _SUBJECT = re.compile(r"[^\s.*>\x7f]+(\.[^\s.*>\x7f]+)*")
 _UNITS = {"": 1, "B": 1, "kB": 1000}
 for _power, _prefix in enumerate("KMGT", start=1):
@@ -118,7 +120,7 @@ def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
     options = dict(params["OPTIONS"])
     reader = _Reader(f'CACHES["{alias}"]', options)
     reader.refuse_unknown(CACHE_OPTIONS)
-    bucket = _bucket(reader)
+    bucket = _bucket(reader, location)
     for size, least in (("MAX_VALUE_SIZE", 1), ("COMPRESS_MIN_LENGTH", 0)):
         if size in options:
             options[size] = reader.size(size, least)
@@ -145,7 +147,7 @@ def _alias_of(location: object, params: Mapping[str, Any]) -> str:
     return "?"
 
 
-def _bucket(reader: _Reader) -> BucketConfig:
+def _bucket(reader: _Reader, location: object) -> BucketConfig:
     name = reader.text("BUCKET", DEFAULT_BUCKET)
     if not re.fullmatch(r"[-_a-zA-Z0-9]+", name):
         reader.fail("BUCKET", f"is {name!r}; a bucket's name is made of letters, digits, - and _")
@@ -164,7 +166,9 @@ def _bucket(reader: _Reader) -> BucketConfig:
         reader.fail("MAX_VALUE_SIZE", f"is {max_value_size}; it must be below MAX_BYTES")
     config = BucketConfig(
         name=name,
-        storage=reader.choice("STORAGE"),
+        # The embedded server ends with its last user, and is to keep what one command leaves to
+        # the next.
+        storage=reader.choice("STORAGE", "file" if location == EMBEDDED else "memory"),
         replicas=reader.whole("REPLICAS", 1),
         max_bytes=max_bytes,
         max_entries=reader.whole("MAX_ENTRIES", 0) or None,
@@ -215,7 +219,7 @@ def _connection(reader: _Reader, location: object) -> ConnectionConfig:
     if isinstance(location, str):
         location = re.split("[;,]", location or DEFAULT_LOCATION)
     if not isinstance(location, (list, tuple)) or not location:
-        reader.fail("LOCATION", "must be a NATS URL or a list of them")
+        reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(location)}")
     servers = []
     for url in location:
         server, credentials = _server(reader, url)
@@ -241,8 +245,7 @@ def _server(reader: _Reader, url: object) -> tuple[str, dict[str, str]]:
         host, port, parts = None, 0, urlsplit("")
     extra = parts.path.strip("/") or parts.query or parts.fragment
     if not host or not port or parts.scheme not in ("nats", "tls") or extra:
-        # Not the URL itself, which may hold a password.
-        reader.fail("LOCATION", "must be nats://host:port or tls://host:port, or a list of them")
+        reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}")
     credentials = {}
     if parts.password is not None:
         credentials = {"user": unquote(parts.username or ""), "password": unquote(parts.password)}
@@ -253,12 +256,23 @@ def _server(reader: _Reader, url: object) -> tuple[str, dict[str, str]]:
     return f"{parts.scheme}://{host}:{port}", credentials
 
 
+def _shown(location: object) -> str:
+    """A location for an error: only those parts of a URL that can hold no password."""
+    if not isinstance(location, str):
+        return repr(location) if not location else type(location).__name__
+    safe = re.match(r"(\w+://)?(.*@)?([\w.-]*(?::\d{1,5}(?=$|[/?#]))?)", location, re.DOTALL)
+    scheme, credentials, host = safe.groups("") if safe else ("", "", "")
+    rest = "***" if safe and safe.end() < len(location) else ""
+    return repr(f"{scheme}{'***@' if credentials else ''}{host}{rest}")
+
+
 def _embedded(reader: _Reader) -> str:
     if not settings.DEBUG and not reader.boolean("ALLOW_EMBEDDED", False):
         reader.fail(
             "LOCATION",
             f'is "{EMBEDDED}", a server for development, but DEBUG is off. Run a NATS server and '
-            "name it, or set ALLOW_EMBEDDED: True if that is what you want",
+            "name it. Django's test runner turns DEBUG off, too: in tests use the pytest fixture "
+            'nats_cache, or set OPTIONS["ALLOW_EMBEDDED"] = True',
         )
     directory = reader.options.get("EMBEDDED_DIR")
     base = Path(getattr(settings, "BASE_DIR", None) or Path.cwd())
@@ -278,9 +292,11 @@ class _Reader:
     def refuse_unknown(self, known: set[str]) -> None:
         for option in self.options:
             if option not in known:
-                raise ImproperlyConfigured(
-                    f"{self.where}: unknown option {option!r}. Known: {', '.join(sorted(known))}."
+                close = get_close_matches(str(option).upper(), known, n=1)
+                hint = (
+                    f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
                 )
+                raise ImproperlyConfigured(f"{self.where}: unknown option {option!r}. {hint}")
 
     def text(self, option: str, default: str = "") -> str:
         value = self.options.get(option, default)

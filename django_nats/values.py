@@ -69,6 +69,10 @@ class Codec:
                 pass  # more digits than sys.get_int_max_str_digits() lets Python write
         serializer, compressor = self.serializer, self.compressor
         data = serializer.dumps(value, key=key)
+        if not isinstance(data, bytes):
+            raise TypeError(
+                f"{type(serializer).__name__}.dumps returned {type(data).__name__}, not bytes"
+            )
         # What decode would refuse for its size is better refused at once, as too large to store.
         if compressor is not None and self.compress_min_length <= len(data) <= self.max_size:
             compressed = compressor.compress(data)

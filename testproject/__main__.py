@@ -74,7 +74,8 @@ def serve(host: str, port: int) -> int:
 
     from django_nats.exceptions import NatsError
 
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
+    # Whatever project this shell is for otherwise.
+    os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     django.setup()
     if host not in LOOPBACK:
         settings.ALLOWED_HOSTS.append("*")

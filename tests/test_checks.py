@@ -66,6 +66,15 @@ def test_a_mistake_is_reported_for_the_alias_it_is_in(settings: Any) -> None:
     assert messages["E001"].is_serious()
 
 
+def test_options_beside_options_are_warned_of(settings: Any) -> None:
+    settings.CACHES = {"default": {**entry(), "MAX_BYTES": "8MiB", "BUCKET": "b", "TIMEOUT": 5}}
+
+    messages = found()
+
+    assert messages.keys() == {"W007"}
+    assert 'CACHES["default"] has BUCKET, MAX_BYTES beside OPTIONS' in messages["W007"].msg
+
+
 @pytest.mark.parametrize(
     "location",
     [

@@ -215,9 +215,18 @@ def test_a_wrong_value_names_alias_and_option(
 
 
 def test_an_unknown_option_is_named_with_those_there_are() -> None:
-    said = problem(BUKCET="web")
-    assert said.startswith("CACHES[\"?\"]: unknown option 'BUKCET'. Known: ACCEPT, ")
+    said = problem(EXPIRY=5)
+    assert said.startswith("CACHES[\"?\"]: unknown option 'EXPIRY'. Known: ACCEPT, ")
     assert "BUCKET, " in said
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("MAX_BYTE", "MAX_BYTES"), ("BUKCET", "BUCKET"), ("fail_open", "FAIL_OPEN")],
+)
+def test_a_misspelt_option_is_answered_with_the_one_meant(option: str, meant: str) -> None:
+    said = problem(**{option: 1})
+    assert said == f'CACHES["?"]: unknown option {option!r}. Did you mean {meant}?'
 
 
 @pytest.mark.parametrize("option", ["PASSWORD", "TOKEN", "NKEY_SEED"])
@@ -310,7 +319,29 @@ def test_differing_credentials_are_refused(location: str, options: dict[str, str
 def test_a_wrong_location_is_refused_without_repeating_it(location: object) -> None:
     said = problem(location)
     assert said.startswith('CACHES["?"]: LOCATION must be ')
+    assert '"embedded"' in said
     assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("redis://127.0.0.1:6379", "'redis://127.0.0.1:6379'"),
+        ("http://user:s3cret@a:1/path", "'http://***@a:1***'"),
+        ("nats://user:s3cret", "'nats://user***'"),
+        ("nats://user:1234567", "'nats://user***'"),
+        ("nats://user:12s3cret", "'nats://user***'"),
+        ("nats://a:1,http://b", "'http://b'"),
+        (["nats://a", 5], "int"),
+        ("nats://a,,nats://b", "''"),
+        (None, "None"),
+        ([], "[]"),
+    ],
+)
+def test_a_wrong_location_is_shown_but_for_what_may_be_a_secret(
+    location: object, shown: str
+) -> None:
+    assert problem(location).endswith(f', or "embedded", not {shown}.')
 
 
 @pytest.mark.parametrize(
@@ -335,7 +366,8 @@ def test_embedded_is_for_development(tmp_path: Path) -> None:
     # The same entry, once more: what was read under other settings does not stand.
     with override_settings(DEBUG=False, BASE_DIR=tmp_path):
         assert "DEBUG is off" in problem("embedded")
-        assert "ALLOW_EMBEDDED" in problem("embedded")
+        assert "in tests use the pytest fixture nats_cache" in problem("embedded")
+        assert 'OPTIONS["ALLOW_EMBEDDED"] = True' in problem("embedded")
         assert "DEBUG is off" in problem("embedded", ALLOW_EMBEDDED=False)
         allowed = config("embedded", ALLOW_EMBEDDED=True).connection
         assert allowed.embedded == str(tmp_path / ".nats")
@@ -343,6 +375,13 @@ def test_embedded_is_for_development(tmp_path: Path) -> None:
         assert config("embedded").connection.embedded == str(tmp_path / "moved" / ".nats")
         chosen = config("embedded", EMBEDDED_DIR=tmp_path / "x").connection
         assert chosen.embedded == str(tmp_path / "x")
+
+
+def test_what_is_embedded_is_kept_in_files_unless_settings_say_otherwise() -> None:
+    with override_settings(DEBUG=True):
+        assert config("embedded").bucket.storage == "file"
+        assert config("embedded", STORAGE="memory").bucket.storage == "memory"
+    assert config(URL).bucket.storage == "memory"
 
 
 @pytest.mark.parametrize(

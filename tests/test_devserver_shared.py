@@ -135,6 +135,27 @@ class TestShared:
             assert later.endpoint() == endpoint
             assert streams(endpoint) == ["KEPT"]
 
+    def test_a_cached_value_survives_from_one_command_to_the_next(self, home: Path) -> None:
+        script = """
+        import sys
+        from django.conf import settings
+        entry = {
+            "BACKEND": "django_nats.cache.NatsCache",
+            "LOCATION": "embedded",
+            "OPTIONS": {"EMBEDDED_DIR": sys.argv[1]},
+        }
+        settings.configure(DEBUG=True, CACHES={"default": entry})
+        from django.core.cache import cache
+        print(cache.get("greeting"), cache.set("greeting", "hello"), flush=True)
+        sys.stdin.read()
+        """
+        for expected in ("None None", "hello None"):
+            with users(home, 1, textwrap.dedent(script)) as (user,):
+                assert user.process.stdout
+                assert user.process.stdout.readline().strip() == expected
+                pid = server_pid(home)
+            assert eventually(lambda pid=pid: not exists(pid), 2.5)
+
     def test_a_user_who_comes_in_time_keeps_the_server(self, home: Path) -> None:
         with users(home) as (one,):
             one.endpoint()
@@ -223,6 +244,25 @@ class TestShared:
             pid = server_pid(home)
         assert eventually(lambda: not exists(pid), 2)
 
+    @pytest.mark.parametrize("mark", ["", "of the process that had this id before"])
+    def test_the_mark_of_an_earlier_process_keeps_no_server(self, home: Path, mark: str) -> None:
+        with users(home) as (user,):
+            user.endpoint()
+            pid = server_pid(home)
+            (home / f"reloader-{os.getpid()}").write_text(mark)
+        assert eventually(lambda: not exists(pid), 2.5)
+
+    def test_its_directory_is_nothing_for_git(self, home: Path) -> None:
+        with users(home) as (user,):
+            user.endpoint()
+            assert (home / ".gitignore").read_text() == "*\n"
+
+    def test_a_directory_that_was_there_gets_no_gitignore(self, home: Path) -> None:
+        home.mkdir()
+        with users(home) as (user,):
+            user.endpoint()
+            assert not (home / ".gitignore").exists()
+
     def test_a_removed_directory_gets_a_new_server_and_the_old_one_ends(self, home: Path) -> None:
         with users(home) as (user,):
             endpoint, pid = user.endpoint(), server_pid(home)
@@ -292,9 +332,11 @@ class TestUsers:
             assert not eventually(lambda: not exists(pid), 1.6)
             assert runserver.ask() == endpoint
             assert server_pid(home) == pid
-            end(runserver.process)
-            assert eventually(lambda: not exists(pid), 2)
+            runserver.process.kill()
+            # Not waited for yet, so the reloader is still there as a zombie.
+            assert eventually(lambda: not exists(pid), 2.5)
             assert not list(home.glob("reloader-*"))
+            assert runserver.process.returncode is None
 
     def test_a_fork_during_the_start_does_not_block_the_next_one(
         self, home: Path, tmp_path: Path

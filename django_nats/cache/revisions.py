@@ -9,7 +9,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..client.entry import Entry, Write
 from ..client.steps import Call, Steps
-from ..client.twins import twins
+from ..client.twins import AWAY, twins
 from .core import MISSING, Core
 
 
@@ -50,16 +50,22 @@ class Revisions(Core):
         made = self.make_and_validate_key(key, version=version)
         seconds = self.get_backend_timeout(timeout)
         computed = MISSING
+        calling = False
 
         def decide(entry: Entry | None) -> Steps[tuple[Write | None, Any]]:
-            nonlocal computed
+            nonlocal computed, calling
             value = self._value(made, entry)
+            calling = True
             computed = yield Call(function, (default if value is MISSING else value,))
+            calling = False
             return self._write(made, computed, seconds), computed
 
-        result = yield from self._or(self._bucket.change(made, decide), MISSING)
-        if result is not MISSING:
-            return result
+        try:
+            return (yield from self._bucket.change(made, decide))
+        except AWAY:
+            # The function may use NATS itself: its own failure is not this cache's.
+            if calling or not self.fail_open:
+                raise
         return computed if computed is not MISSING else (yield Call(function, (default,)))
 
     update, aupdate = twins(_update)

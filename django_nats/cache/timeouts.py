@@ -61,7 +61,7 @@ class Timeouts(Core):
         if isinstance(when, datetime):
             aware = timezone.make_aware(when) if timezone.is_naive(when) else when
             when = aware.timestamp()
-        return (yield from self._touch(key, when - time(), version))
+        return (yield from self._touch(key, float(when) - time(), version))
 
     expire_at, aexpire_at = twins(_expire_at, lambda key, when, version=None: False)
 

@@ -69,6 +69,8 @@ class Values(Core):
         """
         if nx and revision not in (None, 0):
             raise ValueError("nx and revision are two conditions: give one of them")
+        if revision is not None and (type(revision) is not int or revision < 0):
+            raise TypeError(f"revision must be one of get_with_revision, not {revision!r}")
         made = self.make_and_validate_key(key, version=version)
         seconds = self.get_backend_timeout(timeout)
         if nx or revision is not None:
@@ -94,8 +96,14 @@ class Values(Core):
             failed = yield from self._bucket.delete_many([made], {made: revision})
             raise_unavailable(failed)
             return not failed
+
+        def readable(entry: Entry) -> bool:
+            return self._value(made, entry) is not MISSING
+
         write = self._write(made, value, seconds)
-        return (yield from self._bucket.compare_and_set(made, write, revision)) is not None
+        # Over a value that cannot be read, too: it would keep the key from ever being filled.
+        storing = self._bucket.compare_and_set(made, write, revision, readable)
+        return (yield from storing) is not None
 
     def _add(
         self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -143,9 +151,7 @@ class Values(Core):
             default = yield Call(default)
         if entry is _AWAY:
             return default
-        # Over a value that cannot be read, too: it would keep the key from ever being filled.
-        revision = 0 if entry is None else entry.revision
-        storing = self._set_if(made, default, self.get_backend_timeout(timeout), revision)
+        storing = self._set_if(made, default, self.get_backend_timeout(timeout), 0)
         if (yield from self._or(storing, True)):
             return default
         return (yield from self._or(self._get(key, default, version), default))

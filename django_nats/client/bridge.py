@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import inspect
 import os
 import time
@@ -22,6 +23,7 @@ from .bucket import BucketConfig
 from .config import ConnectionConfig
 from .kv import Bucket
 from .loop import LoopThread
+from .recent import Recent
 from .session import Session
 from .steps import Call, Pause, Request, Steps, next_item
 from .waiter import Waiter
@@ -31,6 +33,7 @@ T = TypeVar("T")
 _thread = LoopThread()
 _sessions: dict[ConnectionConfig, Session] = {}
 _buckets: dict[tuple[ConnectionConfig, BucketConfig], Bucket] = {}
+_recents: dict[tuple[ConnectionConfig, str], Recent] = {}
 _ALIVE_CHECK = 5.0
 _FAREWELL = 1.0
 
@@ -44,12 +47,13 @@ def session(config: ConnectionConfig) -> Session:
 
 
 def bucket(connection: ConnectionConfig, config: BucketConfig) -> Bucket:
-    """The process's one view of a bucket."""
+    """The process's one view of a bucket; what it has written is known to every view of it."""
     known = (connection, config)
     try:
         return _buckets[known]
     except KeyError:
-        return _buckets.setdefault(known, Bucket(config, session(connection)))
+        recent = _recents.setdefault((connection, config.name), Recent())
+        return _buckets.setdefault(known, Bucket(config, session(connection), recent))
 
 
 # From a thread -------------------------------------------------------------------------------
@@ -171,9 +175,11 @@ async def _aperform(session: Session, effect: Any) -> Any:
 
 async def _await(session: Session, requests: Sequence[Request]) -> list[Any]:
     loop = asyncio.get_running_loop()
-    doorbell = _doorbells.get(loop)
+    known = _doorbells.get(loop)
+    doorbell = None if known is None else known()
     if doorbell is None:
-        doorbell = _doorbells[loop] = _Doorbell(loop)
+        doorbell = _Doorbell(loop)
+        _doorbells[loop] = ref(doorbell)
     future = loop.create_future()
     waiter = Waiter(requests, doorbell.ringer(future))
     session.submit(waiter)
@@ -189,24 +195,18 @@ class _Doorbell:
     """Wakes one event loop for all the answers that came in meanwhile, in one call."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # The registry below must not keep a loop alive: async_to_sync makes one for every call.
-        self._loop = ref(loop)
+        self._loop = loop
         self._done: deque[asyncio.Future[None]] = deque()
         self._ringing = False
 
     def ringer(self, future: asyncio.Future[None]) -> Callable[[], None]:
         def ring() -> None:
             self._done.append(future)
-            loop = self._loop()
-            if loop is not None and not self._ringing:
+            if not self._ringing:
                 self._ringing = True
-                try:
-                    loop.call_soon_threadsafe(self._answer)
-                except RuntimeError:
-                    # The caller's loop has been closed: nobody is left to be woken, and what
-                    # stayed here would keep the loop alive.
-                    self._done.clear()
-                    self._ringing = False
+                # Raised when the caller's loop has been closed: nobody is left to be woken.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._answer)
 
         return ring
 
@@ -218,7 +218,9 @@ class _Doorbell:
                 future.set_result(None)
 
 
-_doorbells: WeakKeyDictionary[asyncio.AbstractEventLoop, _Doorbell] = WeakKeyDictionary()
+# async_to_sync makes a loop for every call, and none may stay for this: a bell, which knows its
+# loop by the futures, belongs to those who are still to ring it and to the loop it has rung.
+_doorbells: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_Doorbell]] = WeakKeyDictionary()
 
 
 # The process ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ A connection lives once: when it is lost, every waiter is told and the session m
 
 It leans on these private names of nats-py, held in place by tests/client/test_nats_contract.py:
 ``Client._process_msg``, ``_process_info``, ``_process_pong``, ``_process_op_err``,
-``_reading_task``, ``_transport`` and ``TcpTransport._io_writer``.
+``_reading_task``, ``_pings_outstanding``, ``_transport`` and ``TcpTransport._io_writer``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ HIGH_WATER = 8 * 1024 * 1024
 _TICK = 0.02
 _LATE = 0.2
 _LAST_FLUSH = 0.5
+_LEAST_FLOW = 256 * 1024  # bytes; what leaves more slowly than this in a timeout counts as stuck
 _INBOX_SID = 1
 _FIRST_TOKEN = 2  # tokens double as subscription ids, and 1 is taken
 
@@ -52,7 +53,8 @@ class Connection(Client):
         super().__init__()
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         """Done, with the driver's error, when the connection is gone for good."""
-        self.heard = monotonic()
+        self.heard = self.flowed = monotonic()
+        self._written = self._gone = 0
         self._on_timeout = on_timeout
         self._on_heard = on_heard
         self._loop = asyncio.get_running_loop()
@@ -96,22 +98,49 @@ class Connection(Client):
         if self.lost.done():
             return True  # the session is about to know, and refuses what is queued
         frames: list[bytes] = []
-        room = HIGH_WATER - self._transport._io_writer.transport.get_write_buffer_size()
+        room = HIGH_WATER - self._buffered()
         while queue and room > 0:
             waiter = queue.popleft()
             if not waiter.abandoned:
-                room -= self._register(waiter, frames)
+                size = self._enlist(waiter, frames)
+                room -= size
+                self._written += size
+                waiter.end = self._written
         if frames:
             self._write(b"".join(frames))
         if not self._sweeping:
             self._arm()
         return room > 0 or not queue
 
+    def _buffered(self) -> int:
+        """The bytes that have been written and not left yet; notes when they go on leaving."""
+        buffered: int = self._transport._io_writer.transport.get_write_buffer_size()
+        gone = self._written - buffered
+        if gone - self._gone >= _LEAST_FLOW:
+            self._gone, self.flowed = gone, monotonic()
+            # Pings queue up behind the rest: that they are late does not make the peer stale.
+            self._pings_outstanding = 0
+        return buffered
+
     def _write(self, data: bytes) -> None:
         try:
             self._transport.write(data)
         except Exception as error:
             self.lose(error)  # uvloop's transports raise once they are closed
+
+    def _enlist(self, waiter: Waiter, frames: list[bytes]) -> int:
+        """Register a waiter, or fail it alone: those beside it must not wait for ever."""
+        before = len(frames)
+        try:
+            return self._register(waiter, frames)
+        except Exception as error:
+            del frames[before:]
+            for index in range(len(waiter.requests)):
+                self._waiting.pop(waiter.token + index, None)
+            failure = NotSent(f"The request cannot be sent: {explain(error)}")
+            failure.__cause__ = without_frames(error)
+            waiter.fail(failure)
+            return 0
 
     def _register(self, waiter: Waiter, frames: list[bytes]) -> int:
         """Give each request a token and its frame; the number of bytes they come to."""
@@ -205,7 +234,11 @@ class Connection(Client):
             # once, though: on a machine that always holds it up, calls must end all the same.
             self._arm(patient=False)
             return
+        gone = self._written - self._buffered()
         for waiter in set(self._waiting.values()):
+            if waiter.end > gone:
+                # Behind others' bytes on a slow link: the server cannot have been asked yet.
+                waiter.deadline = max(waiter.deadline, self.flowed + waiter.timeout)
             if now >= waiter.deadline:
                 self._time_out(waiter)
             elif now - max(waiter.sent, self.heard) > waiter.timeout / 4:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from . import wire
 from .wire import Message
 
-# What no writer of ours stores, but anybody can, must not overflow in arithmetic.
-_MOST = 10**16
+# Bounded: whoever can write to the bucket could otherwise make a reader's arithmetic overflow.
+_LIFETIME = re.compile(rb"(ms|at)=([0-9]{1,16})")
+_SECONDS = re.compile("[0-9]{1,12}", re.ASCII)
+
+UNREADABLE = "?"
+"""A format nobody accepts: what has it is a miss that is logged."""
 
 
 class Entry(NamedTuple):
@@ -45,15 +50,18 @@ class Write(NamedTuple):
 
 def format_of(header: bytes, stored: float) -> tuple[str | None, float | None]:
     """The format of a value stored at a time, and when it expires, in seconds since 1970."""
-    format, _, lifetime = wire.format_field(header).partition(b";")
-    unit, _, milliseconds = lifetime.partition(b"=")
+    format, lifetime, rest = wire.format_field(header).partition(b";")
+    match = _LIFETIME.fullmatch(rest)
     try:
-        if not lifetime:
-            return format.decode() or None, None
-        expires = {b"ms": stored, b"at": 0.0}[unit] + min(int(milliseconds), _MOST) / 1000
-        return format.decode() or None, min(expires, stored + wire.MAX_TTL_SECONDS)
-    except (LookupError, ValueError):
-        return "?", None  # nobody accepts it: a miss that is logged
+        name = format.decode("ascii") or None
+    except UnicodeDecodeError:
+        return UNREADABLE, None
+    if not lifetime:
+        return name, None
+    if match is None:
+        return UNREADABLE, None
+    expires = int(match[2]) / 1000 + (stored if match[1] == b"ms" else 0)
+    return name, min(expires, stored + wire.MAX_TTL_SECONDS)
 
 
 def entry_of(message: Message, now: float) -> Entry | None:
@@ -67,6 +75,6 @@ def entry_of(message: Message, now: float) -> Entry | None:
             return None
     elif format is None:
         ttl = wire.field(message.header, "Nats-TTL")
-        if ttl is not None and ttl.isdecimal():
+        if ttl is not None and _SECONDS.fullmatch(ttl):
             expires = stored + min(int(ttl), wire.MAX_TTL_SECONDS)
     return Entry(message.payload, format, message.sequence, expires)

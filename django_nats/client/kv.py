@@ -29,11 +29,15 @@ from .entry import Entry, Write
 from .exchange import raise_error
 from .opening import Server
 from .reading import Reading, logger
+from .recent import Recent
 from .steps import Pause, Request, Steps
-from .wire import Reply
+from .wire import Message, Reply
 
 T = TypeVar("T")
 
+MAX_ROUNDS = 1000
+"""Attempts at a change before it counts as one that never ends."""
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 TOMBSTONE_TTL = "60"
 """Seconds. Long, because a change feed that lags further than it would miss the delete."""
 _PATIENCE = 0.05
@@ -43,8 +47,8 @@ _chance = SystemRandom()  # the random module's state is the user's
 class Bucket(Reading):
     """One bucket, as seen by this process: shared by threads, loops and aliases."""
 
-    def __init__(self, config: BucketConfig, server: Server) -> None:
-        super().__init__(config, server)
+    def __init__(self, config: BucketConfig, server: Server, recent: Recent | None = None) -> None:
+        super().__init__(config, server, recent or Recent())
         self._purge = f"$JS.API.STREAM.PURGE.{config.stream}"
         # Of this process, for statistics: threads may overwrite each other's addition.
         self.hits = self.misses = 0
@@ -79,10 +83,17 @@ class Bucket(Reading):
         """Store a value if the key has none; its revision, or None when it has one."""
         return (yield from self.compare_and_set(key, write, 0))
 
-    def compare_and_set(self, key: str, write: Write, revision: int) -> Steps[int | None]:
+    def compare_and_set(
+        self,
+        key: str,
+        write: Write,
+        revision: int,
+        counts: Callable[[Entry], bool] = lambda entry: True,
+    ) -> Steps[int | None]:
         """Store a value if the key's revision is the given one, 0 meaning that it has none.
 
-        Returns the new revision, or None when the key has changed.
+        Returns the new revision, or None when the key has changed. ``counts`` says, for
+        revision 0, whether what the key has is a value.
         """
         yield from self.ready()
         expected = revision
@@ -92,7 +103,8 @@ class Bucket(Reading):
                 return sequence
             # A tombstone or an expired value is not a value: add over it.
             message = yield from self._last(self._subject + self._encode(key), leader=True)
-            if message is not None and self._entry(message) is not None:
+            entry = None if message is None else self._entry(message)
+            if entry is not None and counts(entry):
                 return None
             expected = 0 if message is None else message.sequence
 
@@ -101,14 +113,14 @@ class Bucket(Reading):
     ) -> Steps[T]:
         """Read, decide and write if nobody wrote meanwhile; again until that holds.
 
-        ``decide`` says what to store (None: nothing) and what to return.
+        ``decide`` says what to store (None: nothing) and what to return. Raises WrongRevision
+        when it does not come to an end, as when deciding itself writes the key.
         """
         yield from self.ready()
         subject = self._subject + self._encode(key)
         leader = False
-        while True:
-            message = yield from self._last(subject, leader=leader)
-            entry = None if message is None else self._entry(message)
+        for _ in range(MAX_ROUNDS):
+            message, entry = yield from self._current(subject, leader=leader)
             write, result = yield from decide(entry)
             if write is None:
                 return result
@@ -117,6 +129,15 @@ class Bucket(Reading):
                 return result
             leader = self.replicated  # a replica might go on answering with what lost
             yield Pause(_chance.uniform(0, 0.003))
+        raise WrongRevision(f"{key!r} was changed {MAX_ROUNDS} times while it was being changed")
+
+    def _current(self, subject: str, *, leader: bool) -> Steps[tuple[Message | None, Entry | None]]:
+        """The last message, and the value it is; that there is none is for the leader to say."""
+        message = yield from self._last(subject, leader=leader)
+        entry = None if message is None else self._entry(message)
+        if entry is None and self.replicated and not leader:
+            return (yield from self._current(subject, leader=True))
+        return message, entry
 
     def _publish(self, key: str, write: Write, **conditions: str) -> Request:
         subject_key = self._encode(key)
@@ -138,7 +159,7 @@ class Bucket(Reading):
         request = self._publish(
             key,
             write,
-            **{"Nats-Expected-Last-Subject-Sequence": str(expected), "Nats-Msg-Id": identity},
+            **{EXPECTED: str(expected), "Nats-Msg-Id": identity},
         )
         try:
             return (yield from self._exactly_once(request, identity))
@@ -161,10 +182,11 @@ class Bucket(Reading):
         """Send a conditional write until its outcome is known; None when the condition failed.
 
         After an ambiguous failure the same id goes out again, so that the server recognises it;
-        where it looks at the sequence first, the id of what is stored tells who won.
+        where it looks at the sequence first, what is stored tells who won. Raises OutcomeUnknown
+        when that cannot be told, or when time is up.
         """
         deadline = monotonic() + self.config.request_timeout
-        ambiguous: OutcomeUnknown | None = None
+        doubt: OutcomeUnknown | None = None
         while True:
             failure: NatsError
             try:
@@ -176,32 +198,37 @@ class Bucket(Reading):
                 return ack.sequence
             code = failure.err_code if isinstance(failure, ServerError) else 0
             if isinstance(failure, OutcomeUnknown):
-                ambiguous = failure
+                doubt = failure
             elif code == wire.SAME_ID_IN_FLIGHT:
-                ambiguous = OutcomeUnknown(str(failure))
-            elif isinstance(failure, WrongRevision) and code != wire.WRITE_IN_FLIGHT:
-                if ambiguous is None:
-                    return None
-                return (yield from self._won(request, identity, ambiguous))
-            elif code != wire.WRITE_IN_FLIGHT and (
-                ambiguous is None or not isinstance(failure, Unavailable)
-            ):
+                doubt = OutcomeUnknown(str(failure))
+            elif code == wire.WRITE_IN_FLIGHT:
+                pass
+            elif isinstance(failure, WrongRevision):
+                return None if doubt is None else (yield from self._won(request, identity, doubt))
+            elif doubt is None or not isinstance(failure, Unavailable):
                 raise failure
             if monotonic() > deadline:
-                if ambiguous is None or ambiguous is failure:
+                if doubt is None or doubt is failure:
                     raise failure
-                raise ambiguous from failure
+                raise doubt from failure
             yield Pause(_chance.uniform(0.2, 1) * _PATIENCE)
 
-    def _won(self, request: Request, identity: str, ambiguous: OutcomeUnknown) -> Steps[int | None]:
-        """The revision, if what is stored is what this request stored; None if another's."""
+    def _won(self, request: Request, identity: str, doubt: OutcomeUnknown) -> Steps[int | None]:
+        """The revision, if this request's write is what is stored; None if it never was.
+
+        Another's write on the same base shows that ours was not applied. One on a later base may
+        stand on ours: then nobody can tell.
+        """
         try:
             stored = yield from self._last(request.subject.decode(), leader=True)
         except Unavailable as error:
-            raise ambiguous from error
-        if stored is None or wire.field(stored.header, "Nats-Msg-Id") != identity:
+            raise doubt from error
+        if stored is not None and wire.field(stored.header, "Nats-Msg-Id") == identity:
+            return stored.sequence
+        base = wire.field(request.header, EXPECTED)
+        if stored is not None and wire.field(stored.header, EXPECTED) == base:
             return None
-        return stored.sequence
+        raise doubt
 
     # Deleting --------------------------------------------------------------------------------
 
@@ -211,14 +238,14 @@ class Bucket(Reading):
         subject = self._subject + self._encode(key)
         leader = False
         while True:
-            message = yield from self._last(subject, leader=leader)
-            if message is None or self._entry(message) is None:
+            message, entry = yield from self._current(subject, leader=leader)
+            if message is None or entry is None:
                 return False
             identity = secrets.token_hex(8)
             request = self._tombstone(
                 subject,
                 **{
-                    "Nats-Expected-Last-Subject-Sequence": str(message.sequence),
+                    EXPECTED: str(message.sequence),
                     "Nats-Msg-Id": identity,
                 },
             )
@@ -246,7 +273,7 @@ class Bucket(Reading):
         for key in keys:
             conditions = {}
             if revisions is not None:
-                conditions["Nats-Expected-Last-Subject-Sequence"] = str(revisions[key])
+                conditions[EXPECTED] = str(revisions[key])
             requests[key] = self._tombstone(self._subject + self._encode(key), **conditions)
         failed = yield from self._publish_all(requests)
         for key, error in list(failed.items()):
@@ -265,18 +292,18 @@ class Bucket(Reading):
         yield from self.ready()
         marker = self._tombstone(self._subject + key_names.CLEAR)
         yield from self._insist(Request(self.writes, self._purge), wire.parse_api)
-        yield from self._insist(marker, wire.parse_ack, begun=True)
-        self._recent.clear()
+        cleared = yield from self._insist(marker, wire.parse_ack, begun=True)
+        if self.replicated:
+            self.recent.note_cleared(cleared.sequence)
 
     def _insist(
-        self, request: Request, parse: Callable[[Reply], object], *, begun: bool = False
-    ) -> Steps[None]:
+        self, request: Request, parse: Callable[[Reply], T], *, begun: bool = False
+    ) -> Steps[T]:
         """Repeat what may be repeated until it is acknowledged; not while nothing has begun."""
         deadline = monotonic() + self.config.request_timeout
         while True:
             try:
-                parse((yield from self.ask(request)))
-                return
+                return parse((yield from self.ask(request)))
             except Unavailable as error:
                 begun = begun or isinstance(error, OutcomeUnknown)
                 if not begun:
@@ -299,7 +326,7 @@ class Bucket(Reading):
             what["seq"] = revision + 1
         request = Request(self.writes, self._purge, wire.compact_json(what))
         answer = wire.parse_api((yield from self.ask(request)))
-        tombstone = self._tombstone(subject, **{"Nats-Expected-Last-Subject-Sequence": "0"})
+        tombstone = self._tombstone(subject, **{EXPECTED: "0"})
         try:
             wire.parse_ack((yield from self.ask(tombstone)))
         except (BucketFull, WrongRevision):

@@ -16,7 +16,8 @@ from .wire import Reply
 
 FIRST_BATCH = 100  # small, so that the first key comes at once
 BATCH = 1000
-_IDLE = 30  # seconds after which the server forgets an iteration that was given up
+_IDLE = 300  # seconds between two batches, after which the server takes the reader for dead
+_ENDS = (0, 404, 408)  # a whole batch, nothing more, or nothing more at the moment
 
 
 class Listed(NamedTuple):
@@ -35,20 +36,21 @@ def iter_keys(bucket: Bucket, pattern: str, batch: int = BATCH) -> Steps[None]:
     matches = key_names.matcher(pattern)
     consumer, left = yield from _consumer(bucket, pattern)
     size = min(FIRST_BATCH, batch)
-    while left:
-        replies = yield from _next_batch(bucket, consumer, size)
-        size, left = batch, 0
-        for reply in replies:
-            if wire.status(reply):
-                continue
-            sequence, stored, left = _metadata(reply)
-            listed = _listed(bucket, reply, sequence, stored)
-            if listed is not None and matches(listed.key):
-                yield Item(listed)
-    # An iteration that is given up leaves this to the server's inactive_threshold: a generator
-    # that is being closed may not ask for anything any more.
-    delete = f"$JS.API.CONSUMER.DELETE.{bucket.config.stream}.{consumer}"
-    yield [Request(bucket.writes, delete)]
+    try:
+        while left:
+            replies = yield from _next_batch(bucket, consumer, size)
+            size, left = batch, 0
+            for reply in replies:
+                if wire.status(reply):
+                    continue
+                sequence, stored, left = _metadata(reply)
+                listed = _listed(bucket, reply, sequence, stored)
+                if listed is not None and matches(listed.key):
+                    yield Item(listed)
+    finally:
+        # Without waiting: an iteration may be given up, and a closed generator cannot ask.
+        delete = f"$JS.API.CONSUMER.DELETE.{bucket.config.stream}.{consumer}"
+        bucket.post(Request(bucket.writes, delete))
 
 
 def _consumer(bucket: Bucket, pattern: str) -> Steps[tuple[str, int]]:
@@ -80,8 +82,9 @@ def _next_batch(bucket: Bucket, consumer: str, size: int) -> Steps[list[Reply]]:
         inbox=True,
     )
     replies: list[Reply] = yield request
-    if wire.status(replies[-1]) == 503:
-        raise NoLeader("The listing of keys was lost with the server that held it")
+    ended = wire.status(replies[-1])
+    if ended not in _ENDS:
+        raise NoLeader(f"The listing of keys was lost with the server that held it ({ended})")
     return replies
 
 
@@ -99,8 +102,8 @@ def _listed(bucket: Bucket, reply: Reply, sequence: int, stored: float) -> Liste
     _, expires = format_of(reply.header, stored)
     if expires is not None and expires <= bucket.now():
         return None
-    subject_key = reply.subject.decode()[len(bucket.config.name) + 5 :]
     try:
+        subject_key = reply.subject.decode()[len(bucket.config.name) + 5 :]
         key = key_names.decode(subject_key)
         if key is None:
             # What a header claims to be the key counts only if it is the one that is stored.

@@ -10,7 +10,8 @@ import threading
 import time
 from _thread import get_ident
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from ..exceptions import BridgeMisuse, NotSent
 
@@ -18,6 +19,10 @@ LOOP_VARIABLE = "DJANGO_NATS_LOOP"
 """Environment variable: "asyncio" keeps the loop from being uvloop where that is installed."""
 
 _LAST_WORDS = 0.5  # seconds that cancelled tasks have to end
+_SILENCE = 1.0  # seconds after which a thread is told that still asks while the interpreter ends
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class LoopThread:
@@ -31,8 +36,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.ident: int | None = None
-        self.retired = False
-        """Whether the interpreter is ending: from then on no loop is started."""
+        self._retired_at: float | None = None
 
     def after_fork(self) -> None:
         """Forget the parent's thread, which does not exist here; its loop is never touched."""
@@ -42,6 +46,11 @@ class LoopThread:
     @property
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def retired(self) -> bool:
+        """Whether the interpreter is ending: from then on no loop is started."""
+        return self._retired_at is not None
 
     def call(self, function: Callable[[], object]) -> None:
         """Run a function on the loop, from any thread. Raises NotSent when there is no loop.
@@ -55,7 +64,7 @@ class LoopThread:
             loop.call_soon_threadsafe(function)
         except RuntimeError as error:
             if self.retired:
-                _end_with_the_interpreter()
+                self._end_with_the_interpreter()
             raise NotSent("The connection has just been closed") from error
 
     def _start(self) -> asyncio.AbstractEventLoop:
@@ -74,10 +83,11 @@ class LoopThread:
                 self._thread, self.ident = thread, thread.ident
                 self._loop = loop
             started = self._loop
-        return started or _end_with_the_interpreter()
+        return started or self._end_with_the_interpreter()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
+        loop.set_default_executor(_DaemonExecutor())
         try:
             loop.run_forever()
         finally:
@@ -110,7 +120,14 @@ class LoopThread:
 
     def retire(self) -> None:
         """Start no loop any more: the interpreter is ending."""
-        self.retired = True
+        self._retired_at = time.monotonic()
+
+    def _end_with_the_interpreter(self) -> NoReturn:
+        if self._retired_at is not None and get_ident() != threading.main_thread().ident:
+            # A daemon thread, which the interpreter is about to end anyway: its error would only
+            # appear on stderr of a program that ended in order. Unless somebody waits for it.
+            time.sleep(max(0, self._retired_at + _SILENCE - time.monotonic()))
+        raise NotSent("The interpreter is shutting down")
 
 
 async def _cancel_all() -> None:
@@ -121,13 +138,23 @@ async def _cancel_all() -> None:
         await asyncio.wait(tasks, timeout=_LAST_WORDS)
 
 
-def _end_with_the_interpreter() -> NoReturn:
-    if get_ident() == threading.main_thread().ident:
-        raise NotSent("The interpreter is shutting down")
-    # A daemon thread, which the interpreter is about to end anyway: an error raised here could
-    # do nothing but appear on stderr of a program that ended in order.
-    while True:
-        time.sleep(60)
+class _DaemonExecutor(ThreadPoolExecutor):
+    """A daemon thread for each call: an exit waits for no name server, as it does for a pool's."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        threading.Thread(target=run, name="django-nats-helper", daemon=True).start()
+        return future
 
 
 # Collecting what a fork inherited would close descriptors whose numbers are in use again.

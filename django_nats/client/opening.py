@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Protocol
 
-from ..exceptions import BucketMismatch, ServerError, ServerTooOld, Unavailable
+from ..exceptions import BucketMismatch, NoLeader, ServerError, ServerTooOld, Unavailable
 from . import wire
 from .bucket import MINIMUM_SERVERS, BucketConfig, require_bucket
+from .recent import Recent
 from .steps import Lane, Request, Steps
 from .wire import Reply
 
@@ -35,8 +36,9 @@ class Server(Protocol):
 class Opening:
     """The part of a bucket that knows its stream: once for every connection, and then for free."""
 
-    def __init__(self, config: BucketConfig, server: Server) -> None:
+    def __init__(self, config: BucketConfig, server: Server, recent: Recent) -> None:
         self.config = config
+        self.recent = recent
         self._server = server
         timeout = config.request_timeout
         self.reads = Lane(f"reads of the bucket {config.name}", timeout)
@@ -94,6 +96,8 @@ class Opening:
             yield from self._require_server()
             raise
         self.replicated = config.get("num_replicas", 1) > 1
+        if document["state"].get("last_seq", 0) < self.recent.newest:
+            self.recent.forget()
         limit = config.get("max_msg_size", -1)
         self.max_message = limit if limit > 0 else self.config.max_value_size
         self._opened = self._server.epoch
@@ -106,7 +110,8 @@ class Opening:
             sent = monotonic()
             reply = yield self._info_request()
             if wire.status(reply) == 503:
-                raise ServerError(
+                # A mistake at first; later, a server that has come back without it.
+                raise (NoLeader if self._ever_opened else ServerError)(
                     "JetStream is not enabled on the NATS server, or not for this account: "
                     "start nats-server with -js"
                 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 from .. import keys as key_names
 from ..exceptions import InvalidKey
@@ -13,8 +12,9 @@ from .bucket import BucketConfig
 from .entry import Entry, entry_of
 from .exchange import Exchange, raise_error
 from .opening import Server
+from .recent import Recent
 from .steps import Request, Steps
-from .wire import Message
+from .wire import Message, Reply
 
 logger = logging.getLogger("django_nats")
 
@@ -25,18 +25,16 @@ MAX_BATCH_REPLY = 4 * 1024 * 1024
 """Bytes the server sends for one batch; its own bound is all that it lets a slow client fall
 behind before it drops the connection."""
 MAX_KEY_BYTES = 8192
-_RECENT_WRITES = 10_000
 
 
 class Reading(Exchange):
     """The part of a bucket that reads, and knows what this process has written."""
 
-    def __init__(self, config: BucketConfig, server: Server) -> None:
-        super().__init__(config, server)
+    def __init__(self, config: BucketConfig, server: Server, recent: Recent) -> None:
+        super().__init__(config, server, recent)
         self._subject = f"$KV.{config.name}."
         self._direct = f"$JS.API.DIRECT.GET.{config.stream}"
         self._leader = f"$JS.API.STREAM.MSG.GET.{config.stream}"
-        self._recent: dict[str, int] = {}
         self._said_full = False
 
     def get(self, key: str) -> Steps[Entry | None]:
@@ -49,15 +47,11 @@ class Reading(Exchange):
         wanted = {self._subject + self._encode(key): key for key in keys}
         found: dict[str, Message | None] = {}
         if self._from_leader:
-            requests = [self._leader_request(subject) for subject in wanted]
-            for subject, reply in zip(wanted, (yield from self.pipeline(requests)), strict=True):
-                found[subject] = wire.parse_leader(raise_error(reply))
+            yield from self._batch_from_leader(list(wanted), found)
         else:
             yield from self._batch(list(wanted), found)
-            for subject in wanted:
-                message = found.get(subject)
-                if self._is_stale(subject, message):
-                    found[subject] = yield from self._ask_leader(subject)
+            stale = [each for each in wanted if self._is_stale(each, found.get(each))]
+            yield from self._batch_from_leader(stale, found)
         entries = {}
         for subject, message in found.items():
             entry = None if message is None else self._entry(message)
@@ -99,16 +93,28 @@ class Reading(Exchange):
 
     def _ask_leader(self, subject: str) -> Steps[Message | None]:
         reply = yield from self.ask(self._leader_request(subject))
+        return self._told_by_leader(subject, reply)
+
+    def _batch_from_leader(
+        self, subjects: list[str], found: dict[str, Message | None]
+    ) -> Steps[None]:
+        requests = [self._leader_request(subject) for subject in subjects]
+        for subject, reply in zip(subjects, (yield from self.pipeline(requests)), strict=True):
+            found[subject] = self._told_by_leader(subject, raise_error(reply))
+
+    def _told_by_leader(self, subject: str, reply: Reply) -> Message | None:
         message = wire.parse_leader(reply)
-        self._recent.pop(subject, None)
+        if self.replicated:
+            # The replicas may lag behind what the leader tells, too.
+            if message is None:
+                self.recent.note_missing(subject)
+            else:
+                self.recent.note(subject, message.sequence)
         return message
 
     def _is_stale(self, subject: str, message: Message | None) -> bool:
         """Whether a replica answered that has not seen this process's own write yet."""
-        if not self._recent:
-            return False
-        own = self._recent.get(subject)
-        return own is not None and (message is None or message.sequence < own)
+        return self.recent.is_stale(subject, None if message is None else message.sequence)
 
     def _entry(self, message: Message) -> Entry | None:
         """A message as a value; None when it is a tombstone or has expired."""
@@ -120,13 +126,8 @@ class Reading(Exchange):
         if self._said_full:
             self._said_full = False
             logger.warning("The bucket %s takes values again", self.config.name)
-        if not self.replicated:
-            return
-        recent = self._recent
-        recent[subject.decode()] = sequence
-        if len(recent) > _RECENT_WRITES:
-            with suppress(RuntimeError):  # another thread did, at the same moment
-                recent.pop(next(iter(recent)), None)
+        if self.replicated:
+            self.recent.note(subject.decode(), sequence)
 
     @property
     def _from_leader(self) -> bool:

@@ -136,12 +136,17 @@ class Session:
         if self._fault is not None:
             self._refuse_queue(self._fault)
         elif self._connection is not None and not self._connection.send(self._queue):
-            self._wait_for_room(self._queue[0])
+            self._wait_for_room(self._connection)
 
-    def _wait_for_room(self, first: Waiter) -> None:
+    def _wait_for_room(self, connection: Connection) -> None:
         """The servers read more slowly than we write: try again soon, but not for ever."""
-        now = monotonic()
+        while self._queue[0].abandoned:
+            self._queue.popleft()
+            if not self._queue:
+                return
+        first, now = self._queue[0], monotonic()
         first.deadline = first.deadline or now + first.timeout
+        first.deadline = max(first.deadline, connection.flowed + first.timeout)
         if now >= first.deadline:
             self._refuse_queue(f"NATS at {self.config.where} takes nothing more at the moment")
         else:

@@ -21,6 +21,7 @@ class Waiter:
         "answers",
         "connection",
         "deadline",
+        "end",
         "left",
         "requests",
         "sent",
@@ -40,6 +41,8 @@ class Waiter:
         self.token = 0
         self.sent = 0.0
         self.deadline = 0.0
+        self.end = 0
+        """Where in all that the connection has written its last byte is."""
 
     @property
     def first_open(self) -> Request:

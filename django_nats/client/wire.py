@@ -74,6 +74,10 @@ def is_tombstone(header: bytes) -> bool:
 
 
 def header_block(fields: Mapping[str, str]) -> bytes:
+    """The block of header lines. Raises ValueError for a value that would begin another line."""
+    for name, value in fields.items():
+        if "\r" in value or "\n" in value:
+            raise ValueError(f"A line break in the header {name}")
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 

@@ -54,7 +54,10 @@ def embedded(directory: str | os.PathLike[str], timeout: float = 20.0) -> Endpoi
     require_posix()
     home = Path(directory).resolve()
     deadline = time.monotonic() + timeout
+    made = not home.exists()
     make_private(home)
+    if made:
+        (home / ".gitignore").write_text("*\n")  # the token and the store are nobody else's
     _become_user(home, deadline)
     endpoint = _answering(home)
     if endpoint is None:
@@ -68,8 +71,9 @@ def embedded(directory: str | os.PathLike[str], timeout: float = 20.0) -> Endpoi
             os.close(starting)
     # While runserver reloads, only its reloader is left, and that never asks for a server: the
     # process that serves speaks for it.
-    if os.environ.get("RUN_MAIN") == "true":
-        (home / f"reloader-{os.getppid()}").touch()
+    reloader = os.getppid()
+    if os.environ.get("RUN_MAIN") == "true" and (birth := _birth(reloader)):
+        write_private(home / f"reloader-{reloader}", birth)
     return endpoint
 
 
@@ -170,11 +174,13 @@ def _keep(binary: str, directory: str) -> None:
     used = time.monotonic()
     # A removed directory leaves no state behind: then nobody can find this server any more.
     while server.running and _load(home) == state:
-        if _has_reloader(home) or not lock(users):
+        if not lock(users):
             used = time.monotonic()
-        elif time.monotonic() > used + _GRACE:
-            break  # with the lock held: who comes now waits until the server has gone
         else:
+            if _has_reloader(home):
+                used = time.monotonic()
+            elif time.monotonic() > used + _GRACE:
+                break  # with the lock held: who comes now waits until the server has gone
             unlock(users)
         time.sleep(_POLL)
     server.stop()
@@ -182,13 +188,30 @@ def _keep(binary: str, directory: str) -> None:
 
 def _has_reloader(home: Path) -> bool:
     for mark in home.glob("reloader-*"):
-        try:
-            os.kill(int(mark.name.partition("-")[2]), 0)
-        except OSError:
-            mark.unlink()
-        else:
+        birth = _birth(int(mark.name.partition("-")[2]))
+        if birth is not None and birth == mark.read_text():
             return True
+        mark.unlink()
     return False
+
+
+def _birth(pid: int) -> str | None:
+    """When a running process of this user started; process ids alone are given out again."""
+    try:
+        # Refused for another user's process, such as the init that adopts an orphan.
+        os.kill(pid, 0)
+        if sys.platform == "linux":
+            # The process's name, in parentheses, may hold anything.
+            stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
+            state, born = stat[0], stat[19]
+        else:
+            command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+            environ = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+            line = subprocess.run(command, env=environ, capture_output=True, check=False).stdout  # noqa: S603
+            state, _, born = line.decode().strip().partition(" ")
+    except OSError:
+        return None
+    return None if state.startswith("Z") else born.strip()
 
 
 def _is_free(port: int) -> bool:

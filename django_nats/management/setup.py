@@ -86,18 +86,21 @@ class Setup(Subcommand):
         bucket, session = cache._bucket, cache.session
         document = bridge.run(session, bucket.info())
         if document is None:
-            self.stdout.write(self.style.SUCCESS("  create"))
-            for field, value in bucket.config.stream_config().items():
-                self.stdout.write(f"    {field}: {value!r}")
             if not plan:
                 bridge.run(session, bucket.open())
+            self.stdout.write(self.style.SUCCESS("  would create" if plan else "  created"))
+            for field, value in bucket.config.stream_config().items():
+                self.stdout.write(f"    {field}: {value!r}")
             return True
         found = differences(bucket.config, document["config"], document["state"])
         if not found:
             self.stdout.write("  nothing to do")
             return True
         refused = [each.field for each in found if not each.fixable]
-        self.stdout.write(self.style.ERROR("  refused") if refused else "  update")
+        if not refused and not plan:
+            bridge.run(session, bucket.update(document["config"]))
+        done = "  would update" if plan else "  updated"
+        self.stdout.write(self.style.ERROR("  refused") if refused else done)
         for each in found:
             note = "" if each.fixable else "  cannot be changed without losing data"
             self.stdout.write(f"    {each.field}: {each.existing!r} → {each.wanted!r}{note}")
@@ -108,6 +111,4 @@ class Setup(Subcommand):
                 f"{bucket.config.stream}."
             )
             return False
-        if not plan:
-            bridge.run(session, bucket.update(document["config"]))
         return True

@@ -108,11 +108,19 @@ class TestUnreadable:
         assert_missing(twin, caplog)
         assert "Cache 'pages'" in caplog.text
 
-    def test_a_lifetime_beyond_all_numbers_is_a_century(self, twin: Any) -> None:
-        plant(twin, "key", b"1", f"int;ms=1{'0' * 400}")
-        assert twin.get("key") == 1
-        assert twin.ttl("key") == 100 * 365 * 86400
+    @pytest.mark.parametrize("lifetime", [f"ms=1{'0' * 400}", f"ms=-{'9' * 400}", "at=never"])
+    def test_a_lifetime_that_is_none(
+        self, twin: Any, caplog: pytest.LogCaptureFixture, lifetime: str
+    ) -> None:
+        plant(twin, "key", b"1", f"int;{lifetime}")
+        assert_missing(twin, caplog)
         assert twin.keys() == ["key"]
+
+    def test_it_can_be_added_over(self, twin: Any) -> None:
+        plant(twin, "key", b"garbage", "pickle")
+        assert twin.add("key", 1) is True
+        assert twin.add("key", 2) is False
+        assert twin.get("key") == 1
 
     def test_it_can_be_written_over_and_deleted(self, twin: Any) -> None:
         plant(twin, "key", b"garbage", "pickle")

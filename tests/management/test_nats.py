@@ -93,7 +93,7 @@ def test_setup_creates_a_bucket_as_settings_say(configure: Configure) -> None:
 
     output = nats("setup", "--noinput")
 
-    assert "create" in output
+    assert "  created\n" in output
     assert "max_bytes: 8388608" in output
     assert stream()["config"]["storage"] == "file"
     assert stream()["config"]["max_bytes"] == 8 * 1024 * 1024
@@ -112,7 +112,7 @@ def test_setup_of_a_bucket_that_is_right_does_nothing(configure: Configure) -> N
 def test_a_plan_creates_nothing(configure: Configure, option: str) -> None:
     configure(default={})
 
-    assert "create" in nats("setup", option)
+    assert "  would create\n" in nats("setup", option)
     assert stream()["error"]["err_code"] == 10059
 
 
@@ -120,7 +120,9 @@ def test_a_plan_updates_nothing(configure: Configure) -> None:
     configure(default={"MAX_BYTES": "4MiB"})
     make_stream(max_bytes=2 * 1024 * 1024)
 
-    assert "max_bytes: 2097152 → 4194304" in nats("setup", "--plan")
+    output = nats("setup", "--plan")
+
+    assert "  would update\n    max_bytes: 2097152 → 4194304" in output
     assert stream()["config"]["max_bytes"] == 2 * 1024 * 1024
 
 
@@ -131,6 +133,7 @@ def test_setup_updates_what_differs_and_keeps_values(configure: Configure) -> No
 
     output = nats("setup")
 
+    assert "  updated\n" in output
     assert "max_bytes: 4194304 → 8388608" in output
     assert "discard: 'new' → 'old'" in output
     assert "description" not in output
@@ -267,6 +270,7 @@ def test_what_the_server_refuses_is_told_in_its_words(configure: Configure) -> N
     output, error = failing_nats("setup")
 
     assert "replicas > 1 not supported in non-clustered mode" in output
+    assert "created" not in output
     assert error == "Not set up: default."
 
 

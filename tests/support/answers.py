@@ -27,6 +27,10 @@ class Session:
 
     def __init__(self, max_payload: int = 1024 * 1024) -> None:
         self.max_payload = max_payload
+        self.posted: list[Request] = []
+
+    def post(self, request: Request) -> None:
+        self.posted.append(request)
 
 
 def stamp(seconds: float) -> str:
