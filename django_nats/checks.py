@@ -23,7 +23,9 @@ leave it alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -143,7 +145,8 @@ def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
         cache = next(iter(shared.values()))
         bucket = cache._bucket
         try:
-            document = bridge.run(cache.session, bucket.info())
+            with outages_unlogged():
+                document = bridge.run(cache.session, bucket.info())
         except NatsError as error:
             yield Warning(
                 f"The bucket {_bucket_name(shared)} of {_entries(shared)} could not be compared "
@@ -161,6 +164,18 @@ def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
                 hint="`manage.py nats setup` changes what can be changed without losing data.",
                 id="django_nats.W005",
             )
+
+
+@contextmanager
+def outages_unlogged() -> Iterator[None]:
+    """For those who report an outage in their own words: the log would only say it again."""
+    logger = logging.getLogger("django_nats")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def by_bucket(caches: Mapping[str, NatsCache]) -> list[dict[str, NatsCache]]:

@@ -115,7 +115,19 @@ class Reader:
         elif re.search(r"^(async )?def test_|^class \w*Tests?\b", block.source, re.MULTILINE):
             self.run_tests(block)
         else:
+            known = dict(self.names)
             self.execute(block.source, block.line, "exec")
+            for each in [*self.names]:
+                if self.names[each] is not known.get(each):
+                    self.visit(self.names[each])
+
+    def visit(self, view: Any) -> None:
+        """Call a view that the page defines as Django would; other objects are let be."""
+        if inspect.isfunction(view) and list(inspect.signature(view).parameters) == ["request"]:
+            response = view(RequestFactory().get("/"))
+            if inspect.isawaitable(response):
+                response = self.loop.run_until_complete(response)
+            assert response.status_code == 200, view.__name__
 
     def execute(
         self, source: str, line: int, mode: str, names: dict[str, Any] | None = None
@@ -235,6 +247,7 @@ def test_the_examples_of_a_page_run(
     ("language", "source"),
     [
         ("python", "assert 1 == 2"),
+        ("python", "async def page(request):\n    return no_such_name"),
         ("python", "# settings.py\nCACHES = {'default': {'BACKEND': 'no.such.Backend'}}"),
         ("python", "def test_it(nats_cache):\n    assert nats_cache.get('key') == 1"),
         ("pycon", ">>> 1 + 1\n3"),

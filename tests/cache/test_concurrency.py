@@ -6,12 +6,17 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
+from django_nats.exceptions import OutcomeUnknown
+from tests.cache.test_timeouts import eventually
+from tests.conftest import MakeCache
 from tests.support.process import run_in_processes
+from tests.support.proxy import Proxy
 
 ROUNDS = 40
 
@@ -126,3 +131,28 @@ async def test_aupdate_loses_nothing_though_its_function_waits(cache: NatsCache)
 
     await asyncio.gather(*(cache.aupdate("list", append, []) for _ in range(40)))
     assert await cache.aget("list") == list(range(40))
+
+
+def test_a_write_that_was_built_upon_is_not_written_again(
+    server: NatsServer, make_cache: MakeCache
+) -> None:
+    """The acknowledgement is lost, and meanwhile another writer goes on from what was stored."""
+    other = make_cache()
+    other.set("log", ["begun"], None)
+    with Proxy(server.port, delay=0) as proxy:
+        mine = make_cache(location=proxy.url, OPTIONS={"REQUEST_TIMEOUT": 5.0})
+        assert mine.get("log") == ["begun"]
+
+        def append(log: list[str]) -> list[str]:
+            proxy.delay = 4  # from here on no answer comes back
+            return [*log, "mine"]
+
+        with ThreadPoolExecutor(1) as pool:
+            appending = pool.submit(mine.update, "log", append, timeout=None)
+            eventually(lambda: other.get("log") == ["begun", "mine"])
+            other.update("log", lambda log: [*log, "other"], timeout=None)
+            proxy.delay = 0
+            proxy.cut()
+            with pytest.raises(OutcomeUnknown):
+                appending.result()
+    assert other.get("log") == ["begun", "mine", "other"]

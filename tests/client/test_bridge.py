@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +29,7 @@ class Answering(Session):
 
     def __init__(self) -> None:
         self.abandoned: list[Waiter] = []
+        self.unanswered: list[Waiter] = []
         self.writes: list[int] = []
 
     def submit(self, waiter: Waiter) -> None:
@@ -35,7 +39,9 @@ class Answering(Session):
         for index, request in enumerate(waiter.requests):
             if request.subject == b"mute":
                 waiter.answer(index, OutcomeUnknown("no answer"))
-            elif request.subject != b"never":
+            elif request.subject == b"never":
+                self.unanswered.append(waiter)
+            else:
                 waiter.answer(index, Reply(b"", request.payload.upper()))
 
     def abandon(self, waiter: Waiter) -> None:
@@ -174,6 +180,26 @@ async def test_cancelling_closes_the_operation_and_leaves_no_waiter(session: Ans
         await task
     assert log == ["closed"]
     assert [waiter.requests[0].subject for waiter in session.abandoned] == [b"never"]
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "dropped"])
+def test_a_late_answer_keeps_no_loop_alive(session: Answering, closed: bool) -> None:
+    def steps() -> Steps[None]:
+        yield ask("never")
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(bridge.arun(session, steps()))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what is tested
+    loop.run_until_complete(asyncio.sleep(0))
+    if closed:
+        loop.close()
+    session.unanswered.pop().answer(0, Reply(b"", b"late"))
+    seen = weakref.ref(loop)
+    del loop, task
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    assert seen() is None
 
 
 async def test_a_coroutine_that_is_closed_closes_the_operation(session: Answering) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any
 
 import nats
 import pytest
 from nats.aio.client import Client
 
-from django_nats.client import bridge
+from django_nats.client import bridge, connection
 from django_nats.client.config import ConnectionConfig
 from django_nats.client.session import Session
 from django_nats.client.steps import Lane, Request, Steps
 from django_nats.client.waiter import Waiter
 from django_nats.client.wire import Reply
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import OutcomeUnknown
+from django_nats.exceptions import NotSent, OutcomeUnknown
+from tests.support.proxy import Proxy
 
 LANE = Lane("a lane", 0.3)
 END = Reply(b"NATS/1.0 204 EOB\r\n\r\n", b"")
@@ -150,6 +154,126 @@ async def test_a_subscription_of_its_own_goes_with_its_request(
     for inbox in inboxes:  # whoever asks there is told by the server that nobody listens
         with pytest.raises(nats.errors.NoRespondersError):
             await service.request(inbox, b"?", timeout=2)
+
+
+async def test_what_cannot_be_made_a_frame_fails_alone(session: Session) -> None:
+    """Whoever shares its write is served, and nothing is left that would wait for ever."""
+    await ask(session, Request(LANE, "warm-up"))
+    same = session._connection
+    broken = Request(LANE, "nobody", "text")  # type: ignore[arg-type]  # as a bug would have it
+    held = threading.Event()
+    bridge._thread.call(held.wait)  # until all of them are queued, and go out together
+    asked = [
+        asyncio.ensure_future(ask(session, *requests))
+        for requests in (
+            [Request(LANE, "nobody")],
+            [Request(LANE, "nobody", gather=2, inbox=True), broken, Request(LANE, "nobody")],
+            [Request(LANE, "nobody")],
+        )
+    ]
+    await asyncio.sleep(0)
+    held.set()
+    before, culprit, after = await asyncio.wait_for(asyncio.gather(*asked), 5)
+    assert [type(each) for each in before + after] == [Reply, Reply]
+    assert [type(each) for each in culprit] == [NotSent] * 3
+    assert isinstance(culprit[0].__cause__, TypeError)
+    assert (session._connection, session.waiters) == (same, 0)
+
+
+# A slow link -------------------------------------------------------------------------------
+
+
+class SlowLink(Proxy):
+    """Takes so many bytes a second from a client, and lets few pile up in its own buffers."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.rate = 8e6
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(64 * 1024):
+                if not replies:
+                    time.sleep(len(data) / self.rate)
+                self._flowing.wait()
+                sink.sendall(data)
+
+
+@pytest.fixture
+def link() -> Iterator[SlowLink]:
+    with NatsServer(config="max_payload: 64MB") as server, SlowLink(server.port) as link:
+        link.token = server.token  # type: ignore[attr-defined]
+        yield link
+        bridge.close()
+
+
+async def _over(link: SlowLink) -> Session:
+    token: str = link.token  # type: ignore[attr-defined]
+    session = bridge.session(ConnectionConfig((link.url,), token=token))
+    await ask(session, Request(LANE, "warm-up"))
+    assert session._connection is not None
+    sock = session._connection._transport._io_writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+    return session
+
+
+BIG = Request(LANE, "nobody", b"x" * 8_000_000)
+
+
+@pytest.mark.parametrize("high_water", [connection.HIGH_WATER, 1024 * 1024])
+async def test_bytes_that_are_still_on_their_way_are_waited_for(
+    link: SlowLink, monkeypatch: pytest.MonkeyPatch, high_water: int
+) -> None:
+    """For three times the timeout: by what is big, and by what is written or queued behind it."""
+    monkeypatch.setattr(connection, "HIGH_WATER", high_water)
+    monkeypatch.setattr(connection, "PING_INTERVAL", LANE.timeout / 3)
+    session = await _over(link)
+    same = session._connection
+    started = time.monotonic()
+    behind = [ask(session, Request(LANE, "nobody")) for _ in range(3)]
+    answers = await asyncio.gather(ask(session, BIG), *behind)
+    assert time.monotonic() - started > 2 * LANE.timeout
+    assert [type(answer) for (answer,) in answers] == [Reply] * 4
+    assert session._connection is same
+
+
+@pytest.mark.parametrize("trouble", ["stopped", "too slow"])
+async def test_bytes_that_stay_where_they_are_are_not_waited_for(
+    link: SlowLink, trouble: str
+) -> None:
+    session = await _over(link)
+    asked = asyncio.gather(ask(session, BIG), ask(session, Request(LANE, "nobody")))
+    await asyncio.wait([asked], timeout=LANE.timeout / 2)
+    if trouble == "stopped":
+        link.freeze()
+    else:
+        link.rate = 200e3
+    started = time.monotonic()
+    answers = await asked
+    assert [type(answer) for (answer,) in answers] == [OutcomeUnknown] * 2
+    assert time.monotonic() - started < 2 * LANE.timeout + 0.5
+    assert session.waiters == 0
+
+
+async def test_an_answer_that_is_missing_is_not_waited_for_while_others_write(
+    session: Session, service: Client
+) -> None:
+    """Bytes that leave are no reason to wait for the answer to some that left before."""
+    written = asyncio.Event()
+
+    async def ignore(message: Any) -> None:
+        written.set()
+
+    await listen(service, "mute", ignore)
+    started = time.monotonic()
+    waiting = asyncio.ensure_future(ask(session, Request(LANE, "mute")))
+    await written.wait()
+    payload = b"x" * (session.max_payload // 2)
+    while not waiting.done():
+        assert time.monotonic() - started < 3 * LANE.timeout + 0.5
+        await ask(session, Request(LANE, "nobody", payload))
+    assert isinstance(waiting.result()[0], OutcomeUnknown)
 
 
 # One caller's wait ---------------------------------------------------------------------------

@@ -363,6 +363,72 @@ async def test_what_is_given_up_before_it_is_sent_is_never_sent(
     assert await soon(lambda: session.waiters == 0)
 
 
+async def test_what_is_given_up_while_it_waits_for_room_takes_nobody_with_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    monkeypatch.setattr(connection, "HIGH_WATER", 0)
+    given_up = asyncio.ensure_future(ask(session, Lane("hasty", TIMEOUT), "a"))
+    wanted = asyncio.ensure_future(ask(session, Lane("patient", 60.0), "nobody"))
+    assert await soon(lambda: session.waiters == 2)
+    given_up.cancel()
+    await asyncio.wait([wanted], timeout=2 * TIMEOUT)
+    monkeypatch.undo()
+    assert b" 503" in (await wanted).header
+
+
+async def test_when_all_that_waits_for_room_is_given_up_nothing_is_left(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    monkeypatch.setattr(connection, "HIGH_WATER", 0)
+    given_up = asyncio.ensure_future(ask(session, Lane("hasty", 60.0), "a"))
+    assert await soon(lambda: session.waiters == 1)
+    given_up.cancel()
+    assert await soon(lambda: session.waiters == 0)
+    monkeypatch.undo()
+    assert b" 503" in (await ask(session, Lane("after", TIMEOUT), "nobody")).header
+
+
+# Requests nobody waits for -------------------------------------------------------------------
+
+
+async def test_what_is_posted_is_sent_and_waited_for_by_nobody(
+    session: Session, service: Client
+) -> None:
+    received = []
+
+    async def note(message: Any) -> None:
+        received.append(message.data)
+        await message.respond(b"{}")
+
+    await listen(service, "posted", note)
+    lane = Lane("posted", 60.0)
+    held = threading.Event()
+    bridge._thread.call(held.wait)  # a post that waited for its answer would not return
+    session.post(Request(lane, "posted", b"one"))
+    held.set()
+    assert await soon(lambda: received == [b"one"])
+    assert await soon(lambda: session.waiters == 0)
+
+
+async def test_what_is_posted_while_the_circuit_is_open_is_dropped(
+    session: Session, service: Client
+) -> None:
+    received = []
+
+    async def note(message: Any) -> None:
+        received.append(message.data)
+
+    await listen(service, "posted", note)
+    lane = Lane("posted", TIMEOUT)
+    lane.fault = "the circuit is open"
+    session.post(Request(lane, "posted", b"dropped"))
+    await ask(session, Lane("after", TIMEOUT), "nobody")
+    await service.flush()
+    assert (received, session.waiters) == ([], 0)
+
+
 # Permissions ---------------------------------------------------------------------------------
 
 _USERS = """

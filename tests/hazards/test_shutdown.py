@@ -12,7 +12,7 @@ from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
 from tests.hazards.conftest import MakeOwn
 from tests.support.proxy import Proxy
-from tests.support.scripts import Ended
+from tests.support.scripts import Ended, run_script
 
 Script = Callable[..., Ended]
 Trouble = Callable[[NatsServer], None]
@@ -155,6 +155,63 @@ cache.set("key", 1)
     )
     _at_once_and_silently(ended)
     assert ended.stdout.splitlines() == ["The interpreter is shutting down"] * 3
+
+
+@pytest.mark.parametrize("use", ["cache.get('key')", "asyncio.run(cache.aget('key'))"])
+def test_in_a_daemon_thread_that_atexit_waits_for(script: Script, use: str) -> None:
+    """As those do that send metrics or reports from a queue."""
+    ended = script(
+        f"""
+import asyncio, atexit, threading
+from django_nats.client import bridge
+from django_nats.exceptions import NotSent
+
+told = threading.Event()
+
+def work():
+    told.wait()
+    for _ in range(20):
+        try:
+            {use}
+        except NotSent as error:
+            print(error)
+
+def drain():
+    told.set()
+    worker.join()
+
+worker = threading.Thread(target=work, daemon=True)
+worker.start()
+atexit.unregister(bridge._at_exit)
+atexit.register(drain)
+atexit.register(bridge._at_exit)
+cache.set("key", 1)
+"""
+        + _GO
+    )
+    _at_once_and_silently(ended, 2.5)
+    assert ended.stdout.splitlines() == ["The interpreter is shutting down"] * 20
+
+
+def test_while_a_name_server_takes_its_time(own_server: NatsServer) -> None:
+    ended = run_script(
+        """
+import socket, threading
+asked = threading.Event()
+
+def never(*args, **kwargs):
+    asked.set()
+    threading.Event().wait()
+
+socket.getaddrinfo = never
+threading.Thread(target=cache.get, args=("key",), daemon=True).start()
+assert asked.wait(5)
+"""
+        + _GO,
+        *("nats://slow.example:4222", "own", own_server.token),
+        loop="asyncio",  # uvloop does not ask Python
+    )
+    _at_once_and_silently(ended)
 
 
 def test_sigterm(script: Script) -> None:

@@ -381,7 +381,14 @@ def test_a_server_that_is_away_is_no_traceback(subcommand: str) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"No connection to NATS at {DEAD}" in done.stdout
+    assert "No connection" not in done.stderr
     assert "CommandError: " in done.stderr
+
+
+def test_a_server_that_is_away_is_said_once_by_the_checks() -> None:
+    done = manage({"STORAGE": "file"}, "check", "--deploy", "--tag", "nats")
+
+    assert (done.stdout + done.stderr).count("No connection") == 1
 
 
 @pytest.mark.parametrize("subcommand", ["setup", "status"])

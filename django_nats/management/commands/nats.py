@@ -30,6 +30,7 @@ class Command(BaseCommand):
 
     def handle(self, *, subcommand: str, **options: Any) -> None:
         try:
-            _SUBCOMMANDS[subcommand](self.stdout, self.style).handle(options)
+            with checks.outages_unlogged():
+                _SUBCOMMANDS[subcommand](self.stdout, self.style).handle(options)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
