@@ -24,6 +24,8 @@ MAX_BATCH_BYTES = 256 * 1024
 MAX_BATCH_REPLY = 4 * 1024 * 1024
 """Bytes the server sends for one batch; its own bound is all that it lets a slow client fall
 behind before it drops the connection."""
+MAX_FROM_LEADER = 128
+"""Messages asked of the leader at once, for the same reason: it sends each on its own."""
 MAX_KEY_BYTES = 8192
 
 
@@ -98,9 +100,11 @@ class Reading(Exchange):
     def _batch_from_leader(
         self, subjects: list[str], found: dict[str, Message | None]
     ) -> Steps[None]:
-        requests = [self._leader_request(subject) for subject in subjects]
-        for subject, reply in zip(subjects, (yield from self.pipeline(requests)), strict=True):
-            found[subject] = self._told_by_leader(subject, raise_error(reply))
+        for start in range(0, len(subjects), MAX_FROM_LEADER):
+            chunk = subjects[start : start + MAX_FROM_LEADER]
+            replies = yield from self.pipeline([self._leader_request(each) for each in chunk])
+            for subject, reply in zip(chunk, replies, strict=True):
+                found[subject] = self._told_by_leader(subject, raise_error(reply))
 
     def _told_by_leader(self, subject: str, reply: Reply) -> Message | None:
         message = wire.parse_leader(reply)
