@@ -275,6 +275,11 @@ def test_a_wrong_example_is_found(
         reader.close()
 
 
+def test_every_link_has_a_text_of_its_own() -> None:
+    for page in PAGES:
+        assert "[](" not in page.read_text(), name(page)
+
+
 def test_no_block_of_a_page_is_overlooked() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *(?:```|:::)", page.read_text(), re.MULTILINE)

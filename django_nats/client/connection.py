@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -38,6 +39,7 @@ HIGH_WATER = 8 * 1024 * 1024
 _TICK = 0.02
 _LATE = 0.2
 _LAST_FLUSH = 0.5
+_KERNEL_ROOM = 256 * 1024
 _LEAST_FLOW = 256 * 1024  # bytes; what leaves more slowly than this in a timeout counts as stuck
 _INBOX_SID = 1
 _FIRST_TOKEN = 2  # tokens double as subscription ids, and 1 is taken
@@ -81,6 +83,7 @@ class Connection(Client):
                 closed_cb=self._closed,
                 **options,
             )
+            self._keep_waiting_bytes_here()
             self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
             self._transport.write(b"SUB %b* %d\r\n" % (self._inbox, _INBOX_SID))
             self._reading_task.add_done_callback(self._ended)
@@ -90,6 +93,14 @@ class Connection(Client):
         except BaseException:
             self.abort()
             raise
+
+    def _keep_waiting_bytes_here(self) -> None:
+        # In the system's buffers, which grow to megabytes, what is still to be sent would look
+        # like what the server is taking its time to answer.
+        sock = self._transport._io_writer.get_extra_info("socket")
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, _KERNEL_ROOM)
 
     # Sending ---------------------------------------------------------------------------------
 

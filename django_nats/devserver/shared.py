@@ -205,7 +205,7 @@ def _birth(pid: int) -> str | None:
             stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
             state, born = stat[0], stat[19]
         else:
-            command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+            command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
             environ = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
             line = subprocess.run(command, env=environ, capture_output=True, check=False).stdout  # noqa: S603
             state, _, born = line.decode().strip().partition(" ")

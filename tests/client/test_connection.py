@@ -156,8 +156,14 @@ async def test_a_subscription_of_its_own_goes_with_its_request(
             await service.request(inbox, b"?", timeout=2)
 
 
-async def test_what_cannot_be_made_a_frame_fails_alone(session: Session) -> None:
+async def test_what_cannot_be_made_a_frame_fails_alone(session: Session, service: Client) -> None:
     """Whoever shares its write is served, and nothing is left that would wait for ever."""
+    received = []
+
+    async def note(message: Any) -> None:
+        received.append(message)
+
+    await listen(service, "with-it", note)
     await ask(session, Request(LANE, "warm-up"))
     same = session._connection
     broken = Request(LANE, "nobody", "text")  # type: ignore[arg-type]  # as a bug would have it
@@ -167,7 +173,7 @@ async def test_what_cannot_be_made_a_frame_fails_alone(session: Session) -> None
         asyncio.ensure_future(ask(session, *requests))
         for requests in (
             [Request(LANE, "nobody")],
-            [Request(LANE, "nobody", gather=2, inbox=True), broken, Request(LANE, "nobody")],
+            [Request(LANE, "with-it", gather=2, inbox=True), broken, Request(LANE, "with-it")],
             [Request(LANE, "nobody")],
         )
     ]
@@ -177,7 +183,8 @@ async def test_what_cannot_be_made_a_frame_fails_alone(session: Session) -> None
     assert [type(each) for each in before + after] == [Reply, Reply]
     assert [type(each) for each in culprit] == [NotSent] * 3
     assert isinstance(culprit[0].__cause__, TypeError)
-    assert (session._connection, session.waiters) == (same, 0)
+    await service.flush()
+    assert (received, session._connection, session.waiters) == ([], same, 0)
 
 
 # A slow link -------------------------------------------------------------------------------
@@ -186,8 +193,9 @@ async def test_what_cannot_be_made_a_frame_fails_alone(session: Session) -> None
 class SlowLink(Proxy):
     """Takes so many bytes a second from a client, and lets few pile up in its own buffers."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__(port)
+    def __init__(self, server: NatsServer) -> None:
+        super().__init__(server.port)
+        self.token = server.token
         self.rate = 8e6
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
 
@@ -202,19 +210,16 @@ class SlowLink(Proxy):
 
 @pytest.fixture
 def link() -> Iterator[SlowLink]:
-    with NatsServer(config="max_payload: 64MB") as server, SlowLink(server.port) as link:
-        link.token = server.token  # type: ignore[attr-defined]
-        yield link
-        bridge.close()
+    with NatsServer(config="max_payload: 64MB") as server:
+        link = SlowLink(server)
+        with link:
+            yield link
+            bridge.close()
 
 
 async def _over(link: SlowLink) -> Session:
-    token: str = link.token  # type: ignore[attr-defined]
-    session = bridge.session(ConnectionConfig((link.url,), token=token))
+    session = bridge.session(ConnectionConfig((link.url,), token=link.token))
     await ask(session, Request(LANE, "warm-up"))
-    assert session._connection is not None
-    sock = session._connection._transport._io_writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
     return session
 
 
@@ -248,7 +253,7 @@ async def test_bytes_that_stay_where_they_are_are_not_waited_for(
     if trouble == "stopped":
         link.freeze()
     else:
-        link.rate = 200e3
+        link.rate = 500e3  # bytes a second
     started = time.monotonic()
     answers = await asked
     assert [type(answer) for (answer,) in answers] == [OutcomeUnknown] * 2

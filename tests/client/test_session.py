@@ -378,7 +378,7 @@ async def test_what_is_given_up_while_it_waits_for_room_takes_nobody_with_it(
 
 
 async def test_when_all_that_waits_for_room_is_given_up_nothing_is_left(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
     monkeypatch.setattr(connection, "HIGH_WATER", 0)
@@ -388,6 +388,7 @@ async def test_when_all_that_waits_for_room_is_given_up_nothing_is_left(
     assert await soon(lambda: session.waiters == 0)
     monkeypatch.undo()
     assert b" 503" in (await ask(session, Lane("after", TIMEOUT), "nobody")).header
+    assert caplog.records == []
 
 
 # Requests nobody waits for -------------------------------------------------------------------
