@@ -273,9 +273,8 @@ async def test_an_async_iteration_that_is_given_up(make_cache: MakeCache) -> Non
     assert await anext_of(keys) in KEYS
     await keys.aclose()
     assert await cache.aget("flag") == 1
-    # Nobody waits for the consumer's deletion, but its answer comes before this one's.
-    await cache.aset("flag", 2)
-    assert cache.session.waiters == 0
+    while cache.session.waiters:  # for the consumer's deletion, whose answer nobody waits for
+        await cache.aget("flag")
 
 
 async def anext_of(iterator: Any) -> Any:
