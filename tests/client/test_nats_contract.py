@@ -81,6 +81,7 @@ async def test_a_connected_client_has_a_transport_and_a_reading_task(server: Nat
     try:
         assert isinstance(client._transport, TcpTransport)
         assert isinstance(client._reading_task, asyncio.Task)
+        assert client._pings_outstanding == 0
         writer = client._transport._io_writer
         assert writer.get_extra_info("socket").fileno() > 0
         assert writer.transport.get_write_buffer_size() == 0
