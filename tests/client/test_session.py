@@ -299,7 +299,7 @@ async def test_what_finds_no_room_is_refused_in_time(
     started = time.monotonic()
     with pytest.raises(NotSent, match="takes nothing more"):
         await ask(session, Lane("room", TIMEOUT), "room")
-    assert TIMEOUT <= time.monotonic() - started < 2 * TIMEOUT
+    assert TIMEOUT <= time.monotonic() - started < 2 * TIMEOUT + 0.5
     monkeypatch.undo()
     await ask(session, Lane("after", TIMEOUT), "after")
     await service.flush()
