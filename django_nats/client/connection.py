@@ -1,7 +1,7 @@
 """One TCP connection: many callers' requests multiplexed over a nats-py client.
 
 nats-py connects, authenticates, speaks TLS, pings and parses; this class takes the replies from
-it before it builds its own messages, which is what makes a request cost a third of nats-py's.
+it before it builds its own messages and wakes its own tasks, most of what a request would cost.
 A connection lives once: when it is lost, every waiter is told and the session makes a new one.
 
 It leans on these private names of nats-py, held in place by tests/client/test_nats_contract.py:
