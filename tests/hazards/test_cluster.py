@@ -101,3 +101,32 @@ def test_another_server_takes_over(cluster: Cluster) -> None:
         assert moved != port
     finally:
         cluster.mend()
+
+
+def test_a_replica_that_lags_hides_nothing_from_what_changes_a_value(cluster: Cluster) -> None:
+    """Two processes at two servers: what one was told is stored, the other can change."""
+    assert soon(lambda: answers(_made(cluster, "lag", cluster.urls)), 30)
+    leader, (follower, _) = _followers(cluster, "KV_lag")
+    writer = _made(cluster, "lag", leader.url)
+    other = _made(cluster, "lag", follower.url)
+    assert soon(lambda: answers(writer) and answers(other), 30)
+    for number in range(300):
+        writer.set(f"deleted-{number}", number)
+        assert other.delete(f"deleted-{number}") is True
+        writer.set(f"counted-{number}", number)
+        assert other.incr(f"counted-{number}") == number + 1
+        writer.set(f"touched-{number}", number)
+        assert other.touch(f"touched-{number}") is True
+
+
+def test_a_process_sees_its_own_writes_at_whatever_replica(cluster: Cluster) -> None:
+    assert soon(lambda: answers(_made(cluster, "own", cluster.urls)), 30)
+    _, (follower, _) = _followers(cluster, "KV_own")
+    cache = _made(cluster, "own", follower.url)
+    assert soon(lambda: answers(cache), 30)
+    for number in range(300):
+        cache.set("key", number)
+        assert [cache.get("key") for _ in range(3)] == [number] * 3
+        assert cache.get_many(["key"]) == {"key": number}
+    cache.clear()
+    assert cache.get("key") is None
