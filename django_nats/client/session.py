@@ -224,7 +224,8 @@ class Session:
         self._refuse_queue(self._fault)
 
     def _refuse_queue(self, fault: str) -> None:
-        while True:
+        # As many as there are now: what a thread adds meanwhile has its own flush to come.
+        for _ in range(len(self._queue)):
             try:
                 waiter = self._queue.popleft()
             except IndexError:
