@@ -116,17 +116,3 @@ def test_a_replica_that_lags_hides_nothing_from_what_changes_a_value(cluster: Cl
         assert other.incr(f"counted-{number}") == number + 1
         writer.set(f"touched-{number}", number)
         assert other.touch(f"touched-{number}") is True
-
-
-def test_a_process_sees_its_own_writes_at_whatever_replica(cluster: Cluster) -> None:
-    assert soon(lambda: answers(_made(cluster, "own", cluster.urls)), 30)
-    _, (follower, _) = _followers(cluster, "KV_own")
-    cache = _made(cluster, "own", follower.url)
-    assert soon(lambda: answers(cache), 30)
-    cluster.wait_for_replicas("KV_own")
-    for number in range(300):
-        cache.set("key", number)
-        assert [cache.get("key") for _ in range(3)] == [number] * 3
-        assert cache.get_many(["key"]) == {"key": number}
-    cache.clear()
-    assert cache.get("key") is None
