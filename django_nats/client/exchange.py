@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeVar
@@ -50,7 +50,9 @@ class Exchange(Opening):
         """Many requests in as few writes as their size allows, each answered or failed."""
         yield from self.ready()
         answers: list[Any] = []
-        for chunk in _by_size(requests):
+        for chunk in in_chunks(
+            requests, MAX_PIPELINE, MAX_PIPELINE_BYTES, lambda request: len(request.payload)
+        ):
             try:
                 answers += yield chunk
             except NotSent as error:
@@ -88,14 +90,17 @@ def _is_without_stream(answer: Any) -> bool:
     return isinstance(answer, Reply) and wire.is_without_stream(answer)
 
 
-def _by_size(requests: list[Request]) -> Iterable[list[Request]]:
-    chunk: list[Request] = []
+def in_chunks(
+    items: Iterable[T], most: int, most_bytes: int, size_of: Callable[[T], int]
+) -> Iterator[list[T]]:
+    """The items in lists of at most so many, begun anew once one has over so many bytes."""
+    chunk: list[T] = []
     size = 0
-    for request in requests:
-        if len(chunk) == MAX_PIPELINE or size > MAX_PIPELINE_BYTES:
+    for item in items:
+        if len(chunk) == most or size > most_bytes:
             yield chunk
             chunk, size = [], 0
-        chunk.append(request)
-        size += len(request.payload)
+        chunk.append(item)
+        size += size_of(item)
     if chunk:
         yield chunk

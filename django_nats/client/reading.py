@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .. import keys as key_names
 from ..exceptions import InvalidKey
 from . import wire
 from .bucket import BucketConfig
 from .entry import Entry, entry_of
-from .exchange import Exchange, raise_error
+from .exchange import Exchange, in_chunks, raise_error
 from .opening import Server
 from .recent import Recent
 from .steps import Request, Steps
@@ -64,7 +64,8 @@ class Reading(Exchange):
     def _batch(self, subjects: list[str], found: dict[str, Message | None]) -> Steps[None]:
         while subjects:
             requests = []
-            for chunk in _chunks(subjects, min(MAX_BATCH_BYTES, self._server.max_payload // 4)):
+            most = min(MAX_BATCH_BYTES, self._server.max_payload // 4)
+            for chunk in in_chunks(subjects, MAX_BATCH, most, lambda each: len(each) + 3):
                 payload = wire.compact_json({"multi_last": chunk, "max_bytes": MAX_BATCH_REPLY})
                 requests.append(Request(self.reads, self._direct, payload, gather=MAX_BATCH + 1))
             unfinished = False
@@ -145,15 +146,3 @@ class Reading(Exchange):
                 f"can be stored. Use a digest of it."
             )
         return encoded
-
-
-def _chunks(subjects: list[str], most: int) -> Iterable[list[str]]:
-    chunk: list[str] = []
-    size = 0
-    for subject in subjects:
-        if len(chunk) == MAX_BATCH or size > most:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(subject)
-        size += len(subject) + 3
-    yield chunk
