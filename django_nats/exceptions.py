@@ -55,6 +55,23 @@ class BucketMismatch(NatsError):
     """The stream exists, but cannot serve as a bucket."""
 
 
+class CounterUnavailable(Unavailable):
+    """The counter could not be asked or changed in time."""
+
+    def __init__(self, message: str = "", *, may_have_happened: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_happened = may_have_happened
+        """Whether the change may be applied all the same, now or later."""
+
+
+class CounterMismatch(NatsError):
+    """The stream exists, but cannot serve for counters."""
+
+
+class ReadOnlyCounter(NatsError):
+    """The counter is a sum of others, and cannot be changed itself."""
+
+
 class ServerTooOld(NatsError):
     """The server is too old for what was asked of it."""
 

@@ -31,6 +31,7 @@ _HASH_LENGTH = len("=h") + hashlib.sha256().digest_size * 2
 
 # The dot is here because Django's own keys (sessions, cached pages) are full of dots.
 _PLAIN_KEY = re.compile(rf":?[{_SAFE}.]+(?::[{_SAFE}.]+)*")
+_PLAIN_TOKEN = re.compile(f"[{_SAFE}]+")
 _HASH = re.compile(r"=h[0-9a-f]{64}\Z")
 _RESERVED = re.compile(r"=[a-z]")
 _ESCAPE = re.compile(r"=([0-9A-F]{2})")
@@ -191,6 +192,15 @@ def counter_name(subject: str) -> str:
     raise InvalidKey(f"{subject!r} is not the subject of a counter's name.")
 
 
+def counter_parts(subject: str) -> tuple[str, ...]:
+    """Return the parts from which ``counter_subject`` makes a subject; InvalidKey if none do."""
+    with suppress(UnicodeError, InvalidKey):
+        parts = tuple(_unescape(token).decode() for token in subject.split("."))
+        if len(parts) > 1 and counter_subject(*parts) == subject:
+            return parts
+    raise InvalidKey(f"{subject!r} is not the subject of a counter's parts.")
+
+
 def _utf8(text: str) -> bytes:
     try:
         return text.encode()
@@ -199,6 +209,8 @@ def _utf8(text: str) -> bytes:
 
 
 def _escape(token: str) -> str:
+    if _PLAIN_TOKEN.fullmatch(token):
+        return token
     return _utf8(token).decode("latin-1").translate(_ESCAPED)
 
 

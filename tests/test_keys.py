@@ -15,6 +15,7 @@ from django_nats.keys import (
     LIMIT,
     counter_filter,
     counter_name,
+    counter_parts,
     counter_subject,
     decode,
     encode,
@@ -447,6 +448,20 @@ class TestCounters:
         subject = counter_subject(name)
         assert re.fullmatch(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*", subject)
         assert counter_name(subject) == name
+
+    @law
+    @given(token_lists)
+    def test_parts_round_trip_dots_and_all(self, tokens: list[str]) -> None:
+        parts = (*tokens, "v1.5")
+        assert counter_parts(counter_subject(*parts)) == parts
+
+    @pytest.mark.parametrize(
+        "subject", ["", "a", ".", "a.", "a..b", "a.b:", "a.*", "a.=41", "a.=", "a.=C3", "a.€"]
+    )
+    def test_what_is_no_parts_subject_is_refused_by_name(self, subject: str) -> None:
+        with pytest.raises(InvalidKey) as caught:
+            counter_parts(subject)
+        assert repr(subject) in str(caught.value)
 
     @pytest.mark.parametrize(
         "subject",

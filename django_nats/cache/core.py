@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from ..client.session import Session
 from ..client.steps import Steps
 from ..client.twins import AWAY
 from ..client.wire import MAX_TTL_SECONDS
-from ..conf import cache_config
+from ..conf.caches import cache_config
 from ..exceptions import NatsError, Unavailable, Unreadable
 
 logger = logging.getLogger("django_nats")
@@ -24,6 +25,7 @@ logger = logging.getLogger("django_nats")
 T = TypeVar("T")
 
 MISSING: Any = object()
+_PORTABLE = re.compile("[!-~]{1,250}")
 
 
 class Core(BaseCache):
@@ -56,6 +58,11 @@ class Core(BaseCache):
 
     async def aclose(self, **kwargs: Any) -> None:
         """Do nothing, and without the thread that Django's own would take for it."""
+
+    def validate_key(self, key: str) -> None:
+        """Warn as Django does about keys that memcached would not take; any other is fast."""
+        if not _PORTABLE.fullmatch(key):
+            super().validate_key(key)
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> float | None:
         """Seconds for which a value is to live, 0 or less for not at all, None for ever.

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import inspect
 import os
+import threading
 import time
 from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, ref
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 from ..exceptions import BridgeMisuse, NatsError, NotSent, OutcomeUnknown
 from .bucket import BucketConfig
@@ -28,11 +29,16 @@ from .session import Session
 from .steps import Call, Pause, Request, Steps, next_item
 from .waiter import Waiter
 
+if TYPE_CHECKING:
+    from .counterconfig import CounterConfig
+    from .counters import CounterStream
+
 T = TypeVar("T")
 
 _thread = LoopThread()
 _sessions: dict[ConnectionConfig, Session] = {}
 _buckets: dict[tuple[ConnectionConfig, BucketConfig], Bucket] = {}
+_counter_streams: dict[tuple[ConnectionConfig, CounterConfig], CounterStream] = {}
 _recents: dict[tuple[ConnectionConfig, str], Recent] = {}
 _ALIVE_CHECK = 5.0
 _FAREWELL = 1.0
@@ -52,8 +58,22 @@ def bucket(connection: ConnectionConfig, config: BucketConfig) -> Bucket:
     try:
         return _buckets[known]
     except KeyError:
-        recent = _recents.setdefault((connection, config.name), Recent())
+        recent = _recents.setdefault((connection, config.stream), Recent())
         return _buckets.setdefault(known, Bucket(config, session(connection), recent))
+
+
+def counter_stream(connection: ConnectionConfig, config: CounterConfig) -> CounterStream:
+    """The process's one view of a counter stream."""
+    # Whoever only caches does not pay for importing it.
+    from .counters import CounterStream
+
+    known = (connection, config)
+    try:
+        return _counter_streams[known]
+    except KeyError:
+        recent = _recents.setdefault((connection, config.stream), Recent())
+        stream = CounterStream(config, session(connection), recent)
+        return _counter_streams.setdefault(known, stream)
 
 
 # From a thread -------------------------------------------------------------------------------
@@ -108,13 +128,15 @@ def _perform(session: Session, effect: Any) -> Any:
 def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
     lock = allocate_lock()
     lock.acquire()
-    waiter = Waiter(requests, lock.release)
-    session.submit(waiter)
+    waiter = Waiter(requests, lock.release, blocking=True)
     try:
+        session.submit(waiter)
         while not lock.acquire(timeout=_ALIVE_CHECK):
             if not _thread.alive:
                 kind = NotSent if waiter.connection is None else OutcomeUnknown
                 raise kind("The bridge's thread has ended")
+    except NatsError:
+        raise
     except BaseException:
         session.abandon(waiter)
         raise
@@ -175,13 +197,12 @@ async def _aperform(session: Session, effect: Any) -> Any:
 
 async def _await(session: Session, requests: Sequence[Request]) -> list[Any]:
     loop = asyncio.get_running_loop()
-    known = _doorbells.get(loop)
-    doorbell = None if known is None else known()
-    if doorbell is None:
+    doorbell = _doorbells.last()
+    if doorbell is None or doorbell.loop is not loop:
         doorbell = _Doorbell(loop)
-        _doorbells[loop] = ref(doorbell)
+        _doorbells.last = ref(doorbell)
     future = loop.create_future()
-    waiter = Waiter(requests, doorbell.ringer(future))
+    waiter = Waiter(requests, partial(doorbell.ring, future))
     session.submit(waiter)
     try:
         await future
@@ -195,20 +216,21 @@ class _Doorbell:
     """Wakes one event loop for all the answers that came in meanwhile, in one call."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._done: deque[asyncio.Future[None]] = deque()
         self._ringing = False
 
-    def ringer(self, future: asyncio.Future[None]) -> Callable[[], None]:
-        def ring() -> None:
-            self._done.append(future)
-            if not self._ringing:
+    def ring(self, future: asyncio.Future[None]) -> None:
+        self._done.append(future)
+        if not self._ringing:
+            try:
                 self._ringing = True
-                # Raised when the caller's loop has been closed: nobody is left to be woken.
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._answer)
-
-        return ring
+                self.loop.call_soon_threadsafe(self._answer)
+            except RuntimeError:
+                pass  # the caller's loop has been closed: nobody is left to be woken
+            except BaseException:
+                self._ringing = False  # a signal's: the next to ring must not rely on this
+                raise
 
     def _answer(self) -> None:
         self._ringing = False
@@ -218,9 +240,17 @@ class _Doorbell:
                 future.set_result(None)
 
 
-# async_to_sync makes a loop for every call, and none may stay for this: a bell, which knows its
-# loop by the futures, belongs to those who are still to ring it and to the loop it has rung.
-_doorbells: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_Doorbell]] = WeakKeyDictionary()
+class _Doorbells(threading.local):
+    """The bell of the loop that last ran on a thread.
+
+    async_to_sync makes a loop for every call, and none may stay for this: a bell, which knows its
+    loop, belongs to those who are still to ring it and to the loop it has rung.
+    """
+
+    last: Callable[[], _Doorbell | None] = staticmethod(lambda: None)
+
+
+_doorbells = _Doorbells()
 
 
 # The process ---------------------------------------------------------------------------------
@@ -229,8 +259,9 @@ _doorbells: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_Doorbell]] = WeakK
 def _after_fork() -> None:
     for each in _sessions.values():
         each.after_fork()
+    for stream in _counter_streams.values():
+        stream.after_fork()
     _thread.after_fork()
-    _doorbells.clear()
 
 
 def close() -> None:

@@ -1,4 +1,4 @@
-"""A bucket's configuration: the stream it is made as, and how it differs from one that exists.
+"""A bucket's configuration: the stream it is made as, and what one that exists must be.
 
 A bucket is a stream that every NATS client recognises as a key-value bucket (ADR-8), with the
 settings a cache needs: one message a key (with more, an expired value would bring back the one
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 from ..exceptions import BucketMismatch
+from .streamconfig import NANOSECONDS
 
-NANOSECONDS = 1_000_000_000
 MIB = 1024 * 1024
 MINIMUM_SERVERS = {1: "2.11.8", 2: "2.12.0"}
 """The server by which each level of the JetStream API came, or became fit for a cache."""
@@ -41,6 +41,28 @@ class BucketConfig:
     request_timeout: float = 1.0
     """Seconds."""
 
+    compared: ClassVar[tuple[str, ...]] = (
+        "subjects",
+        "mirror",
+        "sources",
+        "retention",
+        "description",
+        "storage",
+        "num_replicas",
+        "max_msgs_per_subject",
+        "max_age",
+        "max_bytes",
+        "max_msgs",
+        "max_msg_size",
+        "discard",
+        "compression",
+        "allow_direct",
+        "allow_rollup_hdrs",
+        "allow_msg_ttl",
+        "persist_mode",
+        "placement",
+    )
+
     @property
     def api_level(self) -> int:
         """The level of the JetStream API that the server must have; an older one would ignore
@@ -48,8 +70,20 @@ class BucketConfig:
         return 2 if self.persist == "async" else 1
 
     @property
+    def minimum_server(self) -> str:
+        return MINIMUM_SERVERS[self.api_level]
+
+    @property
+    def title(self) -> str:
+        return f"bucket {self.name}"
+
+    @property
     def stream(self) -> str:
         return f"KV_{self.name}"
+
+    @property
+    def probe(self) -> str:
+        return f"$KV.{self.name}.=probe"
 
     def stream_config(self) -> dict[str, Any]:
         """The document STREAM.CREATE and STREAM.UPDATE take."""
@@ -88,100 +122,41 @@ class BucketConfig:
             document["placement"] = placement
         return document
 
+    def require(self, existing: Mapping[str, Any]) -> None:
+        """Refuse a stream that would serve wrongly as a bucket.
 
-class Difference(NamedTuple):
-    """One field in which an existing stream is not what settings say."""
+        Raises BucketMismatch, which says what differs and what to do.
+        """
+        subjects = [f"$KV.{self.name}.>"]
+        foreign = existing.get("mirror") or existing.get("sources")
+        if existing.get("subjects") != subjects or foreign:
+            raise BucketMismatch(
+                f"The stream {self.stream} exists, but is no key-value bucket: it holds "
+                f"{existing.get('subjects')}, not {subjects}. Choose another BUCKET."
+            )
+        wrong = [
+            f"{name} is {existing.get(name, default)!r}, not {wanted!r}"
+            for name, wanted, default in (
+                ("max_msgs_per_subject", 1, -1),
+                ("allow_direct", True, False),
+                ("allow_rollup_hdrs", True, False),
+                ("allow_msg_ttl", True, False),
+            )
+            if existing.get(name, default) != wanted
+        ]
+        if wrong:
+            raise BucketMismatch(
+                f"The bucket {self.name} exists, but was made without what a cache needs "
+                f"({'; '.join(wrong)}). `manage.py nats setup` changes it, or choose another "
+                "BUCKET."
+            )
 
-    field: str
-    existing: Any
-    wanted: Any
-    fixable: bool
-    """Whether the server can change it in place without losing data."""
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.existing!r} on the server, {self.wanted!r} in settings"
-
-
-# What the server refuses to change on an existing stream, or what makes it another's stream.
-_FIXED = {"subjects", "mirror", "sources", "retention", "storage", "persist_mode"}
-_COMPARED = (
-    "subjects",
-    "mirror",
-    "sources",
-    "retention",
-    "description",
-    "storage",
-    "num_replicas",
-    "max_msgs_per_subject",
-    "max_age",
-    "max_bytes",
-    "max_msgs",
-    "max_msg_size",
-    "discard",
-    "compression",
-    "allow_direct",
-    "allow_rollup_hdrs",
-    "allow_msg_ttl",
-    "persist_mode",
-    "placement",
-)
-_DEFAULTS: dict[str, Any] = {"persist_mode": "default", "placement": None, "compression": "none"}
-
-
-def differences(
-    config: BucketConfig, existing: Mapping[str, Any], state: Mapping[str, Any]
-) -> list[Difference]:
-    """How an existing stream's config differs from settings; its state tells what would be lost.
-
-    >>> wanted = BucketConfig("web")
-    >>> differences(wanted, wanted.stream_config() | {"discard": "new"}, {})
-    [Difference(field='discard', existing='new', wanted='old', fixable=True)]
-    """
-    wanted = config.stream_config()
-    found = []
-    for name in _COMPARED:
-        default = _DEFAULTS.get(name, False if name.startswith("allow") else None)
-        before, after = existing.get(name, default), wanted.get(name, default)
-        if isinstance(before, Mapping):
-            before = {key: value for key, value in before.items() if value}
-        if before != after:
-            fixable = name not in _FIXED and not _loses_data(name, after, state)
-            found.append(Difference(name, before, after, fixable))
-    return found
-
-
-def _loses_data(name: str, limit: Any, state: Mapping[str, Any]) -> bool:
-    """Whether a lower limit would make the server throw away what is stored."""
-    if name == "max_msgs_per_subject":
-        # Older revisions: no cache wrote them, so they are somebody's who may want them.
-        return bool(state.get("messages", 0) > state.get("num_subjects", 0))
-    used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
-    return used is not None and limit != -1 and state.get(used, 0) > limit
-
-
-def require_bucket(config: BucketConfig, existing: Mapping[str, Any]) -> None:
-    """Refuse a stream that would serve wrongly as a bucket.
-
-    Raises BucketMismatch, which says what differs and what to do.
-    """
-    subjects = [f"$KV.{config.name}.>"]
-    if existing.get("subjects") != subjects or existing.get("mirror") or existing.get("sources"):
-        raise BucketMismatch(
-            f"The stream {config.stream} exists, but is no key-value bucket: it holds "
-            f"{existing.get('subjects')}, not {subjects}. Choose another BUCKET."
-        )
-    wrong = [
-        f"{name} is {existing.get(name, default)!r}, not {wanted!r}"
-        for name, wanted, default in (
-            ("max_msgs_per_subject", 1, -1),
-            ("allow_direct", True, False),
-            ("allow_rollup_hdrs", True, False),
-            ("allow_msg_ttl", True, False),
-        )
-        if existing.get(name, default) != wanted
-    ]
-    if wrong:
-        raise BucketMismatch(
-            f"The bucket {config.name} exists, but was made without what a cache needs "
-            f"({'; '.join(wrong)}). `manage.py nats setup` changes it, or choose another BUCKET."
-        )
+    def loses_data(self, name: str, before: Any, after: Any, state: Mapping[str, Any]) -> bool:
+        """Whether a change of a field would make the server throw away what is stored."""
+        if name == "sources":
+            return True  # whatever it is the sum of, it is no cache's
+        if name == "max_msgs_per_subject":
+            # Older revisions: no cache wrote them, so they are somebody's who may want them.
+            return bool(state.get("messages", 0) > state.get("num_subjects", 0))
+        used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
+        return used is not None and after != -1 and state.get(used, 0) > after

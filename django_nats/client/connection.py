@@ -1,32 +1,37 @@
 """One TCP connection: many callers' requests multiplexed over a nats-py client.
 
-nats-py connects, authenticates, speaks TLS, pings and parses; this class takes the replies from
-it before it builds its own messages and wakes its own tasks, most of what a request would cost.
-A connection lives once: when it is lost, every waiter is told and the session makes a new one.
+nats-py connects, authenticates, speaks TLS and pings; from then on this class reads what comes
+in, before nats-py builds its own messages and wakes its own tasks, most of what a request would
+cost. A connection lives once: when it is lost, every waiter is told, and the session makes a new
+one.
 
 It leans on these private names of nats-py, held in place by tests/client/test_nats_contract.py:
-``Client._process_msg``, ``_process_info``, ``_process_pong``, ``_process_op_err``,
-``_reading_task``, ``_pings_outstanding``, ``_transport`` and ``TcpTransport._io_writer``.
+``Client._read_loop``, ``_send_ping``, ``_process_info``, ``_process_pong``, ``_process_err``,
+``_process_op_err``, ``_pongs``, ``_reading_task``, ``_pings_outstanding``, ``_transport`` and
+``TcpTransport._io_writer``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
 from nats.aio.client import Client
 
-from ..exceptions import NatsError, NotSent, OutcomeUnknown, PermissionDenied, ValueTooLarge
-from . import wire
+from ..exceptions import NotSent, OutcomeUnknown
 from .faults import explain, without_frames
-from .steps import Answer, Lane, Request
+from .outstanding import INBOX_SID, Outstanding
+from .parser import Parser
+from .shared import AVAILABLE, PIECE, SharedSocket, is_interruption
+from .steps import Lane
 from .waiter import Waiter
 
 logger = logging.getLogger("django_nats")
@@ -41,12 +46,14 @@ _LATE = 0.2
 _LAST_FLUSH = 0.5
 _KERNEL_ROOM = 256 * 1024
 _LEAST_FLOW = 256 * 1024  # bytes; what leaves more slowly than this in a timeout counts as stuck
-_INBOX_SID = 1
-_FIRST_TOKEN = 2  # tokens double as subscription ids, and 1 is taken
 
 
 class Connection(Client):
-    """A connection and those who wait for replies on it. Everything runs on the loop's thread."""
+    """A connection and those who wait for replies on it.
+
+    Everything runs on the loop's thread, but for a caller that is alone: what it shares with the
+    loop, the way to the socket and those who wait, is under ``outstanding``'s lock.
+    """
 
     _transport: Any  # nats-py's: None only until open() returns, as is the next
     _reading_task: Any
@@ -55,13 +62,16 @@ class Connection(Client):
         super().__init__()
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         """Done, with the driver's error, when the connection is gone for good."""
-        self.heard = self.flowed = monotonic()
+        self.flowed = monotonic()
+        self.outstanding = Outstanding(self._unsubscribe)
         self._written = self._gone = 0
+        self._owed = b""
         self._on_timeout = on_timeout
         self._on_heard = on_heard
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, Waiter] = {}
-        self._next_token = _FIRST_TOKEN
+        self._parser = Parser(self.outstanding.take, self._take_line)
+        self._shared: SharedSocket | None = None
+        self._chores: set[asyncio.Task[None]] = set()
         self._sweeping = False
         self._sweep_due = 0.0
         self._ping: asyncio.Task[None] | None = None
@@ -85,7 +95,8 @@ class Connection(Client):
             )
             self._keep_waiting_bytes_here()
             self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
-            self._transport.write(b"SUB %b* %d\r\n" % (self._inbox, _INBOX_SID))
+            self.outstanding.open(self._inbox)
+            self._transport.write(b"SUB %b* %b\r\n" % (self._inbox, INBOX_SID))
             self._reading_task.add_done_callback(self._ended)
             await self.flush()
             if self.last_error is not None:  # no answer would ever come
@@ -108,24 +119,86 @@ class Connection(Client):
         """Write what is queued, in one write. False when the peer is slow and some had to stay."""
         if self.lost.done():
             return True  # the session is about to know, and refuses what is queued
-        frames: list[bytes] = []
-        room = HIGH_WATER - self._buffered()
-        while queue and room > 0:
-            waiter = queue.popleft()
-            if not waiter.abandoned:
-                size = self._enlist(waiter, frames)
-                room -= size
-                self._written += size
-                waiter.end = self._written
-        if frames:
-            self._write(b"".join(frames))
+        with self.outstanding.lock:
+            frames: list[bytes] = []
+            room = HIGH_WATER - self._buffered()
+            while queue and room > 0:
+                waiter = queue.popleft()
+                if not waiter.abandoned:
+                    room -= self._enlist(waiter, frames)
+            if frames:
+                self._write(b"".join(frames))
+        self._begin_sweeping()
+        return room > 0 or not queue
+
+    def carry(self, waiter: Waiter) -> bool:
+        """Write on the caller's own thread, if nobody else is waiting for anything.
+
+        A caller that blocks reads there too, for a moment. In company the loop's way is the
+        better one: it writes for all at once.
+        """
+        shared = self._shared
+        if shared is None or self.outstanding:
+            return False
+        if waiter.blocking:
+            return self._converse(waiter, shared)
+        if self._write_alone(waiter, shared):
+            self._watch_over()
+            return True
+        return False
+
+    def _converse(self, waiter: Waiter, shared: SharedSocket) -> bool:
+        try:
+            if not shared.begin_reading(waiter) or not self._write_alone(waiter, shared):
+                return False
+            shared.read_until(waiter.is_answered)
+        finally:
+            shared.end_reading(waiter)
+        if waiter.left:
+            self._watch_over()
+        return True
+
+    def _write_alone(self, waiter: Waiter, shared: SharedSocket) -> bool:
+        with self.outstanding.lock:
+            # What the transport has not passed on yet must not be overtaken, nor cut in two.
+            if self.outstanding or self._buffered() or self.lost.done():
+                return False
+            try:
+                frames: list[bytes] = []
+                self._enlist(waiter, frames)
+                data = b"".join(frames)
+                # What is large is the loop's, which knows how much of it has left.
+                sent = shared.send(data) if len(data) <= PIECE else 0
+                if sent < len(data):
+                    self._owed = data[sent:]
+                    self._loop.call_soon_threadsafe(self._write, b"")
+            except BaseException as error:
+                self._fail_from_anywhere(error)  # nobody knows how much of it is out
+                if is_interruption(error):
+                    raise
+            return True
+
+    def _enlist(self, waiter: Waiter, frames: list[bytes]) -> int:
+        waiter.connection = self
+        size = self.outstanding.enlist(waiter, frames, self.max_payload)
+        self._written += size
+        waiter.end = self._written
+        return size
+
+    def _watch_over(self) -> None:
+        """See to it that who waits is told in time, from any thread."""
+        if not self._sweeping:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and told everyone
+                self._loop.call_soon_threadsafe(self._begin_sweeping)
+
+    def _begin_sweeping(self) -> None:
         if not self._sweeping:
             self._arm()
-        return room > 0 or not queue
 
     def _buffered(self) -> int:
         """The bytes that have been written and not left yet; notes when they go on leaving."""
         buffered: int = self._transport._io_writer.transport.get_write_buffer_size()
+        buffered += len(self._owed)
         gone = self._written - buffered
         if gone - self._gone >= _LEAST_FLOW:
             self._gone, self.flowed = gone, monotonic()
@@ -134,90 +207,75 @@ class Connection(Client):
         return buffered
 
     def _write(self, data: bytes) -> None:
-        try:
-            self._transport.write(data)
-        except Exception as error:
-            self.lose(error)  # uvloop's transports raise once they are closed
-
-    def _enlist(self, waiter: Waiter, frames: list[bytes]) -> int:
-        """Register a waiter, or fail it alone: those beside it must not wait for ever."""
-        before = len(frames)
-        try:
-            return self._register(waiter, frames)
-        except Exception as error:
-            del frames[before:]
-            for index in range(len(waiter.requests)):
-                self._waiting.pop(waiter.token + index, None)
-            failure = NotSent(f"The request cannot be sent: {explain(error)}")
-            failure.__cause__ = without_frames(error)
-            waiter.fail(failure)
-            return 0
-
-    def _register(self, waiter: Waiter, frames: list[bytes]) -> int:
-        """Give each request a token and its frame; the number of bytes they come to."""
-        token = waiter.token = self._next_token
-        self._next_token += len(waiter.requests)
-        waiter.sent = monotonic()
-        waiter.deadline = waiter.sent + waiter.timeout
-        waiter.connection = self
-        size = 0
-        for index, request in enumerate(waiter.requests):
-            error = self._unfit(request)
-            if error is not None:
-                waiter.answer(index, error)
-                continue
-            reply = b"%b%d" % (self._inbox, token + index)
-            if request.inbox:
-                reply += b".pull"
-                frames.append(b"SUB %b %d\r\n" % (reply, token + index))
-            frame = wire.publish_frame(request.subject, reply, request.header, request.payload)
-            frames.append(frame)
-            size += len(frame)
-            self._waiting[token + index] = waiter
-        return size
-
-    def _unfit(self, request: Request) -> NatsError | None:
-        # The server drops a client for good that sends a larger frame or a longer control line.
-        size = len(request.header) + len(request.payload)
-        if size > self.max_payload:
-            return ValueTooLarge(
-                f"The message for {request.subject.decode()} has {size} bytes with its headers; "
-                f"the server takes at most {self.max_payload} (max_payload)"
-            )
-        if len(request.subject) + len(self._inbox) + 64 > wire.MAX_CONTROL_LINE:
-            return ValueTooLarge(f"The subject has {len(request.subject)} bytes, which is too long")
-        return None
+        with self.outstanding.lock:
+            data, self._owed = self._owed + data, b""
+            try:
+                self._transport.write(data)
+            except Exception as error:
+                self.lose(error)  # uvloop's transports raise once they are closed
 
     # Receiving -------------------------------------------------------------------------------
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
+    async def _read_loop(self) -> None:
+        """What nats-py runs as its reader, once connected."""
+        transport = self._transport._io_writer.transport
+        if AVAILABLE and transport.get_extra_info("ssl_object") is None:
+            transport.pause_reading()
+            # What had come in before that is there at once; nothing is added to it any more.
+            rest = self._loop.create_task(self._transport.read(PIECE))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if rest.done():
+                self._received(rest.result())
+            rest.cancel()
+            descriptor = transport.get_extra_info("socket").fileno()
+            self._shared = SharedSocket(
+                descriptor, self._loop, self._received, self._fail_from_anywhere
+            )
+            try:
+                await asyncio.shield(self.lost)
+            finally:
+                self._unshare()  # it may have been lost before this had begun
+            return
         try:
-            self._take(sid, wire.Reply(headers or b"", data, reply, subject))
-        except Exception:
-            # An exception here would end nats-py's reader, and leave the connection deaf.
-            logger.exception("django-nats could not handle a reply")
+            while data := await self._transport.read(PIECE):
+                self._received(data)
+            self.lose(ConnectionResetError("the server has closed the connection"))
+        except Exception as error:
+            self.lose(error)
 
-    def _take(self, sid: int, reply: wire.Reply) -> None:
-        self._note_heard()
-        token = int(reply.subject[len(self._inbox) :]) if sid == _INBOX_SID else sid
-        waiter = self._waiting.get(token)
-        if waiter is None:
-            return  # its caller has given up
-        index = token - waiter.token
-        request = waiter.requests[index]
-        answer: Answer = reply
-        waiter.deadline = self.heard + waiter.timeout
-        if request.gather:
-            gathered = waiter.gather(index, reply, request.gather)
-            if gathered is None:
-                return
-            answer = gathered
-            if request.inbox:
-                self._write(b"UNSUB %d\r\n" % token)
-        del self._waiting[token]
-        waiter.answer(index, answer)
+    def _received(self, data: bytes) -> None:
+        with self.outstanding.lock:
+            self.outstanding.heard = monotonic()
+            self._parser.feed(data)
+        self._on_heard()
+
+    def _unsubscribe(self, sid: bytes) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the connection with it
+            self._loop.call_soon_threadsafe(self._write, b"UNSUB %b\r\n" % sid)
+
+    def _take_line(self, line: bytes) -> None:
+        # Whoever reads, these are the loop's: nats-py's part, and its tasks.
+        self._loop.call_soon_threadsafe(self._obey, line)
+
+    def _obey(self, line: bytes) -> None:
+        if line == b"PING":
+            self._write(b"PONG\r\n")
+        elif line == b"PONG":
+            self._do(self._process_pong())
+        elif line.startswith(b"-ERR"):
+            self._do(self._process_err(line[4:].strip().decode().lower()))
+        elif line.startswith(b"INFO "):
+            self._do(self._process_info(json.loads(line[5:])))
+
+    def _do(self, chore: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(chore)
+        self._chores.add(task)  # the loop itself would let it be collected
+        task.add_done_callback(self._chores.discard)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or self._loop.create_future())
+        self._write(b"PING\r\n")
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if self._needs_tls and initial_connection:
@@ -226,14 +284,6 @@ class Connection(Client):
                 raise NotSent("the server offers no TLS, which the settings ask for")
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
-
-    async def _process_pong(self) -> None:
-        self._note_heard()
-        await super()._process_pong()
-
-    def _note_heard(self) -> None:
-        self.heard = monotonic()
-        self._on_heard()
 
     # Giving up -------------------------------------------------------------------------------
 
@@ -246,18 +296,18 @@ class Connection(Client):
             self._arm(patient=False)
             return
         gone = self._written - self._buffered()
-        for waiter in set(self._waiting.values()):
+        for waiter in self.outstanding.waiters():
             if waiter.end > gone:
                 # Behind others' bytes on a slow link: the server cannot have been asked yet.
                 waiter.deadline = max(waiter.deadline, self.flowed + waiter.timeout)
             if now >= waiter.deadline:
                 self._time_out(waiter)
-            elif now - max(waiter.sent, self.heard) > waiter.timeout / 4:
+            elif now - max(waiter.sent, self.outstanding.heard) > waiter.timeout / 4:
                 self._ask_for_sign_of_life()
         self._arm()
 
     def _arm(self, patient: bool = True) -> None:
-        self._sweeping = bool(self._waiting)
+        self._sweeping = bool(self.outstanding)
         if self._sweeping:
             self._sweep_due = monotonic() + _TICK
             self._loop.call_later(_TICK, self._sweep, patient)
@@ -265,7 +315,7 @@ class Connection(Client):
     def _time_out(self, waiter: Waiter) -> None:
         lane = waiter.first_open.lane
         self._ask_for_sign_of_life()
-        self.forget(waiter)
+        self.outstanding.forget(waiter)
         # First the circuit, then the caller: its next request must find the circuit open.
         self._on_timeout(lane)
         waiter.fail(OutcomeUnknown(f"No answer within {waiter.timeout:g} s ({lane.name})"))
@@ -282,14 +332,7 @@ class Connection(Client):
 
     def silent_since(self, seconds: float) -> bool:
         """Whether nothing at all has come from the server for so many seconds."""
-        return monotonic() - self.heard >= seconds
-
-    def forget(self, waiter: Waiter) -> None:
-        """Wait no longer for a waiter's replies."""
-        for index, request in enumerate(waiter.requests):
-            forgotten = self._waiting.pop(waiter.token + index, None)
-            if forgotten is not None and request.inbox and not self.lost.done():
-                self._write(b"UNSUB %d\r\n" % (waiter.token + index))
+        return monotonic() - self.outstanding.heard >= seconds
 
     def lose(self, error: Exception) -> None:
         """Count the connection as lost: abort it, and tell everyone who waits on it."""
@@ -299,18 +342,29 @@ class Connection(Client):
         if self._ping is not None:
             self._ping.cancel()
         self.abort()
-        waiters = set(self._waiting.values())
-        self._waiting.clear()
-        for waiter in waiters:
+        for waiter in self.outstanding.drain():
             failure = OutcomeUnknown(f"The connection was lost before the answer: {explain(error)}")
             failure.__cause__ = error
             waiter.fail(failure)
 
+    def _fail_from_anywhere(self, error: BaseException) -> None:
+        """lose(), for any thread."""
+        if not isinstance(error, Exception) or is_interruption(error):
+            error = ConnectionAbortedError(f"a caller was interrupted by {type(error).__name__}")
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and told everyone
+            self._loop.call_soon_threadsafe(self.lose, error)
+
+    def forget(self, waiter: Waiter) -> None:
+        """Leave nothing behind of a caller that has gone, interrupted wherever it was."""
+        if self._shared is not None:
+            self._shared.end_reading(waiter)
+        self.outstanding.forget(waiter)
+
     async def finish(self, *, silently: bool) -> None:
         """Close, once the server has what was sent; silently: tell nobody who waits."""
-        in_flight = bool(self._waiting)
+        in_flight = bool(self.outstanding)
         if silently:
-            self._waiting.clear()
+            self.outstanding.drain()
         if in_flight:
             # Closed with answers unread, the socket would be reset, and with it what it sent.
             with contextlib.suppress(Exception):
@@ -319,15 +373,22 @@ class Connection(Client):
 
     def abort(self) -> None:
         # Not close(): with a peer that does not read, closing would wait for the buffer to drain.
+        self._unshare()
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
 
-    def descriptor(self) -> int | None:
-        """The socket's file descriptor, for a forked child to let go of."""
+    def _unshare(self) -> None:
+        if self._shared is not None:
+            with self.outstanding.lock:  # nobody is writing to a number that is another's then
+                self._shared.close()
+
+    def descriptors(self) -> list[int]:
+        """The file descriptors, for a forked child to let go of."""
         writer = getattr(self._transport, "_io_writer", None)
         sock = writer.get_extra_info("socket") if writer is not None else None
-        return None if sock is None else int(sock.fileno())
+        own = [] if sock is None else [int(sock.fileno())]
+        return own if self._shared is None else [*own, *self._shared.descriptors]
 
     async def _process_op_err(self, e: Exception) -> None:
         self.lose(e)
@@ -346,9 +407,4 @@ class Connection(Client):
         if "permissions violation" not in message or self._inbox.decode().lower() in message:
             return  # the latter is open()'s to tell
         logger.warning("The NATS server refuses: %s", error)
-        for token, waiter in list(self._waiting.items()):
-            index = token - waiter.token
-            subject = waiter.requests[index].subject.decode()
-            if f'"{subject.lower()}"' in message:
-                del self._waiting[token]
-                waiter.answer(index, PermissionDenied(f"No permission to publish to {subject}"))
+        self.outstanding.refuse(message)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from . import wire
-from .wire import Message
+from .wire import Message, is_tombstone
 
 # Bounded: whoever can write to the bucket could otherwise make a reader's arithmetic overflow.
 _LIFETIME = re.compile(rb"(ms|at)=([0-9]{1,16})")
@@ -36,6 +38,13 @@ class Write(NamedTuple):
     """When it expires, as an Entry says it, where that stays as it was: seconds would begin anew
     with every write, and a value changed a thousand times a second would hardly age."""
 
+    @property
+    def header(self) -> bytes:
+        """The block of headers that an unconditional write carries."""
+        if self.expires is not None:
+            return wire.header_block(self.fields())
+        return _header(self.format, self.seconds)
+
     def fields(self) -> dict[str, str]:
         """The headers a reader needs: format and expiry."""
         # Another client's value keeps its lack of a format when it is given a new timeout.
@@ -48,33 +57,59 @@ class Write(NamedTuple):
         return {**fields, "Nats-TTL": wire.ttl_field(self.seconds)}
 
 
-def format_of(header: bytes, stored: float) -> tuple[str | None, float | None]:
-    """The format of a value stored at a time, and when it expires, in seconds since 1970."""
-    format, lifetime, rest = wire.format_field(header).partition(b";")
+@lru_cache(maxsize=1024)
+def _header(format: str | None, seconds: float | None) -> bytes:
+    return wire.header_block(Write(b"", format, seconds).fields())
+
+
+def format_of(field: bytes, stored: float) -> tuple[str | None, float | None]:
+    """What the format header says of a value stored at a time: its name, and when it expires."""
+    name, seconds, moment = _format(field)
+    if seconds is not None:
+        moment = stored + seconds
+    return name, None if moment is None else min(moment, stored + wire.MAX_TTL_SECONDS)
+
+
+@lru_cache(maxsize=1024)  # most values of a cache have one of a few formats and lifetimes
+def _format(field: bytes) -> tuple[str | None, float | None, float | None]:
+    """A format's name, its lifetime in seconds, and when it expires: at most one of the two."""
+    format, lifetime, rest = field.partition(b";")
     match = _LIFETIME.fullmatch(rest)
     try:
         name = format.decode("ascii") or None
     except UnicodeDecodeError:
-        return UNREADABLE, None
+        return UNREADABLE, None, None
     if not lifetime:
-        return name, None
+        return name, None, None
     if match is None:
-        return UNREADABLE, None
-    expires = int(match[2]) / 1000 + (stored if match[1] == b"ms" else 0)
-    return name, min(expires, stored + wire.MAX_TTL_SECONDS)
+        return UNREADABLE, None, None
+    number = int(match[2]) / 1000
+    return (name, number, None) if match[1] == b"ms" else (name, None, number)
 
 
-def entry_of(message: Message, now: float) -> Entry | None:
-    """A message as a value; None when it is a tombstone, or has expired by the server's clock."""
-    if message.deleted:
-        return None
-    stored = wire.epoch(message.stamp)
-    format, expires = format_of(message.header, stored)
+def entry_of(message: Message, now: Callable[[float], float]) -> Entry | None:
+    """A message as a value; None when it is a tombstone, or has expired.
+
+    ``now`` is the time by the server's clock, which is not before that of the message.
+    """
+    _, sequence, header, payload, stamp, field = message
+    if field is None:
+        if is_tombstone(header):
+            return None
+        field = wire.format_field(header)
+    stored = wire.epoch(stamp)
+    current = now(stored)
+    format, expires = format_of(field, stored)
     if expires is not None:
-        if expires <= now:
+        if expires <= current:
             return None
     elif format is None:
-        ttl = wire.field(message.header, "Nats-TTL")
+        ttl = wire.field(header, "Nats-TTL")
         if ttl is not None and _SECONDS.fullmatch(ttl):
             expires = stored + min(int(ttl), wire.MAX_TTL_SECONDS)
-    return Entry(message.payload, format, message.sequence, expires)
+    return _entry((payload, format, sequence, expires))
+
+
+# As named tuples make themselves, without the function that would first collect the fields.
+_entry: Callable[[tuple[bytes, str | None, int, float | None]], Entry]
+_entry = partial(tuple.__new__, Entry)

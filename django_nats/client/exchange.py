@@ -1,15 +1,13 @@
-"""Requests to a bucket's stream and their replies: opened first, again when it is gone, chunked."""
+"""Requests to a stream and their replies: opened first, again when it is gone, chunked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from time import monotonic
 from typing import Any, TypeVar
 
-from ..exceptions import NatsError, NotSent, OutcomeUnknown, ServerError
+from ..exceptions import NatsError, NotSent, OutcomeUnknown
 from . import wire
-from .opening import CLOCK_REFRESH, Opening
+from .opening import C, Opening
 from .steps import Request, Steps
 from .wire import Reply
 
@@ -20,31 +18,20 @@ MAX_PIPELINE = 4096
 MAX_PIPELINE_BYTES = 16 * 1024 * 1024
 
 
-class Exchange(Opening):
-    """The part of a bucket that asks."""
+class Exchange(Opening[C]):
+    """What asks its stream."""
 
     def ask(self, request: Request) -> Steps[Reply]:
-        """One request to an open bucket; opened again when it turns out to be gone."""
-        yield from self.ready()
-        if monotonic() > self._clock_due and self.writes.fault is None:
-            reply = yield from self._ask_with_time(request)
-        else:
-            reply = yield request
-        if wire.is_without_stream(reply):
-            yield from self.open()
-            reply = yield request
-        return reply
+        """One request to an open stream; opened again when it turns out to be gone."""
+        if not self.is_ready:
+            yield from self.ready()
+        reply = yield request
+        return (yield from self._again(request)) if wire.is_without_stream(reply) else reply
 
-    def _ask_with_time(self, request: Request) -> Steps[Reply]:
-        """The request, and in the same write a question for the time on the server."""
-        sent = monotonic()
-        self._clock_due = sent + CLOCK_REFRESH
-        reply, info = yield [request, self._info_request()]
-        if isinstance(info, Reply):
-            with suppress(ServerError):  # the stream may be gone: the request's own reply tells
-                self._set_clock(info, sent)
-        answer: Reply = raise_error(reply)
-        return answer
+    def _again(self, request: Request) -> Steps[Reply]:
+        yield from self.open()
+        reply: Reply = yield request
+        return reply
 
     def pipeline(self, requests: list[Request]) -> Steps[list[Any]]:
         """Many requests in as few writes as their size allows, each answered or failed."""

@@ -57,7 +57,8 @@ class Bucket(Reading):
 
     def put(self, key: str, write: Write) -> Steps[int]:
         """Store a value; its revision. Raises ValueTooLarge before anything is sent."""
-        yield from self.ready()
+        if not self.is_ready:
+            yield from self.ready()
         request = self._publish(key, write)
         try:
             ack = wire.parse_ack((yield from self.ask(request)))
@@ -141,10 +142,14 @@ class Bucket(Reading):
 
     def _publish(self, key: str, write: Write, **conditions: str) -> Request:
         subject_key = self._encode(key)
-        fields = write.fields()
-        if key_names.is_hashed(subject_key):
-            fields[wire.KEY_HEADER] = wire.quote_key(key)
-        header = wire.header_block({**fields, **conditions})
+        hashed = key_names.is_hashed(subject_key)
+        if conditions or hashed:
+            fields = {**write.fields(), **conditions}
+            if hashed:
+                fields[wire.KEY_HEADER] = wire.quote_key(key)
+            header = wire.header_block(fields)
+        else:
+            header = write.header
         limit = min(self.max_message, self._server.max_payload)
         if len(header) + len(write.payload) > limit:
             raise ValueTooLarge(

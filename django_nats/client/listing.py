@@ -1,23 +1,16 @@
-"""Going through the keys of a bucket, however many there are, without holding anything up."""
+"""Going through the keys of a bucket."""
 
 from __future__ import annotations
 
-import secrets
 from typing import NamedTuple
 
 from .. import keys as key_names
-from ..exceptions import InvalidKey, NoLeader
+from ..exceptions import InvalidKey
 from . import wire
-from .bucket import NANOSECONDS
+from .consumer import BATCH, Met, last_messages
 from .entry import format_of
 from .kv import Bucket
-from .steps import Item, Request, Steps
-from .wire import Reply
-
-FIRST_BATCH = 100  # small, so that the first key comes at once
-BATCH = 1000
-_IDLE = 300  # seconds between two batches, after which the server takes the reader for dead
-_ENDS = (0, 404, 408)  # a whole batch, nothing more, or nothing more at the moment
+from .steps import Item, Steps, next_item
 
 
 class Listed(NamedTuple):
@@ -34,72 +27,23 @@ def iter_keys(bucket: Bucket, pattern: str, batch: int = BATCH) -> Steps[None]:
     one batch. Keys set or deleted meanwhile may or may not be met, as with Redis's SCAN.
     """
     matches = key_names.matcher(pattern)
-    consumer, left = yield from _consumer(bucket, pattern)
-    size = min(FIRST_BATCH, batch)
+    subject_filter = f"$KV.{bucket.config.name}.{key_names.subject_filter(pattern)}"
+    messages = last_messages(bucket, subject_filter, batch=batch, headers_only=True)
     try:
-        while left:
-            replies = yield from _next_batch(bucket, consumer, size)
-            size, left = batch, 0
-            for reply in replies:
-                if wire.status(reply):
-                    continue
-                sequence, stored, left = _metadata(reply)
-                listed = _listed(bucket, reply, sequence, stored)
+        while (item := (yield from next_item(messages))) is not None:
+            for met in item.value:
+                listed = _listed(bucket, met)
                 if listed is not None and matches(listed.key):
                     yield Item(listed)
     finally:
-        # Without waiting: an iteration may be given up, and a closed generator cannot ask.
-        delete = f"$JS.API.CONSUMER.DELETE.{bucket.config.stream}.{consumer}"
-        bucket.post(Request(bucket.writes, delete))
+        messages.close()
 
 
-def _consumer(bucket: Bucket, pattern: str) -> Steps[tuple[str, int]]:
-    """Its name, and how many messages it has to deliver."""
-    name = f"keys-{secrets.token_hex(8)}"
-    stream = bucket.config.stream
-    config = {
-        "name": name,
-        "deliver_policy": "last_per_subject",
-        "ack_policy": "none",
-        "headers_only": True,
-        "mem_storage": True,
-        "num_replicas": 1,
-        "inactive_threshold": _IDLE * NANOSECONDS,
-        "filter_subject": f"$KV.{bucket.config.name}.{key_names.subject_filter(pattern)}",
-    }
-    payload = wire.compact_json({"stream_name": stream, "config": config})
-    request = Request(bucket.writes, f"$JS.API.CONSUMER.CREATE.{stream}.{name}", payload)
-    reply = yield from bucket.ask(request)
-    return name, wire.parse_api(reply).get("num_pending", 0)
-
-
-def _next_batch(bucket: Bucket, consumer: str, size: int) -> Steps[list[Reply]]:
-    request = Request(
-        bucket.writes,
-        f"$JS.API.CONSUMER.MSG.NEXT.{bucket.config.stream}.{consumer}",
-        wire.compact_json({"batch": size, "no_wait": True}),
-        gather=size,
-        inbox=True,
-    )
-    replies: list[Reply] = yield request
-    ended = wire.status(replies[-1])
-    if ended not in _ENDS:
-        raise NoLeader(f"The listing of keys was lost with the server that held it ({ended})")
-    return replies
-
-
-def _metadata(reply: Reply) -> tuple[int, float, int]:
-    """Sequence, seconds since 1970 when it was stored, and how many are still to come."""
-    # $JS.ACK[.<domain>.<account>].<stream>.<consumer>.<deliveries>.<seq>.<seq>.<ns>.<pending>[…]
-    tokens = reply.reply_to.split(b".")
-    first = 5 if len(tokens) == 9 else 7
-    return int(tokens[first]), int(tokens[first + 2]) / NANOSECONDS, int(tokens[first + 3])
-
-
-def _listed(bucket: Bucket, reply: Reply, sequence: int, stored: float) -> Listed | None:
+def _listed(bucket: Bucket, met: Met) -> Listed | None:
+    reply = met.reply
     if wire.is_tombstone(reply.header):
         return None
-    _, expires = format_of(reply.header, stored)
+    _, expires = format_of(wire.format_field(reply.header), met.stored)
     if expires is not None and expires <= bucket.now():
         return None
     try:
@@ -112,4 +56,4 @@ def _listed(bucket: Bucket, reply: Reply, sequence: int, stored: float) -> Liste
                 return None
     except (InvalidKey, UnicodeDecodeError):
         return None  # another client's key, or the package's own: no Django key
-    return Listed(key, sequence)
+    return Listed(key, met.sequence)

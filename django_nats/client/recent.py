@@ -18,6 +18,7 @@ class Recent:
         self.newest = 0
         self._floor = 0
         self._written: dict[str, int] = {}
+        """The sequence of the last write to each subject; negative: all up to there is gone."""
 
     def note(self, subject: str, sequence: int) -> None:
         """This process has written a subject, or the leader told it of a later message there."""
@@ -34,16 +35,28 @@ class Recent:
         self.newest = max(self.newest, sequence)
         self._written.clear()
 
+    def note_purged(self, subject: str, sequence: int) -> None:
+        """This process has removed what a subject had up to a sequence, and left no message."""
+        self._written[subject] = -sequence
+        self.newest = max(self.newest, sequence)
+
     def note_missing(self, subject: str) -> None:
         """The leader has nothing under a subject any more."""
-        self._written.pop(subject, None)
+        if self._written.get(subject, 0) > 0:
+            self._written.pop(subject, None)
+
+    def written(self) -> list[str]:
+        """The subjects that have a message by this process."""
+        return [subject for subject, sequence in list(self._written.items()) if sequence > 0]
 
     def is_stale(self, subject: str, sequence: int | None) -> bool:
         """Whether an answer, None for nothing there, is older than what this process has done."""
         if not self.newest:
             return False
         own = self._written.get(subject, 0)
-        return own > 0 if sequence is None else sequence < max(own, self._floor)
+        if sequence is None:
+            return own > 0
+        return sequence <= -own if own < 0 else sequence < max(own, self._floor)
 
     def forget(self) -> None:
         """The stream has been made anew, and counts from 1 again."""

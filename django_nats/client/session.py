@@ -11,13 +11,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 from collections import deque
 from random import SystemRandom
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .. import devserver
 from ..exceptions import AuthenticationFailed, NatsError, NotSent
 from . import wire
 from .config import ConnectionConfig
@@ -27,6 +25,7 @@ from .steps import Lane, Request
 from .waiter import Waiter
 
 if TYPE_CHECKING:
+    from ..devserver import Endpoint
     from .connection import Connection
 
 logger = logging.getLogger("django_nats")
@@ -36,7 +35,7 @@ _PROBE_PAUSE = 0.1
 _ROOM_PAUSE = 0.002
 _EMBEDDED_START = 15.0
 _chance = SystemRandom()  # the random module's state is the user's: seeded, and watched by tests
-_REFUSED = re.compile("authorization violation|authentication (expired|revoked)", re.IGNORECASE)
+_REFUSED = ("authorization violation", "authentication expired", "authentication revoked")
 
 
 class Session:
@@ -91,23 +90,32 @@ class Session:
     def waiters(self) -> int:
         """How many requests are waiting for an answer or to be sent."""
         connection = self._connection
-        return len(self._queue) + (len(connection._waiting) if connection is not None else 0)
+        return len(self._queue) + (len(connection.outstanding) if connection is not None else 0)
 
     def submit(self, waiter: Waiter) -> None:
-        """Send a waiter's requests. Raises NotSent at once while the circuit is open."""
+        """Send a waiter's requests. Raises NotSent at once while the circuit is open.
+
+        A caller that blocks is kept, where that is quicker, until the answers are in.
+        """
         if self._fault is not None:
             raise self._refusal(self._fault)
         fault = waiter.requests[0].lane.fault
         if fault is not None:
             raise NotSent(fault)
+        connection = self._connection
+        if connection is not None and not self._queue and connection.carry(waiter):
+            return
         self._queue.append(waiter)
         if not self._waking:
-            self._waking = True
             try:
+                self._waking = True
                 self._thread.call(self._flush)
             except NatsError as error:
                 self._waking = False
                 self._refuse_queue(str(error))
+                raise
+            except BaseException:
+                self._thread.call(self._flush)  # others, who are queued too, rely on it
                 raise
 
     def post(self, request: Request) -> None:
@@ -120,8 +128,9 @@ class Session:
         waiter.abandoned = True
 
         def forget() -> None:
-            if waiter.connection is not None:
-                waiter.connection.forget(waiter)
+            connection = waiter.connection or self._connection
+            if connection is not None:
+                connection.forget(waiter)
 
         if self._thread.alive:
             with contextlib.suppress(NotSent):
@@ -202,7 +211,9 @@ class Session:
                 return connection
         raise failure or NotSent("no server is configured")
 
-    async def _embedded(self, directory: str) -> devserver.Endpoint:
+    async def _embedded(self, directory: str) -> Endpoint:
+        from .. import devserver
+
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, devserver.embedded, directory)
 
@@ -233,7 +244,8 @@ class Session:
             waiter.fail(self._refusal(fault))
 
     def _refusal(self, fault: str) -> NotSent:
-        error = (AuthenticationFailed if _REFUSED.search(fault) else NotSent)(fault)
+        refused = any(each in fault.lower() for each in _REFUSED)
+        error = (AuthenticationFailed if refused else NotSent)(fault)
         error.__cause__ = self._cause
         return error
 
@@ -303,13 +315,13 @@ class Session:
         """In a forked child: let go of the parent's connection, and begin anew."""
         connection = self._connection
         _inherited.append((connection, self._supervisor, self._queue))
-        descriptor = connection.descriptor() if connection is not None else None
-        if descriptor is not None and descriptor >= 0:
-            # Only this process's descriptor goes. /dev/null takes its number, so that nothing
-            # that still knows the number can harm a descriptor opened later.
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, descriptor, inheritable=False)
-            os.close(null)
+        for descriptor in connection.descriptors() if connection is not None else ():
+            if descriptor >= 0:
+                # Only this process's descriptor goes. /dev/null takes its number, so that
+                # nothing that still knows the number can harm a descriptor opened later.
+                null = os.open(os.devnull, os.O_RDWR)
+                os.dup2(null, descriptor, inheritable=False)
+                os.close(null)
         self._queue = deque()
         self._reset()
 

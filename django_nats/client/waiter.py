@@ -14,31 +14,37 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """Filled on the loop's thread; ``wake`` is called there, once, when every answer is in."""
+    """Filled by whoever reads the answers, who calls ``wake``, once, when every one is in."""
 
     __slots__ = (
         "abandoned",
         "answers",
+        "blocking",
         "connection",
         "deadline",
         "end",
+        "keys",
         "left",
         "requests",
         "sent",
         "timeout",
-        "token",
         "wake",
     )
 
-    def __init__(self, requests: Sequence[Request], wake: Callable[[], object]) -> None:
+    def __init__(
+        self, requests: Sequence[Request], wake: Callable[[], object], *, blocking: bool = False
+    ) -> None:
         self.requests = requests
+        self.blocking = blocking
+        """Whether the caller's thread has nothing to do but wait."""
         self.wake = wake
         self.answers: list[Answer | None] = [None] * len(requests)
         self.left = len(requests)
         self.timeout = requests[0].lane.timeout
         self.abandoned = False
         self.connection: Connection | None = None
-        self.token = 0
+        self.keys: list[bytes] = []
+        """What its replies go by."""
         self.sent = 0.0
         self.deadline = 0.0
         self.end = 0
@@ -52,16 +58,20 @@ class Waiter:
                 return request
         raise LookupError("every request is answered")
 
+    def is_answered(self) -> bool:
+        return not self.left
+
     def answer(self, index: int, answer: Answer) -> None:
         self.answers[index] = answer
-        self.left -= 1
-        if not self.left:
+        if self.left == 1:
             self.wake()
+        # Only now: were waking interrupted by a signal, fail() would have to do it.
+        self.left -= 1
 
     def gather(self, index: int, reply: Reply, most: int) -> list[Reply] | None:
         """Add one of several replies; all of them when it was the last."""
         gathered = self.answers[index]
-        if not isinstance(gathered, list):
+        if type(gathered) is not list:
             gathered = self.answers[index] = []
         gathered.append(reply)
         return gathered if len(gathered) >= most or status(reply) else None

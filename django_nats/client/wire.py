@@ -10,8 +10,9 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -52,11 +53,18 @@ class Message(NamedTuple):
     payload: bytes
     stamp: bytes
     """When the server stored it, RFC 3339 in UTC."""
+    format: bytes | None = None
+    """The raw value of the package's own header, where it is known that there is no more to it."""
 
     @property
     def deleted(self) -> bool:
         """Whether it is a tombstone, or a marker the server left for an expired message."""
         return is_tombstone(self.header)
+
+
+# What a named tuple is made by, without the function that would first collect its arguments.
+_message: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
+new_reply: Callable[[tuple[bytes, bytes, bytes, bytes]], Reply] = partial(tuple.__new__, Reply)
 
 
 class Ack(NamedTuple):
@@ -143,8 +151,16 @@ def field(header: bytes, name: str) -> str | None:
 
 
 _SEQUENCE = b"\r\nNats-Sequence: "
-_STAMP = b"\r\nNats-Time-Stamp: "
 _SUBJECT = b"\r\nNats-Subject: "
+# All that a value of this package has, with what the server appends, and nothing besides.
+_PLAIN = re.compile(
+    rb"NATS/1\.0\r\nDjango-Nats: ([^\r]+)\r\nNats-TTL: [^\r]+\r\nNats-Stream: [^\r]+"
+    rb"\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: ([^\r]+)\r\n"
+    rb"(?:Nats-Num-Pending: [0-9]+\r\nNats-Last-Sequence: [0-9]+\r\n)?\r\n"
+)
+_STORED = re.compile(
+    rb"\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: ([^\r]+)\r"
+)
 _FORMAT = b"\r\n%b: " % FORMAT_HEADER.encode()
 
 
@@ -167,23 +183,23 @@ def pending(header: bytes) -> int:
 
 
 def parse_direct(reply: Reply) -> Message | None:
-    """The message of a direct or batch get; None when the subject has none.
+    """The message of a direct or batch get; None when there is none, and at a batch's end.
 
     Raises NoLeader when nobody answers for the stream.
     """
-    header = reply.header
-    code = status(reply)
-    if code:
-        if code == 404:
+    header, payload, _, _ = reply
+    plain = _PLAIN.fullmatch(header)
+    if plain is not None:
+        format, subject, sequence, stamp = plain.groups()
+        return _message((subject, int(sequence), header, payload, stamp, format))
+    # From the last of these fields: those that the server appends, not a writer's.
+    stored = _STORED.match(header, max(0, header.rfind(_SUBJECT)))
+    if stored is None:
+        code = status(reply)
+        if code in (204, 404):
             return None
         raise status_error(code, header)
-    return Message(
-        _raw(header, _SUBJECT),
-        int(_raw(header, _SEQUENCE)),
-        header,
-        reply.payload,
-        _raw(header, _STAMP),
-    )
+    return Message(stored[1], int(stored[2]), header, payload, stored[3])
 
 
 def parse_leader(reply: Reply) -> Message | None:
@@ -203,15 +219,14 @@ def parse_leader(reply: Reply) -> Message | None:
     )
 
 
-_ACK = re.compile(rb'\A\{"stream":"[^"]*",\s*(?:"domain":"[^"]*",\s*)?"seq":(\d+)')
+_ACK = re.compile(rb'\{"stream":"[^"]*", *(?:"domain":"[^"]*", *)?"seq": *(\d+)\}')
 
 
 def parse_ack(reply: Reply) -> Ack:
     """The acknowledgement of a publish. Raises the error the server answered with."""
-    payload = reply.payload
-    match = _ACK.match(payload)
-    if match and b'"error"' not in payload:
-        return Ack(int(match[1]), b'"duplicate":true' in payload)
+    match = _ACK.fullmatch(reply.payload)
+    if match:
+        return Ack(int(match[1]), duplicate=False)
     answer = parse_api(reply)
     return Ack(answer["seq"], answer.get("duplicate", False))
 
@@ -235,7 +250,7 @@ def is_without_stream(reply: Reply) -> bool:
     if reply.header:
         return status(reply) == 503
     # Replies of the API and acknowledgements have no header; stored values always have one.
-    return b'"err_code":%d' % STREAM_NOT_FOUND in reply.payload
+    return _STREAM_NOT_FOUND in reply.payload
 
 
 def answers_for_stream(reply: Reply) -> bool:
@@ -264,6 +279,7 @@ def status_error(code: int, header: bytes) -> ServerError:
 
 # Codes of nats-server's errors.json.
 STREAM_NOT_FOUND = 10059
+_STREAM_NOT_FOUND = b'"err_code":%d' % STREAM_NOT_FOUND
 STREAM_NAME_IN_USE = 10058
 SAME_ID_IN_FLIGHT = 10158
 WRITE_IN_FLIGHT = 10164
@@ -295,10 +311,12 @@ def api_error(error: Mapping[str, Any]) -> Exception:
 
 def epoch(stamp: bytes) -> float:
     """Seconds since 1970 of an RFC 3339 time in UTC, to the microsecond."""
-    text = stamp.decode("ascii")
     try:
-        seconds = datetime.fromisoformat(text[:19] + "+00:00").timestamp()
-        fraction = text[19:-1]
-        return seconds + float(fraction) if fraction else seconds
+        return _minute(stamp[:17]) + float(stamp[17:-1])
     except ValueError as error:
-        raise Unreadable(f"Not a time: {text!r}") from error
+        raise Unreadable(f"Not a time: {stamp!r}") from error
+
+
+@lru_cache(maxsize=4096)
+def _minute(stamp: bytes) -> float:
+    return datetime.fromisoformat(stamp.decode("ascii") + "00+00:00").timestamp()

@@ -204,9 +204,9 @@ class TestWhatTheServerIsAskedFor:
         sizes = []
         listed = listing._listed
 
-        def measuring(bucket: Any, reply: Any, *rest: Any) -> Any:
-            sizes.append(len(reply.payload))
-            return listed(bucket, reply, *rest)
+        def measuring(bucket: Any, met: Any) -> Any:
+            sizes.append(len(met.reply.payload))
+            return listed(bucket, met)
 
         monkeypatch.setattr(listing, "_listed", measuring)
         cache.keys()

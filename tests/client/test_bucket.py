@@ -15,7 +15,8 @@ from nats.js.api import KeyValueConfig
 
 from django_nats.cache import NatsCache
 from django_nats.client import bridge
-from django_nats.client.bucket import BucketConfig, differences
+from django_nats.client.bucket import BucketConfig
+from django_nats.client.differences import differences
 from django_nats.client.kv import Bucket
 from django_nats.client.steps import Steps
 from django_nats.client.wire import Reply

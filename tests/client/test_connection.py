@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import threading
 import time
@@ -88,7 +87,7 @@ async def test_a_second_answer_is_nobodys(session: Session, service: Client) -> 
 async def test_what_cannot_be_a_reply_does_no_harm(
     session: Session, service: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception in nats-py's reader would leave the connection deaf."""
+    """An exception while reading would leave the connection deaf."""
     await ask(session, Request(LANE, "warm-up"))
     connection = session._connection
     assert connection is not None
@@ -98,10 +97,7 @@ async def test_what_cannot_be_a_reply_does_no_harm(
     (reply,) = await ask(session, Request(LANE, "nobody"))
     assert b" 503" in reply.header
     assert session._connection is connection
-    assert [each.levelno for each in caplog.records if "handle a reply" in each.message] == [
-        logging.ERROR,
-        logging.ERROR,
-    ]
+    assert caplog.records == []
 
 
 async def test_gathering_ends_with_a_status(session: Session, service: Client) -> None:

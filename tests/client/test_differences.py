@@ -8,7 +8,8 @@ import pytest
 
 from django_nats.cache import NatsCache
 from django_nats.client import bridge
-from django_nats.client.bucket import MIB, BucketConfig, differences
+from django_nats.client.bucket import MIB, BucketConfig
+from django_nats.client.differences import differences
 from django_nats.exceptions import ServerError
 from tests.conftest import MakeCache, api
 

@@ -59,3 +59,32 @@ def test_a_stream_made_anew_counts_from_one_again() -> None:
     recent.forget()
     assert not recent.is_stale("a", 1)
     assert recent.newest == 0
+
+
+def test_after_a_purge_nothing_is_no_stale_answer_and_what_was_there_is() -> None:
+    recent = Recent()
+    recent.note("a", 5)
+    recent.note_purged("a", 9)
+    assert recent.is_stale("a", 5)
+    assert recent.is_stale("a", 9)
+    assert not recent.is_stale("a", None)
+    assert not recent.is_stale("a", 10)
+    recent.note_missing("a")  # the leader's word does not make the replicas any faster
+    assert recent.is_stale("a", 5)
+    recent.note("a", 12)
+    assert recent.is_stale("a", 11)
+    assert recent.is_stale("a", None)
+
+
+def test_a_purge_alone_is_remembered_too() -> None:
+    recent = Recent()
+    recent.note_purged("a", 9)
+    assert recent.is_stale("a", 9)
+
+
+def test_what_was_written_is_told_without_what_was_purged() -> None:
+    recent = Recent()
+    recent.note("a", 5)
+    recent.note("b", 6)
+    recent.note_purged("b", 7)
+    assert recent.written() == ["a"]

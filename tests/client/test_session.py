@@ -284,6 +284,11 @@ def test_what_does_not_fit_into_the_buffer_waits_its_turn(session: Session) -> N
     assert len(ended) == count
 
 
+def in_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have requests go the way they go when others are waiting too."""
+    monkeypatch.setattr(connection.Connection, "carry", lambda self, waiter: False)
+
+
 async def test_what_finds_no_room_is_refused_in_time(
     session: Session, service: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +300,7 @@ async def test_what_finds_no_room_is_refused_in_time(
         received.append(message.data)
 
     await listen(service, "room", note)
+    in_company(monkeypatch)
     monkeypatch.setattr(connection, "HIGH_WATER", 0)
     started = time.monotonic()
     with pytest.raises(NotSent, match="takes nothing more"):
@@ -323,8 +329,11 @@ async def test_what_waits_for_room_is_refused_when_the_server_falls_silent(
         await sent
 
 
-async def test_what_comes_just_after_the_connection_was_lost_is_not_sent(session: Session) -> None:
+async def test_what_comes_just_after_the_connection_was_lost_is_not_sent(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the loss and the session's noticing it, nothing may vanish into a dead socket."""
+    in_company(monkeypatch)
     await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
     answered = threading.Event()
     waiter = Waiter([Request(Lane("late", 60.0), "a")], answered.set)
@@ -340,8 +349,9 @@ async def test_what_comes_just_after_the_connection_was_lost_is_not_sent(session
 
 
 async def test_what_is_given_up_before_it_is_sent_is_never_sent(
-    session: Session, service: Client
+    session: Session, service: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_company(monkeypatch)
     received = []
 
     async def note(message: Any) -> None:
@@ -367,6 +377,7 @@ async def test_what_is_given_up_while_it_waits_for_room_takes_nobody_with_it(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    in_company(monkeypatch)
     monkeypatch.setattr(connection, "HIGH_WATER", 0)
     given_up = asyncio.ensure_future(ask(session, Lane("hasty", TIMEOUT), "a"))
     wanted = asyncio.ensure_future(ask(session, Lane("patient", 60.0), "nobody"))
@@ -381,6 +392,7 @@ async def test_when_all_that_waits_for_room_is_given_up_nothing_is_left(
     session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await ask(session, Lane("warm-up", TIMEOUT), "warm-up")
+    in_company(monkeypatch)
     monkeypatch.setattr(connection, "HIGH_WATER", 0)
     given_up = asyncio.ensure_future(ask(session, Lane("hasty", 60.0), "a"))
     assert await soon(lambda: session.waiters == 1)

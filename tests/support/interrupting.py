@@ -1,0 +1,56 @@
+"""Exceptions between two steps of a thread, as a signal's handler raises them on the main one."""
+
+from __future__ import annotations
+
+import dis
+import linecache
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+# The interpreter runs no handler here: what comes next belongs to what went before, as a lock that
+# has just been taken belongs to its with block; the last is the way out of such a block.
+_NEVER_BEFORE = {"NOP", "SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "POP_TOP", "POP_BLOCK"}
+_LEAVES_WITH = "LOAD_CONST"
+
+
+class Interruption(Exception):
+    """An Exception, as Celery's soft time limit is, which a caller must not mistake for its own."""
+
+
+def interrupted(function: Callable[[], object], at: int, within: str) -> str:
+    """Call a function, interrupted at the n-th line that it runs in files whose path begins so.
+
+    Returns where that was; an empty string when it had fewer lines. Other errors go through.
+    """
+    left = at
+
+    def trace(frame: Any, event: str, arg: object) -> Any:
+        nonlocal left
+        code = frame.f_code
+        if not code.co_filename.startswith(within):
+            return None
+        if event == "line" and _may_be_interrupted(frame):
+            left -= 1
+            if left == 0:
+                raise Interruption(f"{code.co_filename}:{frame.f_lineno}")
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except Interruption as error:
+        return str(error)
+    finally:
+        sys.settrace(before)
+    return ""
+
+
+def _may_be_interrupted(frame: FrameType) -> bool:
+    instruction = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    if instruction == _LEAVES_WITH:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        return not line.lstrip().startswith("with ")
+    return instruction not in _NEVER_BEFORE
