@@ -1,0 +1,160 @@
+"""An entry of CACHES."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from ..client.bucket import DEFAULT_MAX_VALUE_SIZE, BucketConfig
+from ..client.config import ConnectionConfig
+from ..values import Codec, make_codec
+from .connection import CONNECTION_OPTIONS, EMBEDDED, EMBEDDED_OPTIONS, read_connection
+from .reader import Options, Reader
+
+DEFAULT_BUCKET = "django_cache"
+_MOST_READ = 32
+
+BUCKET_OPTIONS = {
+    "BUCKET": "name",
+    "STORAGE": "storage",
+    "REPLICAS": "replicas",
+    "MAX_BYTES": "max_bytes",
+    "MAX_ENTRIES": "max_entries",
+    "MAX_VALUE_SIZE": "max_value_size",
+    "EVICT": "evict",
+    "PERSIST": "persist",
+    "COMPRESSION": "compression",
+    "PLACEMENT": "placement",
+    "DESCRIPTION": "description",
+    "READS": "reads",
+    "REQUEST_TIMEOUT": "request_timeout",
+}
+CODEC_OPTIONS = {"SERIALIZER", "ACCEPT", "COMPRESSOR", "COMPRESS_MIN_LENGTH", "PICKLE_VERSION"}
+CACHE_OPTIONS = {
+    *CONNECTION_OPTIONS,
+    *EMBEDDED_OPTIONS,
+    *BUCKET_OPTIONS,
+    *CODEC_OPTIONS,
+    "FAIL_OPEN",
+}
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """All that an entry of CACHES says, besides what Django itself reads of it."""
+
+    alias: str
+    connection: ConnectionConfig
+    bucket: BucketConfig
+    codec: Codec
+    fail_open: bool
+
+
+_read: list[tuple[object, CacheConfig]] = []
+
+
+def cache_config(location: object, params: dict[str, Any]) -> CacheConfig:
+    """One entry of CACHES. Raises ImproperlyConfigured, naming alias and option.
+
+    Replaces params["OPTIONS"] by an equal dict that keeps its values out of tracebacks: Django
+    made params for this one cache, and its own frame shows them.
+    """
+    params["OPTIONS"] = Options(params.get("OPTIONS") or {})
+    try:
+        return _remembered(location, params)
+    except ImproperlyConfigured as error:
+        problem = str(error)
+    # A new error, since the frames of the old one hold credentials.
+    raise ImproperlyConfigured(problem)
+
+
+def _remembered(location: object, params: Mapping[str, Any]) -> CacheConfig:
+    """Settings are read once: under ASGI, Django makes a cache object for every request."""
+    base = getattr(settings, "BASE_DIR", None)
+    entry = (settings.DEBUG, base, settings.CACHES, location, dict(params))
+    for known, config in _read:
+        if known == entry:
+            return config
+    config = _read_cache(location, params)
+    _read.insert(0, (entry, config))
+    del _read[_MOST_READ:]
+    return config
+
+
+def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
+    alias = _alias_of(location, params)
+    options = dict(params["OPTIONS"])
+    reader = Reader(f'CACHES["{alias}"]', options)
+    reader.refuse_unknown(CACHE_OPTIONS)
+    bucket = _bucket(reader, location)
+    for size, least in (("MAX_VALUE_SIZE", 1), ("COMPRESS_MIN_LENGTH", 0)):
+        if size in options:
+            options[size] = reader.size(size, least)
+    try:
+        codec = make_codec(options)
+    except ImproperlyConfigured as error:
+        raise ImproperlyConfigured(f"{reader.where}: {error}") from error
+    return CacheConfig(
+        alias=alias,
+        connection=read_connection(reader, location),
+        bucket=bucket,
+        codec=codec,
+        fail_open=reader.boolean("FAIL_OPEN", False),
+    )
+
+
+def _alias_of(location: object, params: Mapping[str, Any]) -> str:
+    """Django does not tell a backend its alias: find the entry these params were copied from."""
+    for alias, entry in settings.CACHES.items():
+        known = {"LOCATION": "", "OPTIONS": {}, **entry}
+        known.pop("BACKEND", None)
+        if known == {**params, "LOCATION": location}:
+            return str(alias)
+    return "?"
+
+
+def _bucket(reader: Reader, location: object) -> BucketConfig:
+    name = reader.text("BUCKET", DEFAULT_BUCKET)
+    if not re.fullmatch(r"[-_a-zA-Z0-9]+", name):
+        reader.fail("BUCKET", f"is {name!r}; a bucket's name is made of letters, digits, - and _")
+    placement = reader.mapping("PLACEMENT", {"CLUSTER", "TAGS"})
+    tags = placement.get("TAGS", ())
+    if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
+        reader.fail("PLACEMENT", "has TAGS that are not a list of strings")
+    if not isinstance(placement.get("CLUSTER", ""), str):
+        reader.fail("PLACEMENT", "has a CLUSTER that is not a string")
+    max_bytes = reader.size("MAX_BYTES")
+    max_value_size = reader.size("MAX_VALUE_SIZE")
+    if max_value_size is None:
+        quarter = DEFAULT_MAX_VALUE_SIZE if max_bytes is None else max(1, max_bytes // 4)
+        max_value_size = min(DEFAULT_MAX_VALUE_SIZE, quarter)
+    elif max_bytes is not None and max_value_size >= max_bytes:
+        reader.fail("MAX_VALUE_SIZE", f"is {max_value_size}; it must be below MAX_BYTES")
+    config = BucketConfig(
+        name=name,
+        # The embedded server ends with its last user, and is to keep what one command leaves to
+        # the next.
+        storage=reader.choice("STORAGE", "file" if location == EMBEDDED else "memory"),
+        replicas=reader.whole("REPLICAS", 1),
+        max_bytes=max_bytes,
+        max_entries=reader.whole("MAX_ENTRIES", 0) or None,
+        max_value_size=max_value_size,
+        evict=reader.boolean("EVICT", True),
+        persist=reader.choice("PERSIST"),
+        compression=reader.choice("COMPRESSION"),
+        placement_cluster=placement.get("CLUSTER"),
+        placement_tags=tuple(tags),
+        description=reader.text("DESCRIPTION", "Django cache"),
+        reads=reader.choice("READS", "any"),
+        request_timeout=reader.seconds("REQUEST_TIMEOUT", 1.0),
+    )
+    if config.replicas not in (1, 2, 3, 4, 5):
+        reader.fail("REPLICAS", f"is {config.replicas}; NATS keeps 1 to 5")
+    if config.persist == "async" and (config.storage, config.replicas) != ("file", 1):
+        reader.fail("PERSIST", 'can be "async" only with STORAGE "file" and REPLICAS 1')
+    return config
