@@ -173,6 +173,19 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+def import_now() -> None:
+    """Import here what the first connection else imports on the loop's thread.
+
+    For who leaves operations to a thread: a fork at that very moment would leave the child with
+    modules that are locked for ever.
+    """
+    from . import connection  # noqa: F401
+
+    if os.environ.get(LOOP_VARIABLE) != "asyncio":
+        with contextlib.suppress(ImportError):
+            import uvloop  # noqa: F401
+
+
 def _refuse_gevent() -> None:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None:

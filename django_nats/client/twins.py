@@ -23,7 +23,8 @@ AWAY = (Unavailable, BucketFull)
 class Host(Protocol):
     """What an object with operations has."""
 
-    fail_open: bool
+    @property
+    def fail_open(self) -> bool: ...
 
     @property
     def session(self) -> Session: ...

@@ -1,0 +1,122 @@
+"""Counters while servers die and hang: each increment counts once, and the caller is told so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from django_nats.client import bridge
+from django_nats.counters import Counter, Counters
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import CounterUnavailable
+from tests.hazards import counters_failover
+from tests.servers import eventually
+from tests.support.cluster import Cluster
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.timeout(240)
+
+ROUNDS = 5
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(3) as running:
+        yield running
+        bridge.close()
+
+
+def test_every_increment_counts_once(cluster: Cluster) -> None:
+    entry = counters_failover.options(cluster)
+    with override_settings(NATS_COUNTERS={"default": entry}):
+        figures = counters_failover.run(cluster, Counters(), faults=4)
+    print(figures)
+    assert figures.lost == figures.too_many == figures.backwards == 0, figures
+    # An election fits into DEADLINE: nobody was told that it is over, or that nobody knows.
+    assert sum(figures.unknown.values()) == figures.refused == 0, figures
+    assert figures.longest < 10 + 1
+    assert figures.recognised > 0, "no retry was ever of an increment that had been applied"
+
+
+def test_the_same_load_with_naive_retries_counts_twice(cluster: Cluster) -> None:
+    """So that the test above would notice."""
+    entry = counters_failover.options(cluster, PREFIX="naive", STREAM="NAIVE")
+    with override_settings(NATS_COUNTERS={"default": entry}):
+        figures = counters_failover.run(cluster, Counters(), faults=8, naive=True, until_twice=True)
+    assert figures.too_many > 0, figures
+
+
+# One lost acknowledgement at a time ----------------------------------------------------------
+
+
+@pytest.fixture
+def aliases(own_server: NatsServer) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Two ways to one stream: through a proxy, whose replies take a while, and past it."""
+    with Proxy(own_server.port, delay=0.2) as proxy:
+
+        def entries(**options: object) -> dict[str, Any]:
+            common = {"TOKEN": own_server.token, "STREAM": "C", "STORAGE": "file"}
+            return {
+                "past": {**common, "LOCATION": own_server.url},
+                "through": {**common, "LOCATION": proxy.url, **options},
+            }
+
+        entries.proxy = proxy  # type: ignore[attr-defined]
+        yield entries
+        bridge.close()
+
+
+@pytest.mark.parametrize("naive", [False, True], ids=["exact", "naive"])
+def test_the_acknowledgement_is_lost(aliases: Any, naive: bool) -> None:
+    """Each time, between the server's counting and its word of it, the connection ends."""
+    with override_settings(NATS_COUNTERS=aliases(**{"DEADLINE": 0.001} if naive else {})):
+        past, counter = Counter("k", alias="past"), Counter("k", alias="through")
+        stream = Counters("through").stream
+        past.reset()
+
+        def incr() -> int:
+            while True:
+                try:
+                    return counter.incr()
+                except CounterUnavailable:
+                    assert naive
+
+        totals = []
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(ROUNDS):
+                counter.value()  # connected
+                before = past.value()
+                call = pool.submit(incr)
+                assert eventually(lambda before=before: past > before)  # type: ignore[misc]
+                aliases.proxy.cut()
+                totals.append(call.result())
+        if naive:
+            assert past == 2 * ROUNDS
+        else:
+            assert totals == list(range(1, ROUNDS + 1))
+            assert past == ROUNDS
+            assert stream.recognised == ROUNDS
+
+
+def test_a_lone_server_dies_before_its_word(aliases: Any, own_server: NatsServer) -> None:
+    """It finds the increment's id again in what it has stored, also when others came after."""
+    with override_settings(NATS_COUNTERS=aliases()):
+        past, counter = Counter("k", alias="past"), Counter("k", alias="through")
+        stream = Counters("through").stream
+        counter.value()  # connected
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(counter.incr)
+            assert eventually(lambda: past == 1)
+            for _ in range(stream.config.history - 1):
+                past.incr()
+            own_server.kill()
+            aliases.proxy.cut()  # with the acknowledgement on its way
+            own_server.start()
+            total = call.result()
+        assert total == 1
+        assert stream.recognised == 1
+        assert past == stream.config.history
