@@ -1,0 +1,153 @@
+"""Who is measured: the caches, as a user would configure them, and the floors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS = "django-nats"
+ASYNCIO = "django-nats, asyncio"
+FILE = "django-nats, file"
+COUNTER = "django-nats, counter"
+FILE_COUNTER = "django-nats, counter, file"
+DJANGO_REDIS_CACHE = "Django's RedisCache"
+DJANGO_REDIS = "django-redis"
+VCACHE = "django-vcache"
+LOCMEM = "LocMemCache"
+EMPTY_VIEW = "empty view"
+NATS_FLOOR = "NATS socket"
+REDIS_FLOOR = "Redis socket"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to cache. ``entry`` makes its entry of CACHES, given host:port of its server."""
+
+    name: str
+    entry: Callable[[str], dict[str, Any]]
+    server: str | None = None
+    """"nats", "redis", "memcached", or None for a cache within the process."""
+    needs: tuple[str, ...] = ()
+    """Modules without which it cannot take part."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    floor: bool = False
+    """Whether it is no cache but the least that any client of its server must do: it has get,
+    set, get_many and set_many, and one thread."""
+    asynchronous: bool = True
+    """Whether it has Django's async methods beside the others."""
+    only: tuple[str, ...] = ()
+    """The names of the questions it is for; none when it is for all."""
+
+
+def _nats(bucket: str, storage: str = "memory") -> Callable[[str], dict[str, Any]]:
+    # Redis and memcached keep everything in memory, and here Redis persists nothing.
+    return lambda address: {
+        "BACKEND": "django_nats.cache.NatsCache",
+        "LOCATION": f"nats://{address}",
+        "OPTIONS": {"BUCKET": bucket, "STORAGE": storage},
+    }
+
+
+def _counters(stream: str, storage: str = "memory") -> Callable[[str], dict[str, Any]]:
+    return lambda address: {
+        "BACKEND": "tests.benchmarks.counting.CounterCache",
+        "LOCATION": f"nats://{address}",
+        "OPTIONS": {"STREAM": stream, "STORAGE": storage},
+    }
+
+
+def _at(backend: str, location: str) -> Callable[[str], dict[str, Any]]:
+    return lambda address: {"BACKEND": backend, "LOCATION": location.format(address)}
+
+
+_REDIS = "redis://{}"
+_VALKEY = "valkey://{}"
+_COUNTED = ("async", "contention", "counters", "history")
+_UVLOOP, _ASYNCIO = {"DJANGO_NATS_LOOP": ""}, {"DJANGO_NATS_LOOP": "asyncio"}
+_DJANGO = "django.core.cache.backends"
+_FLOORS = "tests.benchmarks.floors"
+
+# Each on a bucket, or a database of Redis, of its own: they do not read each other's formats,
+# and clear() empties all of it.
+CONTESTANTS = (
+    Contestant(OURS, _nats("uvloop"), "nats", ("uvloop",), _UVLOOP),
+    Contestant(ASYNCIO, _nats("asyncio"), "nats", environment=_ASYNCIO),
+    Contestant(FILE, _nats("file", "file"), "nats", ("uvloop",), _UVLOOP),
+    Contestant(COUNTER, _counters("memory"), "nats", ("uvloop",), _UVLOOP, only=_COUNTED),
+    Contestant(
+        FILE_COUNTER, _counters("file", "file"), "nats", ("uvloop",), _UVLOOP, only=_COUNTED
+    ),
+    Contestant(
+        DJANGO_REDIS_CACHE, _at(f"{_DJANGO}.redis.RedisCache", _REDIS + "/0"), "redis", ("redis",)
+    ),
+    Contestant(
+        DJANGO_REDIS,
+        _at("django_redis.cache.RedisCache", _REDIS + "/1"),
+        "redis",
+        ("django_redis", "hiredis"),
+    ),
+    Contestant(
+        "django-valkey",
+        _at("django_valkey.cache.ValkeyCache", _VALKEY + "/2"),
+        "redis",
+        ("django_valkey",),
+        asynchronous=False,  # its AsyncValkeyCache has no other methods
+    ),
+    Contestant(
+        VCACHE,
+        _at("django_vcache.backend.ValkeyCache", _VALKEY + "/3"),
+        "redis",
+        ("django_vcache",),
+    ),
+    Contestant(
+        "django-cachex",
+        _at("django_cachex.cache.ValkeyCache", _VALKEY + "/4"),
+        "redis",
+        ("django_cachex", "valkey"),
+    ),
+    Contestant(
+        "PyMemcache",
+        _at(f"{_DJANGO}.memcached.PyMemcacheCache", "{}"),
+        "memcached",
+        ("pymemcache",),
+    ),
+    # On Python 3.13 pylibmc writes 31 tracebacks for every client made without behaviors.
+    Contestant(
+        "pylibmc",
+        lambda address: {
+            "BACKEND": f"{_DJANGO}.memcached.PyLibMCCache",
+            "LOCATION": address,
+            "OPTIONS": {"behaviors": {}},
+        },
+        "memcached",
+        ("pylibmc",),
+    ),
+    # More entries than any question has: by default it would keep 300.
+    Contestant(
+        LOCMEM,
+        lambda _: {
+            "BACKEND": f"{_DJANGO}.locmem.LocMemCache",
+            "OPTIONS": {"MAX_ENTRIES": 2_000_000},
+        },
+    ),
+    # The ceiling: what a request costs without a cache.
+    Contestant(
+        EMPTY_VIEW,
+        lambda _: {"BACKEND": f"{_DJANGO}.dummy.DummyCache"},
+        only=("requests", "network"),
+    ),
+    Contestant(NATS_FLOOR, _at(f"{_FLOORS}.NatsFloor", "{}"), "nats", floor=True),
+    Contestant(REDIS_FLOOR, _at(f"{_FLOORS}.RedisFloor", "{}/5"), "redis", floor=True),
+)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """These names in the order of CONTESTANTS, and those it does not know after them."""
+    order = [contestant.name for contestant in CONTESTANTS]
+    return sorted(set(names), key=lambda name: (order.index(name) if name in order else 99, name))
+
+
+def is_bound(name: str) -> bool:
+    """Whether it is no cache, but a floor, or a ceiling."""
+    return any(each.name == name and (each.floor or name == EMPTY_VIEW) for each in CONTESTANTS)

@@ -1,0 +1,85 @@
+"""What the figures mean: their units, which way is better, how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A kind of figure: what it is, its unit, and whether more of it is better."""
+
+    label: str
+    unit: str
+    more_is_better: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.label}, {self.unit}" if self.label and self.unit else self.label or self.unit
+
+
+FIGURES = {
+    "rate": Figure("", "a second", more_is_better=True),
+    "p50_us": Figure("median", "µs"),
+    "p99_us": Figure("99th percentile", "µs"),
+    "client_us": Figure("client processor", "µs"),
+    "server_us": Figure("server processor", "µs"),
+    "ms": Figure("", "ms"),
+    "first_ms": Figure("first key", "ms"),
+    "beside_ms": Figure("slowest set beside", "ms"),
+    "gone_percent": Figure("gone after 0.5 s", "%", more_is_better=True),
+    "resident_bytes": Figure("resident memory", "bytes an entry"),
+    "kept": Figure("beside before", "×", more_is_better=True),  # noqa: RUF001
+    "told_bytes": Figure("size told by the server", "bytes an entry"),
+    "peak_mb": Figure("peak memory", "MB"),
+    "connections": Figure("connections", ""),
+}
+
+
+def kind(figure: str) -> Figure:
+    """What a figure is; its name may begin with an operation, as in ``get.p50_us``."""
+    return FIGURES[figure.rpartition(".")[2]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over all rounds: the median, the least and the most."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(rounds: Sequence[Mapping[str, float]], figure: str) -> Spread | None:
+    """A figure over the rounds that have it; None when none has."""
+    values = [each[figure] for each in rounds if figure in each]
+    return Spread(median(values), min(values), max(values)) if values else None
+
+
+def written(value: float) -> str:
+    """A figure in so many digits as mean something: 0.48, 4.8, 48, 483, 48,300."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.0995:
+        return f"{value:.2g}"
+    if abs(value) < 9.95:
+        return f"{value:.2f}" if abs(value) < 0.995 else f"{value:.1f}"
+    digits = len(f"{abs(value):.0f}") - 3
+    return f"{round(value, -digits) if digits > 0 else value:,.0f}"
+
+
+def described(cell: Mapping[str, Any]) -> list[str]:
+    """The parameters of a cell in words, but for the ones that go without saying."""
+    words = []
+    for name, value in cell.items():
+        if name == "size":
+            words.append(f"{value:,} B" if value < 1000 else f"{value / 1000:g} kB")
+        elif isinstance(value, int):
+            if value != 1:
+                words.append(f"{value:,} {name}")
+        else:
+            words.append(str(value))
+    return words or [f"{value} {name.removesuffix('es')}" for name, value in cell.items()]

@@ -1,0 +1,197 @@
+"""The floors: what a blocking socket takes that does no more than the protocol asks for.
+
+Backends as far as the questions need them. Text in UTF-8 instead of pickles, one connection, one
+thread, no reconnecting, no clusters: nobody can use these, and nothing can be faster in Python.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django_nats.client.bucket import BucketConfig
+
+_ROOM = 8 * 1024 * 1024
+
+
+class Channel:
+    """A connection with a buffer that takes all there is in one read."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._socket = socket.create_connection((host, port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.send = self._socket.sendall
+        self._buffer = bytearray(_ROOM)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def line(self) -> bytes:
+        """The next line, without its end."""
+        while (end := self._buffer.find(b"\r\n", self._start, self._end)) < 0:
+            self._read()
+        line = bytes(self._view[self._start : end])
+        self._start = end + 2
+        return line
+
+    def block(self, size: int) -> bytes:
+        """So many bytes, which a line's end follows."""
+        while self._end - self._start < size + 2:
+            self._read()
+        start, self._start = self._start, self._start + size + 2
+        return bytes(self._view[start : start + size])
+
+    def _read(self) -> None:
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == _ROOM:
+            left = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, len(left)
+            self._view[: self._end] = left
+        got = self._socket.recv_into(self._view[self._end :])
+        if not got:
+            raise ConnectionError("The server has closed the connection")
+        self._end += got
+
+
+class NatsFloor:
+    """A key-value bucket over a socket: one subscription, to which all replies come."""
+
+    _INBOX = b"_INBOX.floor"
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        host, _, port = location.partition(":")
+        self._channel = Channel(host, int(port))
+        self._channel.line()  # INFO
+        connect = {"verbose": False, "headers": True, "lang": "python", "version": "0"}
+        self._channel.send(
+            b"CONNECT %b\r\nSUB %b 1\r\n" % (json.dumps(connect).encode(), self._INBOX)
+        )
+        bucket = BucketConfig("floor")
+        self._subject = f"$KV.{bucket.name}."
+        self._direct = f"$JS.API.DIRECT.GET.{bucket.stream}"
+        create = f"$JS.API.STREAM.CREATE.{bucket.stream}"
+        self._channel.send(self._publish(create, json.dumps(bucket.stream_config()).encode()))
+        _acknowledged(self._reply()[1])
+
+    def get(self, key: str) -> str | None:
+        self._channel.send(
+            b"PUB %b.%b%b %b 0\r\n\r\n"
+            % (self._direct.encode(), self._subject.encode(), key.encode(), self._INBOX)
+        )
+        header, payload = self._reply()
+        return None if header.startswith(b"NATS/1.0 404") else payload.decode()
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        self._channel.send(self._store(key, value, timeout))
+        _acknowledged(self._reply()[1])
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, str]:
+        subjects = [self._subject + key for key in keys]
+        request = json.dumps({"multi_last": subjects}).encode()
+        self._channel.send(self._publish(self._direct, request))
+        found: dict[str, str] = {}
+        marker = b"\r\nNats-Subject: " + self._subject.encode()
+        while True:
+            header, payload = self._reply()
+            start = header.find(marker)
+            if start < 0:
+                return found  # the end of the batch
+            start += len(marker)
+            key = header[start : header.index(b"\r\n", start)]
+            found[key.decode()] = payload.decode()
+
+    def set_many(self, data: Mapping[str, str], timeout: int) -> list[str]:
+        self._channel.send(b"".join([self._store(*item, timeout) for item in data.items()]))
+        for _ in data:
+            _acknowledged(self._reply()[1])
+        return []
+
+    def _publish(self, subject: str, payload: bytes) -> bytes:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), self._INBOX, len(payload), payload)
+
+    def _store(self, key: str, value: str, timeout: int) -> bytes:
+        header = b"NATS/1.0\r\nNats-TTL: %d\r\n\r\n" % timeout
+        payload = value.encode()
+        return b"HPUB %b%b %b %d %d\r\n%b%b\r\n" % (
+            self._subject.encode(),
+            key.encode(),
+            self._INBOX,
+            len(header),
+            len(header) + len(payload),
+            header,
+            payload,
+        )
+
+    def _reply(self) -> tuple[bytes, bytes]:
+        """Header and payload of the next message."""
+        while True:
+            verb, *words = self._channel.line().split()
+            if verb == b"HMSG":
+                size = int(words[-2])
+                block = self._channel.block(int(words[-1]))
+                return block[:size], block[size:]
+            if verb == b"MSG":
+                return b"", self._channel.block(int(words[-1]))
+            if verb == b"PING":
+                self._channel.send(b"PONG\r\n")
+            elif verb == b"-ERR":
+                raise ConnectionError(b" ".join(words).decode())
+
+
+def _acknowledged(payload: bytes) -> None:
+    if b'"error"' in payload or not payload:
+        raise ConnectionError(f"The server refused the request: {payload.decode()}")
+
+
+class RedisFloor:
+    """Commands in RESP 2 over a socket."""
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        address, _, database = location.partition("/")
+        host, _, port = address.partition(":")
+        self._channel = Channel(host, int(port))
+        self._channel.send(_command(b"SELECT", database.encode()))
+        self._done()
+
+    def get(self, key: str) -> str | None:
+        self._channel.send(_command(b"GET", key.encode()))
+        return self._bulk()
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        self._channel.send(_setex(key, value, timeout))
+        self._done()
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, str]:
+        wanted = list(keys)
+        self._channel.send(_command(b"MGET", *(key.encode() for key in wanted)))
+        self._channel.line()  # how many
+        values = {key: self._bulk() for key in wanted}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def set_many(self, data: Mapping[str, str], timeout: int) -> list[str]:
+        self._channel.send(b"".join([_setex(*item, timeout) for item in data.items()]))
+        for _ in data:
+            self._done()
+        return []
+
+    def _bulk(self) -> str | None:
+        size = int(self._channel.line()[1:])
+        return None if size < 0 else self._channel.block(size).decode()
+
+    def _done(self) -> None:
+        line = self._channel.line()
+        if line != b"+OK":
+            raise ConnectionError(f"Redis refused the command: {line.decode()}")
+
+
+def _setex(key: str, value: str, timeout: int) -> bytes:
+    return _command(b"SETEX", key.encode(), b"%d" % timeout, value.encode())
+
+
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n%b" % (
+        len(words),
+        b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]),
+    )

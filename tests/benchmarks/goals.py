@@ -1,0 +1,160 @@
+"""How far the goals are reached: ratios of medians, all from one run.
+
+``reach`` is the least that is acceptable, ``after`` what we are after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .contestants import (
+    ASYNCIO,
+    COUNTER,
+    DJANGO_REDIS,
+    DJANGO_REDIS_CACHE,
+    EMPTY_VIEW,
+    FILE_COUNTER,
+    NATS_FLOOR,
+    OURS,
+    VCACHE,
+)
+from .figures import kind, spread
+from .results import Document, Goal
+
+AFTER, REACH, MISSED, NOT_MEASURED = "after", "reach", "missed", "not measured"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Our figure in a cell over another contestant's, or our figure itself.
+
+    Ours is that of the contestant ``ours``.
+    Where more is better, the bounds are the least it may be, else the most.
+    """
+
+    name: str
+    question: str
+    cell: Mapping[str, Any]
+    figure: str
+    against: str | None
+    reach: float | None
+    after: float | None
+    ours: str = OURS
+
+    def measured(self, document: Document, ours: str | None = None) -> float | None:
+        own = _median(document, self, ours or self.ours)
+        if own is None or self.against is None:
+            return own
+        other = _median(document, self, self.against)
+        return own / other if other else None
+
+    def verdict(self, measured: float | None) -> str:
+        if measured is None:
+            return NOT_MEASURED
+        if self._within(measured, self.reach) and self._within(measured, self.after):
+            return AFTER
+        return REACH if self._within(measured, self.reach) else MISSED
+
+    def bound(self, value: float | None) -> str:
+        """A bound as people write it."""
+        if value is None:
+            return ""
+        unit = "×" if self.against else kind(self.figure).unit  # noqa: RUF001
+        return f"{'≥' if self._more_is_better else '≤'} {value:,.12g} {unit}"
+
+    @property
+    def _more_is_better(self) -> bool:
+        return kind(self.figure).more_is_better
+
+    def _within(self, measured: float, bound: float | None) -> bool:
+        if bound is None:
+            return True
+        return measured >= bound if self._more_is_better else measured <= bound
+
+
+def _median(document: Document, ratio: Ratio, contestant: str) -> float | None:
+    result = document.find(ratio.question, contestant, **ratio.cell)
+    found = result and spread(result.rounds, ratio.figure)
+    return found.median if found else None
+
+
+def _single(operation: str, keys: int = 1) -> dict[str, Any]:
+    return {"operation": operation, "size": 100, "keys": keys, "threads": 1}
+
+
+def _ratios() -> Iterator[Ratio]:
+    for operation in ("get", "set"):
+        for against, reach, after in (
+            (DJANGO_REDIS_CACHE, 1.0, 0.7),
+            (DJANGO_REDIS, 1.6, 1.2),
+            (NATS_FLOOR, 2.5, 1.6),
+        ):
+            cell = _single(operation)
+            yield Ratio(f"{operation}, 1 thread", "sync", cell, "p50_us", against, reach, after)
+    cell = _single("get") | {"threads": 8}
+    for against, reach, after in ((DJANGO_REDIS_CACHE, 2.5, 4), (DJANGO_REDIS, 1.5, 2.5)):
+        yield Ratio("get, 8 threads", "sync", cell, "rate", against, reach, after)
+    cell = {"operation": "get", "size": 100, "keys": 1, "concurrency": 100}
+    for against, reach, after in (
+        (DJANGO_REDIS, 8, 15),
+        (DJANGO_REDIS_CACHE, 12, 25),
+        (VCACHE, 0.4, 0.7),
+    ):
+        yield Ratio("aget, 100 concurrent", "async", cell, "rate", against, reach, after)
+    cell = _single("get_many", 100)
+    for against, reach, after in ((DJANGO_REDIS, 2.2, 1.2), (NATS_FLOOR, 1.8, 1.4)):
+        yield Ratio("get_many(100)", "sync", cell, "p50_us", against, reach, after)
+    cell = _single("set_many", 100)
+    yield Ratio("set_many(100)", "sync", cell, "p50_us", DJANGO_REDIS, 1.2, 0.8)
+    cell = {"interface": "ASGI", "clients": 50}
+    name = "ASGI view, 6 operations, 50 clients"
+    yield Ratio(name, "requests", cell, "rate", DJANGO_REDIS_CACHE, 2.5, None)
+    yield Ratio(name, "requests", cell, "rate", EMPTY_VIEW, None, 0.9)
+    name += ", 1 ms away"
+    yield Ratio(name, "network", cell, "rate", DJANGO_REDIS_CACHE, 5, 10)
+    cell = {"until": "setup"}
+    yield Ratio("import and django.setup() added", "startup", cell, "ms", None, 30, None)
+    yield from _of_counters()
+
+
+def _of_counters() -> Iterator[Ratio]:
+    cell: dict[str, Any] = {"processes": 8}
+    for against, reach, after in ((OURS, 8, None), (DJANGO_REDIS, 0.55, 0.8)):
+        name = "one counter, 8 processes"
+        yield Ratio(name, "contention", cell, "rate", against, reach, after, COUNTER)
+    cell = {"operation": "incr", "concurrency": 100}
+    name = "counter.aincr, 100 concurrent"
+    yield Ratio(name, "async", cell, "rate", DJANGO_REDIS, 8, None, COUNTER)
+    for threads, least in ((1, 1_000_000), (8, 300_000)):
+        cell = {"operation": "incr_later", "threads": threads}
+        name = f"incr_later, {threads} thread{'s' * (threads > 1)}"
+        yield Ratio(name, "counters", cell, "rate", None, least, None, COUNTER)
+    cell = {"objects": 100}
+    name = "totals of 100 objects"
+    yield Ratio(name, "counters", cell, "p50_us", OURS, 1.5, None, COUNTER)
+    for ours, storage in ((COUNTER, "memory"), (FILE_COUNTER, "file")):
+        name = f"counters past HISTORY, {storage}"
+        yield Ratio(name, "history", {}, "kept", None, 0.4, None, ours)
+
+
+RATIOS = tuple(_ratios())
+
+
+def judge(document: Document) -> list[Goal]:
+    """Every goal, with what the document has of it."""
+    goals = []
+    for ratio in RATIOS:
+        measured = ratio.measured(document)
+        goals.append(
+            Goal(
+                f"{ratio.name}, against {ratio.against}" if ratio.against else ratio.name,
+                measured,
+                ratio.bound(ratio.reach),
+                ratio.bound(ratio.after),
+                ratio.verdict(measured),
+                beside=ratio.measured(document, ASYNCIO) if ratio.ours == OURS else None,
+            )
+        )
+    return goals

@@ -1,0 +1,141 @@
+"""The operations that are measured one by one, with their preparation and their right results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import count, repeat
+from typing import Any, NamedTuple
+
+from .measuring import TIMEOUT, value
+
+BATCH = 100
+"""Calls that are prepared together, and then made one after the other."""
+
+Arguments = tuple[Any, ...]
+
+
+class Operation(NamedTuple):
+    """One method of a cache, as one caller calls it again and again."""
+
+    method: str
+    """Its name; the async one has an "a" before it."""
+    store: Callable[[], object]
+    """Stores what the calls expect to find. Once is enough, by whatever process."""
+    batch: Callable[[], Iterable[Arguments]]
+    """Prepares what BATCH calls need, and gives their arguments."""
+    right: Callable[[Any], bool]
+    """Whether a result is right; called once for each, in order."""
+    kept: Callable[[], bool] = lambda: True
+    """Whether the cache holds what the calls have written; asked at the end."""
+
+
+def operation(cache: Any, name: str, *, size: int, keys: int = 1, caller: int = 0) -> Operation:
+    """An operation, named as in the cells, on keys of this caller's own.
+
+    ``keys`` is how many get_many and set_many take.
+    """
+    return _OPERATIONS[name](cache, value(size), f"{caller}:key", keys)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _get(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    return Operation(
+        "get",
+        lambda: cache.set(key, stored, TIMEOUT),
+        lambda: repeat((key,), BATCH),
+        lambda result: bool(result == stored),
+    )
+
+
+def _miss(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    absent = f"{key}:absent"
+    return Operation(
+        "get", _nothing, lambda: repeat((absent,), BATCH), lambda result: result is None
+    )
+
+
+def _set(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    return Operation(
+        "set",
+        _nothing,
+        lambda: repeat((key, stored, TIMEOUT), BATCH),
+        lambda result: result in (None, True),
+        lambda: bool(cache.get(key) == stored),
+    )
+
+
+def _add(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    names = [f"{key}:{number}" for number in range(BATCH)]
+
+    def batch() -> Iterable[Arguments]:
+        cache.delete_many(names)
+        return ((name, stored, TIMEOUT) for name in names)
+
+    return Operation(
+        "add",
+        _nothing,
+        batch,
+        lambda result: result is True,
+        lambda: bool(cache.get(names[0]) == stored),
+    )
+
+
+def _delete(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    names = [f"{key}:{number}" for number in range(BATCH)]
+
+    def batch() -> Iterable[Arguments]:
+        cache.set_many(dict.fromkeys(names, stored), TIMEOUT)
+        return ((name,) for name in names)
+
+    return Operation("delete", _nothing, batch, bool, lambda: cache.get(names[0]) is None)
+
+
+def _incr(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    counter = f"{key}:counter"
+    numbers = count(1)
+    return Operation(
+        "incr",
+        lambda: cache.set(counter, 0, TIMEOUT),
+        lambda: repeat((counter,), BATCH),
+        lambda result: bool(result == next(numbers)),
+    )
+
+
+def _get_many(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    data = _data(stored, key, keys)
+    return Operation(
+        "get_many",
+        lambda: cache.set_many(data, TIMEOUT),
+        lambda: repeat((list(data),), BATCH),
+        lambda result: bool(result == data),
+    )
+
+
+def _set_many(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    data = _data(stored, key, keys)
+    return Operation(
+        "set_many",
+        _nothing,
+        lambda: repeat((data, TIMEOUT), BATCH),
+        lambda result: not result,
+        lambda: bool(cache.get_many(list(data)) == data),
+    )
+
+
+def _data(stored: str, key: str, keys: int) -> dict[str, str]:
+    return {f"{key}:{number}": stored for number in range(keys)}
+
+
+_OPERATIONS: dict[str, Callable[[Any, str, str, int], Operation]] = {
+    "get": _get,
+    "miss": _miss,
+    "set": _set,
+    "add": _add,
+    "incr": _incr,
+    "delete": _delete,
+    "get_many": _get_many,
+    "set_many": _set_many,
+}

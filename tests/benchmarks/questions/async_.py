@@ -1,0 +1,154 @@
+"""How many operations do coroutines get done, and over how many connections?
+
+The callers are what requests are under Django's ASGI handler: each has a cache object of its own
+and, for backends that leave their work to threads, a thread of its own. Concurrency 1, 100 and
+1,000 for the commonest read and write; the other operations at 100, where a busy process is.
+Connections and memory are counted for get, in a process that has done nothing before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import psutil
+from asgiref.sync import ThreadSensitiveContext
+from django.core.cache import caches
+
+from ..contestants import ASYNCIO, COUNTER, FILE, FILE_COUNTER, LOCMEM, Contestant
+from ..lab import DIRECT, Lab
+from ..measuring import Meter, expect, run
+from ..operations import Operation, operation
+from ..results import Cell
+from .requests import peak_bytes
+
+NAME = "async"
+TITLE = "How many operations do coroutines get done?"
+
+
+def cells(quick: bool) -> list[dict[str, Any]]:
+    if quick:
+        return [_cell("get", 100), _cell("get", 1), _cell("set", 100), _cell("incr", 100)]
+    return [
+        *(_cell("get", concurrency) for concurrency in (1, 100, 1000)),
+        *(_cell("set", concurrency) for concurrency in (1, 100)),
+        *(_cell(operation, 100) for operation in ("miss", "incr")),
+        *(_cell(operation, 100, keys=10) for operation in ("get_many", "set_many")),
+        _cell("get_many", 1, keys=100),
+        _cell("get", 100, size=10_000),
+    ]
+
+
+def _cell(operation: str, concurrency: int, *, size: int = 100, keys: int = 1) -> dict[str, Any]:
+    return {"operation": operation, "size": size, "keys": keys, "concurrency": concurrency}
+
+
+def takes_part(contestant: Contestant, cell: Cell) -> bool:
+    if contestant.name in (ASYNCIO, LOCMEM):
+        # Shown for comparison, as in sync.
+        return cell["operation"] in ("get", "set") and cell["size"] == 100
+    if contestant.name in (COUNTER, FILE_COUNTER):
+        return bool(cell["operation"] == "incr")
+    return contestant.asynchronous and not contestant.floor and contestant.name != FILE
+
+
+def measure(lab: Lab, contestant: Contestant, cell: Cell, route: str = DIRECT) -> dict[str, float]:
+    job = f"{__name__}:concurrent"
+    server = lab.server(contestant)
+    if server is None or cell["operation"] != "get" or cell["size"] != 100:
+        return lab.call(contestant, job, route, seconds=lab.span, **cell)
+    # Values that another process has stored leave the new one nothing to do but what counts.
+    lab.call(contestant, f"{__name__}:store", route, **cell)
+    before = server.connections()
+    figures = lab.call(contestant, job, route, fresh=True, seconds=lab.span, stored=True, **cell)
+    return {**figures, "connections": server.connections() - before}
+
+
+# In the worker -------------------------------------------------------------------------------
+
+
+def store(cache: Any, **cell: Any) -> dict[str, Any]:
+    for calling in _operations(cache, cell):
+        calling.store()
+    return {}
+
+
+def concurrent(
+    cache: Any, *, seconds: float, stored: bool = False, **cell: Any
+) -> dict[str, float]:
+    """As many callers at a time as the cell says; peak_mb when nothing else had to be done."""
+    if not stored:
+        store(cache, **cell)
+    callers = _operations(cache, cell)
+    meter, calls = run(_measure(callers, seconds))
+    figures = meter.figures(calls)
+    if stored:
+        figures["peak_mb"] = _peak_mb()
+    expect(callers[-1].kept(), f"what {cell['operation']} wrote is not there")
+    return figures
+
+
+def _operations(cache: Any, cell: Cell) -> list[Operation]:
+    name, size, keys = cell["operation"], cell["size"], cell["keys"]
+    return [
+        operation(cache, name, size=size, keys=keys, caller=caller)
+        for caller in range(cell["concurrency"])
+    ]
+
+
+async def _measure(callers: list[Operation], seconds: float) -> tuple[Meter, int]:
+    """The calls that were made in so many seconds, and the meter that ran meanwhile."""
+    start, finish = Meeting(len(callers) + 1), Meeting(len(callers) + 1)
+    meter = Meter()
+
+    async def keep_time() -> int:
+        await start.join()
+        with meter:
+            await finish.join()
+        return 0
+
+    async def caller(calling: Operation) -> int:
+        async with ThreadSensitiveContext():
+            own = caches.create_connection("default")
+            await _call(own, calling, seconds / 5)
+            await start.join()
+            calls = await _call(own, calling, seconds)
+            await finish.join()
+            await own.aclose()
+        return calls
+
+    counts = await asyncio.gather(keep_time(), *map(caller, callers))
+    return meter, sum(counts)
+
+
+async def _call(own: Any, calling: Operation, seconds: float) -> int:
+    """How often one caller called in so many seconds; once at least."""
+    call, right, clock = getattr(own, f"a{calling.method}"), calling.right, time.perf_counter
+    (arguments, *_) = calling.batch()
+    calls, end = 0, clock() + seconds
+    while not calls or clock() < end:
+        result = await call(*arguments)
+        calls += 1
+        if not right(result):
+            raise ValueError(f"A wrong result: a{calling.method} gave {result!r:.100}")
+    return calls
+
+
+class Meeting:
+    """Where so many tasks wait for each other."""
+
+    def __init__(self, parties: int) -> None:
+        self._missing = parties
+        self._all_here = asyncio.Event()
+
+    async def join(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._all_here.set()
+        await self._all_here.wait()
+
+
+def _peak_mb() -> float:
+    # Not ru_maxrss, which begins with what the process had in memory that started this one.
+    return peak_bytes(psutil.Process()) / 1e6

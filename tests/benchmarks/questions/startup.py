@@ -1,0 +1,78 @@
+"""What does the package add to the start of a process?
+
+The time from the first import to the end of django.setup(), or to the answer to a first get, in
+fresh processes: the least of several, minus that of the same with LocMemCache, which is part of
+Django. Of the caches over a network only the most different ones take part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from ..contestants import ASYNCIO, DJANGO_REDIS, DJANGO_REDIS_CACHE, OURS, Contestant
+from ..lab import ROOT, JobFailed, Lab
+from ..results import Cell
+
+NAME = "startup"
+TITLE = "What does the package add to the start of a process?"
+
+_LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+_PROGRAM = """
+import json, sys
+from time import perf_counter
+begun = perf_counter()
+import django
+from django.conf import settings
+entry, apps, until = json.loads(sys.argv[1])
+settings.configure(SECRET_KEY="benchmark", CACHES={"default": entry}, INSTALLED_APPS=apps)
+django.setup()
+from django.core.cache import caches
+cache = caches["default"]
+if until == "first get" and cache.get("absent") is not None:
+    raise ValueError("A wrong result")
+print(json.dumps({"ms": (perf_counter() - begun) * 1000, "modules": list(sys.modules)}))
+"""
+
+
+def cells(quick: bool) -> list[dict[str, Any]]:
+    return [{"until": "setup"}, {"until": "first get"}]
+
+
+def takes_part(contestant: Contestant, cell: Cell) -> bool:
+    return contestant.name in (OURS, ASYNCIO, DJANGO_REDIS_CACHE, DJANGO_REDIS)
+
+
+def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
+    entry = lab.entry(contestant)
+    environment = lab.environment(contestant)
+    ours = contestant.server == "nats"
+    alone, added = [], []
+    for _ in range(1 if lab.quick else 2):
+        alone.append(_start(_LOCMEM, [], environment, cell["until"])["ms"])
+        apps = ["django_nats"] if ours else []
+        started = _start(entry, apps, environment, cell["until"])
+        if ours and cell["until"] == "setup" and "nats" in started["modules"]:
+            raise JobFailed("django.setup() imports nats, which belongs to first use")
+        added.append(started["ms"])
+    # Whatever else the machine does only adds.
+    return {"ms": min(added) - min(alone)}
+
+
+def _start(
+    entry: dict[str, Any], apps: list[str], environment: dict[str, str], until: str
+) -> dict[str, Any]:
+    process = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, json.dumps([entry, apps, until])],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if process.returncode:
+        raise JobFailed(f"A process that starts with {entry['BACKEND']} fails")
+    told: dict[str, Any] = json.loads(process.stdout)
+    return told
