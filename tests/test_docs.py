@@ -27,15 +27,21 @@ from typing import Any, NamedTuple
 
 import pytest
 from django.conf import settings
+from django.contrib import admin
 from django.core.cache import caches
 from django.core.management import get_commands, load_command_class
+from django.db import connection
 from django.template import engines
 from django.test import override_settings
 from django.test.client import RequestFactory
+from django.test.utils import isolate_apps
 
-from django_nats import checks, conf, exceptions
+from django_nats import checks, exceptions
 from django_nats.cache import NatsCache
 from django_nats.client import bridge, kv, wire
+from django_nats.conf import caches as conf
+from django_nats.conf.counters import COUNTER_OPTIONS, counter_aliases, counter_settings
+from django_nats.counters import Counter, Counters, later
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import PermissionDenied
 
@@ -48,6 +54,8 @@ PROJECT = 'CACHES = {"default": {"BACKEND": "django_nats.cache.NatsCache"}}'
 """Settings of a project whose tests a page shows, until the page shows some."""
 READERS_SERVER = "nats://127.0.0.1:4222"
 """What the pages call the reader's server; the session's one stands in for it."""
+NO_SERVER = "nats://127.0.0.1:1"
+"""What they call one that is away."""
 ENVIRONMENT = {"NATS_PASSWORD": "open sesame", "NATS_TOKEN": "open sesame"}
 TEXT = {"text", "{toctree}", "{eval-rst}", "{raw}", "{note}", "{warning}", "{tip}"}
 OTHER_PROGRAMS = {"nats", "nats-server", "git", "cd", "ruff", "mypy", "lint-imports"}
@@ -94,6 +102,7 @@ class Reader:
         self.settings.enter_context(override_settings(CACHES={"default": backend}))
 
     def close(self) -> None:
+        later.discard()
         self.settings.close()
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
@@ -112,6 +121,8 @@ class Reader:
             assert block.language in TEXT, f"line {block.line}: nobody runs {block.language!r}"
         elif block.file == "settings.py":
             self.change_settings(block)
+        elif block.file == "models.py":
+            self.make_models(block)
         elif re.search(r"^(async )?def test_|^class \w*Tests?\b", block.source, re.MULTILINE):
             self.run_tests(block)
         else:
@@ -160,7 +171,7 @@ class Reader:
             assert checker.check_output(want, got, options), f"line {line}: {got!r}, not {want!r}"
 
     def change_settings(self, block: Block) -> None:
-        """Build the caches as written, and use them from here on if the session's server can."""
+        """Read settings as written, and use them from here on if the session's server can."""
         names = {"INSTALLED_APPS": [], "MIDDLEWARE": [], "BASE_DIR": self.directory}
         before = dict(names)
         self.project = block.source
@@ -168,11 +179,34 @@ class Reader:
         changed = {key: names[key] for key in names if key.isupper() and key not in before}
         with override_settings(**changed):
             assert [caches[alias] for alias in settings.CACHES]
-        entries = changed.get("CACHES", {}).values()
-        if all(entry.get("LOCATION") in ("embedded", self.location) for entry in entries):
+            assert all(counter_settings(alias) for alias in counter_aliases())
+        entries = [*changed.get("CACHES", {}).values(), *changed.get("NATS_COUNTERS", {}).values()]
+        known = ("embedded", self.location, NO_SERVER)
+        if all(entry.get("LOCATION") in known for entry in entries):
             for entry in entries:
-                entry["LOCATION"] = self.location
+                if entry["LOCATION"] == "embedded":
+                    entry["LOCATION"] = self.location
+                    for options in (entry, entry.get("OPTIONS", {})):
+                        options.pop("ALLOW_EMBEDDED", None)
             self.settings.enter_context(override_settings(**changed))
+
+    def make_models(self, block: Block) -> None:
+        """Make the models of an app, and their tables, until the page ends."""
+        self.settings.enter_context(isolate_apps("tests.magazine"))
+        names = {"__name__": "tests.magazine.models"}
+        self.execute(block.source, block.line, "exec", names)
+        self.names |= {name: names[name] for name in names if not name.startswith("__")}
+        for model in names.values():
+            if inspect.isclass(model) and model.__module__ == "tests.magazine.models":
+                with connection.schema_editor() as editor:
+                    editor.create_model(model)
+                self.settings.callback(self.drop_model, model)
+
+    def drop_model(self, model: Any) -> None:
+        with connection.schema_editor() as editor:
+            editor.delete_model(model)
+        if admin.site.is_registered(model):
+            admin.site.unregister(model)
 
     def run_tests(self, block: Block) -> None:
         """Run a project's tests as the project would, in a process of their own."""
@@ -220,6 +254,7 @@ def check_command(words: list[str]) -> None:
 
 # What Python says of every fork of a process with threads, from 3.12 on.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.django_db(transaction=True)  # sqlite makes tables outside of transactions only
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_examples_of_a_page_run(
     page: Path,
@@ -329,14 +364,65 @@ def test_every_option_is_documented_with_its_default() -> None:
     assert documented.keys() == conf.CACHE_OPTIONS
 
 
-def operations() -> set[str]:
+def test_every_option_of_counters_is_documented_with_its_default() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", text_of("reference/counters.md"), re.M)
+    documented = {option: ast.literal_eval(default) for option, default in rows}
+
+    with override_settings(NATS_COUNTERS={"default": {}}):
+        entry = counter_settings("default")
+    stream = {"STREAM", "PREFIX", "STORAGE", "REPLICAS", "HISTORY", "MAX_AGE", "SOURCES"}
+    actual = {
+        "LOCATION": ",".join(entry.connection.servers),
+        **{option: getattr(entry.stream, option.lower()) for option in stream},
+        "SOURCES": [*entry.stream.sources],
+        **{
+            option: getattr(entry.stream, option.lower())
+            for option in ("DEADLINE", "REQUEST_TIMEOUT")
+        },
+        **{
+            option: getattr(entry, option.lower())
+            for option in ("FAIL_OPEN", "FLUSH_INTERVAL", "FLUSH_AT", "MAX_PENDING")
+        },
+    }
+    assert documented == actual
+    page = text_of("reference/counters.md")
+    assert documented.keys() | {each for each in COUNTER_OPTIONS if f"`{each}`" in page} == (
+        COUNTER_OPTIONS
+    )
+
+
+def operations(of: type = NatsCache) -> set[str]:
     return {
         name[1:]
-        for name in dir(NatsCache)
+        for name in dir(of)
         if name[1:]
-        and hasattr(NatsCache, "a" + name[1:])
-        and inspect.isgeneratorfunction(getattr(NatsCache, name))
+        and hasattr(of, "a" + name[1:])
+        and inspect.isgeneratorfunction(getattr(of, name))
     }
+
+
+def test_every_operation_on_counters_is_on_their_page() -> None:
+    documented = re.findall(r"automethod:: (Counters?)\.(\w+)", text_of("reference/counters.md"))
+
+    assert {name for owner, name in documented if owner == "Counter"} == {
+        *operations(Counter),
+        "incr_later",
+    }
+    assert {name for owner, name in documented if owner == "Counters"} == {
+        *operations(Counters),
+        *("incr_later", "flush", "aflush"),
+    }
+
+
+def test_what_counters_return_under_fail_open_is_told_of_every_method() -> None:
+    table = text_of("reference/counters.md").partition("## What FAIL_OPEN returns")[2]
+    documented = {
+        method
+        for row in re.findall(r"^\| (.*?) \|", table.partition("\nA counter as")[0], re.MULTILINE)
+        for method in re.findall(r"`(\w+)`", row)
+    }
+
+    assert documented == {*operations(Counter), *operations(Counters), "incr_later", "flush"}
 
 
 def test_every_operation_is_on_the_api_page() -> None:
@@ -406,4 +492,28 @@ def test_the_permissions_the_docs_name_are_enough() -> None:
         elsewhere = NatsCache(server.url, {"OPTIONS": {**options, "BUCKET": "other"}})
         with pytest.raises(PermissionDenied):
             elsewhere.get("a")
+        bridge.close()
+
+
+def test_the_permissions_the_docs_name_are_enough_for_counters() -> None:
+    cells = [cell for cell in column("reference/counters.md", 1) if "`counters.>`" in cell]
+    publish = re.findall(r"`([^`]+)`", cells[0])
+    config = json.dumps({"permissions": {"publish": publish, "subscribe": ["_INBOX.>"]}})
+    users = f"authorization {{ users: [{{ user: web, password: secret, {config[1:-1]} }}] }}"
+    with NatsServer(token="", config=users) as server:
+        entry = {"LOCATION": server.url, "USER": "web", "PASSWORD": "secret"}
+        aliases = {"default": entry, "other": {**entry, "STREAM": "OTHER"}}
+        with override_settings(NATS_COUNTERS=aliases):
+            counters = Counters()
+            for number in range(1100):
+                counters.incr_later(f"a.{number}")
+            counters.flush()
+            assert Counter("a.1").set(3) == 3
+            assert Counter("a.1").value() == 3
+            assert Counter("a.1").take()
+            assert counters.get_many(["a.1", "a.2"]) == {"a.1": 2, "a.2": 1}
+            assert counters.total("a.>") == 1101
+            Counter("a.1").reset()
+            with pytest.raises(PermissionDenied):
+                Counters("other").incr("a")
         bridge.close()

@@ -148,6 +148,7 @@ class Connection(Client):
         return False
 
     def _converse(self, waiter: Waiter, shared: SharedSocket) -> bool:
+        waiter.shared = shared
         try:
             if not shared.begin_reading(waiter) or not self._write_alone(waiter, shared):
                 return False
@@ -353,12 +354,6 @@ class Connection(Client):
             error = ConnectionAbortedError(f"a caller was interrupted by {type(error).__name__}")
         with contextlib.suppress(RuntimeError):  # the loop has ended, and told everyone
             self._loop.call_soon_threadsafe(self.lose, error)
-
-    def forget(self, waiter: Waiter) -> None:
-        """Leave nothing behind of a caller that has gone, interrupted wherever it was."""
-        if self._shared is not None:
-            self._shared.end_reading(waiter)
-        self.outstanding.forget(waiter)
 
     async def finish(self, *, silently: bool) -> None:
         """Close, once the server has what was sent; silently: tell nobody who waits."""

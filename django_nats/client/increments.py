@@ -3,7 +3,7 @@
 Each carries an id that the server remembers for three DEADLINEs. What may have been applied goes
 out again with the same id, until the server acknowledges it: as new, or as a duplicate. The server
 finds the ids again in the messages it has stored, so that after a restart of a lone server an
-increment that comes again is recognised only while no more than HISTORY later ones of the same
+increment that comes again is recognised only while fewer than HISTORY later ones of the same
 counter came between. Hence, within this process, those in doubt go before new ones. And a server
 that was stopped for longer than it remembers ids may pass on what others have applied meanwhile.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from itertools import count
 from random import SystemRandom
 from time import monotonic
 from typing import TypeVar
@@ -67,6 +68,8 @@ class Increments(Messages[CounterConfig]):
 
     def after_fork(self) -> None:
         """In a forked child: what was under way is the parent's."""
+        self._origin = secrets.token_urlsafe(12) + "-"
+        self._numbers = count()
         self._doubts: dict[str, set[Request]] = {}
         self._outage: tuple[float, float] | None = None
 
@@ -91,7 +94,7 @@ class Increments(Messages[CounterConfig]):
 
     def _increment(self, counter: str, delta: int, identity: str | None = None) -> Request:
         # Unique among all increments of the stream, whoever makes them.
-        identity = identity or secrets.token_urlsafe(12)
+        identity = identity or f"{self._origin}{next(self._numbers):x}"
         header = f"NATS/1.0\r\nNats-Incr: {delta:+d}\r\nNats-Msg-Id: {identity}\r\n\r\n".encode()
         return Request(self.writes, self._subject + counter, b"", header)
 

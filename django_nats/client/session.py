@@ -128,9 +128,10 @@ class Session:
         waiter.abandoned = True
 
         def forget() -> None:
-            connection = waiter.connection or self._connection
-            if connection is not None:
-                connection.forget(waiter)
+            if waiter.shared is not None:
+                waiter.shared.end_reading(waiter)
+            if waiter.connection is not None:
+                waiter.connection.outstanding.forget(waiter)
 
         if self._thread.alive:
             with contextlib.suppress(NotSent):

@@ -32,6 +32,7 @@ PATIENCE = 0.005
 AVAILABLE = hasattr(select, "epoll")
 
 _RIGHT = "to read"
+_NOBODY = object()
 
 
 def is_interruption(error: BaseException) -> bool:
@@ -93,11 +94,10 @@ class SharedSocket:
 
     def end_reading(self, reader: object) -> None:
         """Leave reading to the loop again; nothing for one who does not have the right."""
-        if self._holder.get(_RIGHT) is not reader:
-            return
-        if not self._closed:
-            self._watch.modify(self._socket, select.EPOLLIN)
-        del self._holder[_RIGHT]
+        if self._holder.get(_RIGHT) is reader:
+            if not self._closed:
+                self._watch.modify(self._socket, select.EPOLLIN)
+            del self._holder[_RIGHT]
         if self._closed:
             self._dispose()
 
@@ -131,14 +131,15 @@ class SharedSocket:
         """Give up the duplicate, on the loop's thread; one who reads is woken, and does it."""
         if self._closed:
             return
-        self._closed = True
-        self._loop.remove_reader(self._watch.fileno())
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.remove_reader(self._watch.fileno())
+        self._closed = True  # from now on, one who reads may close it at any time
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._dispose()
 
     def _dispose(self) -> None:
-        if self._holder.setdefault(_RIGHT, self) is self:
+        if self._holder.setdefault(_RIGHT, _NOBODY) is _NOBODY:
             # The right to read is not given back: there is nothing left to be read.
             self._watch.close()
             self._socket.close()

@@ -11,6 +11,7 @@ from .wire import Reply, status
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .shared import SharedSocket
 
 
 class Waiter:
@@ -27,6 +28,7 @@ class Waiter:
         "left",
         "requests",
         "sent",
+        "shared",
         "timeout",
         "wake",
     )
@@ -43,6 +45,8 @@ class Waiter:
         self.timeout = requests[0].lane.timeout
         self.abandoned = False
         self.connection: Connection | None = None
+        self.shared: SharedSocket | None = None
+        """What the right to read is to be given back to, wherever its caller is interrupted."""
         self.keys: list[bytes] = []
         """What its replies go by."""
         self.sent = 0.0

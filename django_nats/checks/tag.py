@@ -1,0 +1,3 @@
+"""The tag of all checks: ``manage.py check --tag nats``."""
+
+TAG = "nats"

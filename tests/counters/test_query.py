@@ -1,0 +1,368 @@
+"""The counters of many objects, and how often the server is asked for them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import timeit
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+from django.core.exceptions import FieldDoesNotExist
+from django.core.paginator import Paginator
+from django.db.models import Prefetch
+
+from django_nats.counters import (
+    Counters,
+    aprefetch_counters,
+    prefetch_counters,
+)
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import CounterUnavailable
+from tests.blog.models import Article, ArticleProxy, Author, Diner, Page, Plain, Product, Ticket
+from tests.support.proxy import Proxy
+
+from .conftest import Configure
+
+pytestmark = pytest.mark.django_db
+
+committing = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def proxy(server: NatsServer, counters: Counters, configure: Configure) -> Iterator[Proxy]:
+    """Between the default alias and its server."""
+    with Proxy(server.port) as between:
+        configure(LOCATION=between.url)
+        Counters().get_many(["warm-up"])
+        yield between
+
+
+class Asked:
+    """How often the server is asked within a block: ``with Asked(proxy) as asked``."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+
+    def __enter__(self) -> Asked:
+        self.before = self.proxy.round_trips
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.times = self.proxy.round_trips - self.before
+
+
+def make(count: int) -> list[Article]:
+    articles = Article.objects.bulk_create([Article() for _ in range(count)])
+    for number, article in enumerate(articles[:10]):
+        article.views.set(number)
+        article.likes.set(100 * number)
+    return articles
+
+
+# prefetch_counters ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 25, 1200])
+def test_any_number_of_objects_is_one_round_trip(proxy: Proxy, count: int) -> None:
+    make(count)
+    articles = list(Article.objects.order_by("pk"))
+    with Asked(proxy) as asked:
+        prefetch_counters(articles, "views", "likes")
+        shown = [f"{each.views} {each.likes}" for each in articles]
+    assert shown[:10] == [f"{number} {100 * number}" for number in range(min(count, 10))]
+    assert asked.times == 1
+
+
+def test_async_too(proxy: Proxy) -> None:
+    articles = make(5)
+    with Asked(proxy) as asked:
+        asyncio.run(aprefetch_counters(articles, "views"))
+        assert [int(each.views) for each in articles] == [0, 1, 2, 3, 4]
+    assert asked.times == 1
+
+
+def test_without_names_it_is_all_of_them(proxy: Proxy) -> None:
+    article, page = make(2)[1], Page.objects.create()
+    page.hits.incr(3)
+    with Asked(proxy) as asked:
+        prefetch_counters(iter([article, page]))
+        assert (article.views, article.likes, page.hits) == (1, 100, 3)
+    assert asked.times == 1
+
+
+def test_nothing_is_asked_for_nothing(proxy: Proxy) -> None:
+    with Asked(proxy) as asked:
+        prefetch_counters([])
+        prefetch_counters([Plain.objects.create()])
+    assert asked.times == 0
+
+
+def test_the_same_row_twice(counters: Counters) -> None:
+    article = make(2)[1]
+    again = ArticleProxy.objects.get(pk=article.pk)
+    prefetch_counters([article, again], "views")
+    assert kept(article) == kept(again) == 1
+
+
+def test_inherited_and_composite(counters: Counters) -> None:
+    diner, ticket = Diner.objects.create(), Ticket.objects.create(event=1, seat="2")
+    diner.visits.incr()
+    ticket.scans.incr()
+    prefetch_counters([diner, ticket])
+    assert (kept(diner, "visits"), kept(ticket, "scans")) == (1, 1)
+
+
+def test_every_alias_is_asked_for_its_own(
+    counters: Counters, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = configure("elsewhere")
+    monkeypatch.setattr(Product.sold, "alias", "elsewhere")
+    article, product = Article.objects.create(), Product.objects.create()
+    article.views.incr(1)
+    product.sold.incr(2)
+    prefetch_counters([article, product])
+    assert (kept(article), kept(product, "sold")) == (1, 2)
+    assert (counters.total(">"), elsewhere.total(">")) == (1, 2)
+
+
+@pytest.mark.parametrize("names", [("title",), ("viws",), ("views", "views__likes")])
+def test_what_is_no_counter(names: tuple[str, ...]) -> None:
+    with pytest.raises(FieldDoesNotExist, match=r"Article has no counter .*: likes, views"):
+        prefetch_counters(Article.objects.bulk_create([Article()]), *names)
+    with pytest.raises(FieldDoesNotExist, match=r"Article has no counter .*: likes, views"):
+        Article.objects.with_counters(*names)
+    with pytest.raises(FieldDoesNotExist, match="its counters are: none"):
+        prefetch_counters([Plain()], "views")
+
+
+def test_what_is_no_object() -> None:
+    Article.objects.create()
+    with pytest.raises(TypeError, match=r"not with a dict: leave out values\(\)"):
+        list(Article.objects.with_counters().values("pk"))
+    with pytest.raises(ValueError, match="Save the Article"):
+        prefetch_counters([Article()])
+
+
+# What stays with an object -------------------------------------------------------------------
+
+
+def kept(instance: Any, name: str = "views") -> int | None:
+    """What an object tells of a counter without asking the server."""
+    _, total = instance._prefetched_objects_cache[name]
+    return total
+
+
+@pytest.fixture
+def article(counters: Counters) -> Article:
+    """Its views were 3 when they were read; others have added 100 since."""
+    article = Article.objects.create()
+    article.views.incr(3)
+    prefetch_counters([article], "views")
+    Article.views.counter(article.pk).incr(100)
+    return article
+
+
+def test_a_prefetched_total_is_what_numbers_are_made_of(article: Article) -> None:
+    counter = article.views
+    assert (int(counter), float(counter), str(counter), f"{counter:>3}") == (3, 3.0, "3", "  3")
+    assert counter == 3
+    assert 2 < counter < 4
+    assert bool(counter)
+    assert Article.objects.get().views == 103
+
+
+def test_value_asks_the_server(article: Article) -> None:
+    assert article.views.value() == 103
+    assert int(article.views) == 103
+
+
+def test_own_changes_go_into_it(article: Article) -> None:
+    assert article.views.incr() == 104
+    assert int(article.views) == 104
+    Article.views.counter(article.pk).incr(100)
+    assert article.views.decr(4) == 200
+    assert int(article.views) == 200
+    article.views.take(50)
+    assert int(article.views) == 150
+    assert article.views.take(1000) is False
+    article.views.incr_later(5)
+    assert int(article.views) == 155
+    article.views.set(7)
+    assert int(article.views) == 7
+    article.views.reset()
+    assert int(article.views) == 0
+
+
+def test_nothing_stays_that_was_not_prefetched(article: Article) -> None:
+    fresh = Article.objects.get()
+    assert fresh.views.incr() == 104
+    article.views.incr()
+    assert int(fresh.views) == 105
+    assert not getattr(fresh, "_prefetched_objects_cache", None)
+
+
+@pytest.mark.parametrize("fields", [None, ["views"], ["title", "views"]], ids=repr)
+def test_a_refresh_forgets_it(article: Article, fields: list[str] | None) -> None:
+    article.refresh_from_db(fields=fields)
+    assert int(article.views) == 103
+
+
+def test_it_goes_with_a_pickle_and_a_copy(article: Article) -> None:
+    for each in (pickle.loads(pickle.dumps(article)), copy.copy(article), copy.deepcopy(article)):
+        assert int(each.views) == 3
+
+
+def test_another_key_is_another_counter(article: Article) -> None:
+    article.pk = None
+    article._state.adding = True
+    article.save()
+    assert int(article.views) == 0
+
+
+def test_going_through_all_fields_asks_nobody(article: Article, proxy: Proxy) -> None:
+    with Asked(proxy) as asked:
+        article.full_clean(exclude=["author"])
+        Article(title="x").full_clean(exclude=["author"])
+        assert [getattr(article, each.attname) for each in Article._meta.fields][-2:] == [None] * 2
+        assert f"{article!r} {article.likes!r}".endswith("'likes')")
+    assert asked.times == 0
+
+
+# with_counters -------------------------------------------------------------------------------
+
+
+def test_a_queryset_reads_them_when_it_is_evaluated(proxy: Proxy) -> None:
+    make(30)
+    with Asked(proxy) as asked:
+        articles = Article.objects.with_counters("views").order_by("pk").filter(pk__gt=0)
+    assert asked.times == 0
+    with Asked(proxy) as asked:
+        assert [int(each.views) for each in articles[:3]] == [0, 1, 2]
+    assert asked.times == 1
+    with Asked(proxy) as asked:
+        for _ in range(2):
+            assert [int(each.views) for each in articles][:3] == [0, 1, 2]
+    assert asked.times == 1
+    with pytest.raises(KeyError):
+        kept(articles[0], "likes")
+
+
+def test_however_it_is_evaluated(proxy: Proxy) -> None:
+    make(30)
+    articles = Article.objects.with_counters().order_by("pk")
+    evaluated: dict[str, Any] = {
+        "get": lambda: articles.get(pk=articles[1].pk),
+        "first": lambda: articles.all()[1:].first(),
+        "index": lambda: articles.all()[1],
+        "page": lambda: Paginator(articles.all(), 10).page(1)[1],
+        "in_bulk": lambda: list(articles.in_bulk().values())[1],
+        "iterator": lambda: next(islice(articles.iterator(), 1, None)),
+        "twice": lambda: list(Article.objects.with_counters("likes").with_counters("views"))[1],
+        "union": lambda: Article.objects.with_counters().union(Article.objects.all())[1],
+        "pickle": lambda: pickle.loads(pickle.dumps(articles.all()))[1],
+        "proxy": lambda: ArticleProxy.objects.with_counters().order_by("pk")[1],
+    }
+    list(articles)
+    for way, evaluate in evaluated.items():
+        with Asked(proxy) as asked:
+            article = evaluate()
+            assert (way, int(article.views), int(article.likes)) == (way, 1, 100)
+        assert (way, asked.times) == (way, 1)
+    with Asked(proxy) as asked:
+        assert articles.all().count() == 30
+        assert articles.all().exists()
+    assert asked.times == 0
+
+
+def test_an_iterator_reads_them_chunk_by_chunk(proxy: Proxy) -> None:
+    make(30)
+    for size, times in ((10, 3), (7, 5), (None, 1)):
+        with Asked(proxy) as asked:
+            articles = Article.objects.order_by("pk").with_counters("views").iterator(size)
+            assert [int(each.views) for each in islice(articles, 5)] == [0, 1, 2, 3, 4]
+        assert asked.times == 1
+        with Asked(proxy) as asked:
+            assert len([int(each.views) for each in articles]) == 25
+        assert asked.times == times - 1
+
+
+@committing
+async def test_async_iteration(proxy: Proxy) -> None:
+    for number in range(5):
+        article = await Article.objects.acreate()
+        await article.views.aset(number)
+    articles = Article.objects.order_by("pk").with_counters("views")
+    with Asked(proxy) as asked:
+        assert [int(each.views) async for each in articles.all()] == [0, 1, 2, 3, 4]
+    assert asked.times == 1
+    with Asked(proxy) as asked:
+        assert [int(each.views) async for each in articles.aiterator(2)] == [0, 1, 2, 3, 4]
+    assert asked.times == 3
+    with Asked(proxy) as asked:
+        assert [each.pk async for each in Article.objects.aiterator()]
+    assert asked.times == 0
+
+
+def test_related_objects_bring_theirs(proxy: Proxy) -> None:
+    author = Author.objects.create()
+    for number in range(3):
+        Article.objects.create(author=author).views.set(number)
+    with Asked(proxy) as asked:
+        articles = Prefetch("article_set", Article.objects.order_by("pk").with_counters("views"))
+        (found,) = Author.objects.prefetch_related(articles)
+        assert [int(each.views) for each in found.article_set.all()] == [0, 1, 2]
+    assert asked.times == 1
+
+
+# When the server is away ---------------------------------------------------------------------
+
+
+def test_it_is_away(own_server: NatsServer, configure: Configure) -> None:
+    configure(on=own_server, CONNECT_TIMEOUT=0.2)
+    article = Article.objects.create()
+    own_server.kill()
+    with pytest.raises(CounterUnavailable):
+        prefetch_counters([article])
+    articles = Article.objects.with_counters()
+    for _ in range(2):
+        with pytest.raises(CounterUnavailable):
+            list(articles)
+
+    configure(on=own_server, CONNECT_TIMEOUT=0.2, FAIL_OPEN=True)
+    (article,) = Article.objects.with_counters()
+    assert kept(article) is None
+    assert f"{article.views}|{article.views:,}" == "|"
+    assert not article.views
+    assert (article.views == 0) is (article.views > 0) is False
+    with pytest.raises(CounterUnavailable, match="cannot be read"):
+        int(article.views)
+
+
+def test_a_total_that_was_unknown_is_learnt(counters: Counters) -> None:
+    article = Article.objects.create()
+    article.views.keep(None)
+    article.views.incr_later(2)
+    assert str(article.views) == ""
+    article.views.incr()
+    assert str(article.views) != ""
+
+
+# Speed ---------------------------------------------------------------------------------------
+
+
+def test_prefetching_costs_little_more_than_reading(counters: Counters) -> None:
+    """Measured at 1.1 times as much."""
+    articles = Article.objects.bulk_create([Article() for _ in range(100)])
+    for each in articles:
+        each.views.incr()
+    names = [each.views.name for each in articles]
+
+    def best(code: Any) -> float:
+        return min(timeit.repeat(code, number=3, repeat=20))
+
+    prefetching = best(lambda: prefetch_counters(articles, "views"))
+    assert prefetching < 1.5 * best(lambda: counters.get_many(names))

@@ -1,0 +1,1 @@
+"""The app of the models that the pages of the documentation define."""
