@@ -45,4 +45,5 @@ def setup(app: Sphinx) -> None:
 def _name_default(*event: Any) -> tuple[str | None, str | None]:
     """Django's mark for "no timeout given" has no repr that a reader could make sense of."""
     signature, returns = event[-2:]
-    return signature and re.sub("<object object[^>]*>", "DEFAULT_TIMEOUT", signature), returns
+    named = signature and re.sub("<object object[^>]*>", "DEFAULT_TIMEOUT", signature)
+    return named and named.replace("DEFAULT_ALIAS", "'default'"), returns

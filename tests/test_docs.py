@@ -284,6 +284,7 @@ def test_the_examples_of_a_page_run(
         ("python", "assert 1 == 2"),
         ("python", "async def page(request):\n    return no_such_name"),
         ("python", "# settings.py\nCACHES = {'default': {'BACKEND': 'no.such.Backend'}}"),
+        ("python", "# settings.py\nNATS_COUNTERS = {'default': {'STREM': 'MISSPELT'}}"),
         ("python", "def test_it(nats_cache):\n    assert nats_cache.get('key') == 1"),
         ("pycon", ">>> 1 + 1\n3"),
         ("pycon", ">>> print('nothing is expected')"),
