@@ -1,32 +1,33 @@
-"""``manage.py nats setup``: make the buckets what settings say."""
+"""``manage.py nats setup``: make the streams what settings say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ..cache import NatsCache, nats_caches
-from ..checks import by_bucket, disagreement
+from ..cache import nats_caches
+from ..checks.streams import Kept, by_stream, disagreement, of_caches, of_counters
 from ..client import bridge
-from ..client.bucket import differences
+from ..client.differences import differences
+from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
-from .subcommand import NO_ALIAS, Subcommand
+from .subcommand import NOTHING, Subcommand
 
 
 class Setup(Subcommand):
     """Creates what is absent, and updates what the server can change without losing data.
 
-    A bucket with a difference that cannot be mended so is left as it is, other differences
-    included, and the exit status is 1. Keeping older revisions (a bucket made elsewhere, with a
-    history) is switched off where none are stored, and refused where that would delete some: no
-    cache wrote them. Where a bucket shrinks below what it holds, eviction counts as losing data
-    too.
+    A stream with a difference that cannot be mended so is left as it is, other differences
+    included, and the exit status is 1. A cache's bucket that keeps older revisions (made elsewhere,
+    with a history) gets rid of that where none are stored, and is refused where that would delete
+    some: no cache wrote them. Where a bucket shrinks below what it holds, eviction counts as losing
+    data too; so does a MAX_AGE for counters there already are, and dropping one of SOURCES.
     """
 
     name = "setup"
-    help = "Create and update the buckets of CACHES, losing no data."
+    help = "Create and update the streams of CACHES and NATS_COUNTERS, losing no data."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
@@ -34,7 +35,8 @@ class Setup(Subcommand):
             "--alias",
             action="append",
             default=[],
-            help="Only the bucket of this alias of CACHES; may be given several times.",
+            help="Only what this alias keeps, of CACHES, NATS_COUNTERS, or both; may be given "
+            "several times.",
         )
         parser.add_argument(
             "--plan",
@@ -51,28 +53,26 @@ class Setup(Subcommand):
         )
 
     def handle(self, options: Mapping[str, Any]) -> None:
-        chosen, plan = options["alias"], options["plan"]
-        known = nats_caches()
-        if not known:
-            raise CommandError(NO_ALIAS)
-        unknown = ", ".join(each for each in chosen if each not in known)
-        if unknown:
+        chosen, plan = set(options["alias"]), options["plan"]
+        streams = _streams()
+        if not streams:
+            raise CommandError(NOTHING)
+        known = dict.fromkeys(each.alias for shared in streams for each in shared)
+        if unknown := sorted(chosen - known.keys()):
             raise CommandError(
-                f"Not served by django_nats: {unknown}. CACHES has {', '.join(known)}."
+                f"Not kept on NATS: {', '.join(unknown)}. Its aliases are {', '.join(known)}."
             )
-        buckets = by_bucket(known)
-        if problems := [each for each in map(disagreement, buckets) if each]:
+        if problems := [each for each in map(disagreement, streams) if each]:
             raise CommandError("\n".join(problems))
         failed = []
-        for bucket in buckets:
-            if chosen and not bucket.keys() & set(chosen):
+        for shared in streams:
+            if chosen and chosen.isdisjoint(each.alias for each in shared):
                 continue
-            names = ", ".join(bucket)
-            cache = next(iter(bucket.values()))
-            config = cache._config
-            self.stdout.write(f"{names}: bucket {config.bucket.name} on {config.connection.where}")
+            first = shared[0]
+            names = ", ".join(each.alias for each in shared)
+            self.stdout.write(f"{names}: {first.title} on {first.connection.where}")
             try:
-                done = self._set_up(cache, plan)
+                done = self._set_up(first, plan)
             except NatsError as error:
                 self.stdout.write(self.style.ERROR(f"  failed: {error}"))
                 done = False
@@ -81,24 +81,24 @@ class Setup(Subcommand):
         if failed:
             raise CommandError(f"Not set up: {', '.join(failed)}.")
 
-    def _set_up(self, cache: NatsCache, plan: bool) -> bool:
-        """Bring one bucket in line, or with ``plan`` only tell; whether it is, or would be."""
-        bucket, session = cache._bucket, cache.session
-        document = bridge.run(session, bucket.info())
+    def _set_up(self, kept: Kept, plan: bool) -> bool:
+        """Bring one stream in line, or with ``plan`` only tell; whether it is, or would be."""
+        stream, session = kept.stream, kept.session
+        document = bridge.run(session, stream.info())
         if document is None:
             if not plan:
-                bridge.run(session, bucket.open())
+                bridge.run(session, stream.open())
             self.stdout.write(self.style.SUCCESS("  would create" if plan else "  created"))
-            for field, value in bucket.config.stream_config().items():
+            for field, value in stream.config.stream_config().items():
                 self.stdout.write(f"    {field}: {value!r}")
             return True
-        found = differences(bucket.config, document["config"], document["state"])
+        found = differences(stream.config, document["config"], document["state"])
         if not found:
             self.stdout.write("  nothing to do")
             return True
         refused = [each.field for each in found if not each.fixable]
         if not refused and not plan:
-            bridge.run(session, bucket.update(document["config"]))
+            bridge.run(session, stream.update(document["config"]))
         done = "  would update" if plan else "  updated"
         self.stdout.write(self.style.ERROR("  refused") if refused else done)
         for each in found:
@@ -106,9 +106,14 @@ class Setup(Subcommand):
             self.stdout.write(f"    {each.field}: {each.existing!r} → {each.wanted!r}{note}")
         if refused:
             self.stdout.write(
-                "  Nothing was changed. Correct the OPTIONS, or name another BUCKET there, which "
-                "is then made anew; or, if what this one holds may go, delete its stream, "
-                f"{bucket.config.stream}."
+                "  Nothing was changed. Correct the options, or name another "
+                f"{kept.named_by} there, which is then made anew; or, if what this one holds may "
+                f"go, delete its stream, {stream.config.stream}."
             )
             return False
         return True
+
+
+def _streams() -> Sequence[list[Kept]]:
+    counters = {alias: counter_settings(alias) for alias in counter_aliases()}
+    return by_stream([*of_caches(nats_caches()), *of_counters(counters)])

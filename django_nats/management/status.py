@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from time import monotonic
@@ -10,20 +11,23 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ..cache import NatsCache, nats_caches
+from ..cache import nats_caches
+from ..checks.streams import Kept, of_caches, of_counters
 from ..client import bridge
-from ..client.bucket import differences
+from ..client.differences import differences
+from ..client.sources import SourceLag, lags_of
+from ..client.streamconfig import NANOSECONDS
+from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
-from .subcommand import NO_ALIAS, Subcommand
+from .subcommand import NOTHING, Subcommand
 
 
-@dataclass
-class CacheStatus:
-    """An alias of CACHES at one moment; sizes are in bytes, a limit of None is none."""
+@dataclass(kw_only=True)
+class StreamStatus(ABC):
+    """What an alias keeps at one moment; sizes are in bytes, a limit of None is none."""
 
     alias: str
     servers: str
-    bucket: str
     error: str | None = None
     """Why nothing is known of the rest."""
     server: str | None = None
@@ -31,46 +35,119 @@ class CacheStatus:
     rtt: float | None = None
     """Seconds from a question to the server's answer."""
     exists: bool = False
-    """Whether there is a bucket; it is made on first use."""
+    """Whether there is a stream; it is made on first use."""
     storage: str | None = None
     replicas: int | None = None
+    bytes: int = 0
+    differences: list[str] = field(default_factory=list)
+    """In what the stream is not what settings say."""
+
+    def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        self.exists = True
+        self.storage = config["storage"]
+        self.replicas = config["num_replicas"]
+        self.bytes = state["bytes"]
+
+    @abstractmethod
+    def lines(self) -> list[tuple[str, str]]:
+        """What to tell of a stream that exists, beside its server, storage and differences."""
+
+
+@dataclass(kw_only=True)
+class CacheStatus(StreamStatus):
+    """An alias of CACHES."""
+
+    bucket: str
     entries: int = 0
     """Messages in the bucket, those of recently deleted keys included."""
-    bytes: int = 0
     max_entries: int | None = None
     max_bytes: int | None = None
     max_value_size: int | None = None
-    differences: list[str] = field(default_factory=list)
-    """In what the bucket is not what settings say."""
+
+    def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        super().learn(config, state)
+        self.entries = state["messages"]
+        self.max_entries = _positive(config.get("max_msgs"))
+        self.max_bytes = _positive(config.get("max_bytes"))
+        self.max_value_size = _positive(config.get("max_msg_size"))
+
+    def lines(self) -> list[tuple[str, str]]:
+        lines = [
+            ("entries", f"{self.entries:,} {_limit(self.max_entries)}"),
+            ("bytes", f"{self.bytes:,} {_limit(self.max_bytes)}"),
+        ]
+        if self.max_value_size is not None:
+            lines.append(("values", f"up to {self.max_value_size:,} bytes each"))
+        return lines
+
+
+@dataclass(kw_only=True)
+class CounterStatus(StreamStatus):
+    """An alias of NATS_COUNTERS."""
+
+    stream: str
+    counters: int = 0
+    messages: int = 0
+    """Messages in the stream, up to ``history`` for each counter."""
+    history: int | None = None
+    max_age: float | None = None
+    """Seconds without an increment after which a counter is forgotten."""
+    sources: list[SourceLag] = field(default_factory=list)
+
+    def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        super().learn(config, state)
+        self.counters = state.get("num_subjects", 0)
+        self.messages = state["messages"]
+        self.history = _positive(config.get("max_msgs_per_subject"))
+        age = _positive(config.get("max_age"))
+        self.max_age = None if age is None else age / NANOSECONDS
+
+    def lines(self) -> list[tuple[str, str]]:
+        forgotten = "never" if self.max_age is None else f"after {self.max_age:g} s"
+        lines = [
+            ("counters", f"{self.counters:,}, forgotten {forgotten}"),
+            ("messages", f"{self.messages:,}, {_limit(self.history)} for each counter"),
+            ("bytes", f"{self.bytes:,}"),
+        ]
+        return [*lines, *(("source", _keeping_up(each)) for each in self.sources)]
 
 
 class Status(Subcommand):
-    """Creates and changes nothing. The exit status is 1 when a bucket cannot be asked about."""
+    """Creates and changes nothing. The exit status is 1 when a stream cannot be asked about."""
 
     name = "status"
-    help = "Show the servers and buckets of CACHES, and where they differ from settings."
+    help = "Show the servers and streams of CACHES and NATS_COUNTERS, and their state."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="Write JSON, for programs.")
 
     def handle(self, options: Mapping[str, Any]) -> None:
-        found = [_status(alias, cache) for alias, cache in nats_caches().items()]
+        caches = {kept: _of_cache(kept) for kept in of_caches(nats_caches())}
+        aliases = {alias: counter_settings(alias) for alias in counter_aliases()}
+        counters = {kept: _of_counters(kept) for kept in of_counters(aliases)}
         if options["json"]:
-            document = {"caches": [asdict(each) for each in found]}
+            document = {
+                "caches": [asdict(each) for each in caches.values()],
+                "counters": [
+                    {**asdict(each), "sources": [lag._asdict() for lag in each.sources]}
+                    for each in counters.values()
+                ],
+            }
             self.stdout.write(json.dumps(document, indent=2))
-        else:
-            for each in found:
-                self._show(each)
-        away = [each.alias for each in found if each.error is not None]
+        found = {**caches, **counters}
+        if not options["json"]:
+            for kept, status in found.items():
+                self._show(kept, status)
+        away = dict.fromkeys(each.alias for each in found.values() if each.error is not None)
         if away:
             raise CommandError(f"No answer for {', '.join(away)}.")
         if not found:
-            raise CommandError(NO_ALIAS)
+            raise CommandError(NOTHING)
 
-    def _show(self, status: CacheStatus) -> None:
+    def _show(self, kept: Kept, status: StreamStatus) -> None:
         style = self.style
-        self.stdout.write(f"{status.alias}: bucket {status.bucket} on {status.servers}")
+        self.stdout.write(f"{status.alias}: {kept.title} on {status.servers}")
         if status.error is not None:
             self.stdout.write(style.ERROR(f"  {status.error}"))
             return
@@ -80,41 +157,54 @@ class Status(Subcommand):
             self.stdout.write("  absent: made on first use, or by `manage.py nats setup`")
             return
         self.stdout.write(f"  storage  {status.storage}, replicas: {status.replicas}")
-        self.stdout.write(f"  entries  {status.entries:,} {_limit(status.max_entries)}")
-        self.stdout.write(f"  bytes    {status.bytes:,} {_limit(status.max_bytes)}")
-        if status.max_value_size is not None:
-            self.stdout.write(f"  values   up to {status.max_value_size:,} bytes each")
+        for name, text in status.lines():
+            self.stdout.write(f"  {name:8} {text}")
         for each in status.differences:
             self.stdout.write(style.WARNING(f"  differs  {each}"))
         if status.differences:
             self.stdout.write("  `manage.py nats setup --plan` tells what can be done about that")
 
 
-def _status(alias: str, cache: NatsCache) -> CacheStatus:
-    bucket, session = cache._bucket, cache.session
-    status = CacheStatus(alias, cache._config.connection.where, bucket.config.name)
+def _of_cache(kept: Kept) -> CacheStatus:
+    status = CacheStatus(
+        alias=kept.alias, servers=kept.connection.where, bucket=kept.stream.config.name
+    )
+    _ask(kept, status)
+    return status
+
+
+def _of_counters(kept: Kept) -> CounterStatus:
+    config = kept.stream.config
+    status = CounterStatus(alias=kept.alias, servers=kept.connection.where, stream=config.stream)
+    if (document := _ask(kept, status)) is not None:
+        status.sources = lags_of(document, config.sources)
+    return status
+
+
+def _ask(kept: Kept, status: StreamStatus) -> Mapping[str, Any] | None:
+    stream, session = kept.stream, kept.session
     try:
         # Twice, since the first answer may have taken the time of connecting, too.
-        bridge.run(session, bucket.info())
+        bridge.run(session, stream.info())
         asked = monotonic()
-        document = bridge.run(session, bucket.info())
+        document = bridge.run(session, stream.info())
     except NatsError as error:
         status.error = str(error)
-        return status
+        return None
     status.rtt = monotonic() - asked
     status.server = session.server
     if document is not None:
         config, state = document["config"], document["state"]
-        status.exists = True
-        status.storage = config["storage"]
-        status.replicas = config["num_replicas"]
-        status.entries = state["messages"]
-        status.bytes = state["bytes"]
-        status.max_entries = _positive(config.get("max_msgs"))
-        status.max_bytes = _positive(config.get("max_bytes"))
-        status.max_value_size = _positive(config.get("max_msg_size"))
-        status.differences = [str(each) for each in differences(bucket.config, config, state)]
-    return status
+        status.learn(config, state)
+        status.differences = [str(each) for each in differences(stream.config, config, state)]
+    return document
+
+
+def _keeping_up(source: SourceLag) -> str:
+    if source.error is not None:
+        return f"{source.name}: {source.error}"
+    behind = f"{source.lag:,} messages behind" if source.lag else "up to date"
+    return f"{source.name}: {behind}, heard of {source.silence:.1f} s ago"
 
 
 def _positive(limit: int | None) -> int | None:

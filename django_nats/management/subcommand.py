@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandParser, OutputWrapper
 from django.core.management.color import Style
 
-NO_ALIAS = "No alias of CACHES is served by django_nats.cache.NatsCache."
+NOTHING = (
+    "Nothing is kept on NATS: no alias of CACHES is served by django_nats.cache.NatsCache, and "
+    "there is no setting NATS_COUNTERS."
+)
 
 
 class Subcommand(ABC):
@@ -18,8 +21,9 @@ class Subcommand(ABC):
     name: ClassVar[str]
     help: ClassVar[str]
 
-    def __init__(self, stdout: OutputWrapper, style: Style) -> None:
+    def __init__(self, stdout: OutputWrapper, stderr: OutputWrapper, style: Style) -> None:
         self.stdout = stdout
+        self.stderr = stderr
         self.style = style
 
     @classmethod
@@ -30,3 +34,12 @@ class Subcommand(ABC):
     @abstractmethod
     def handle(self, options: Mapping[str, Any]) -> None:
         """Do it. Raises CommandError for an exit status of 1."""
+
+
+class Group:
+    """A name for several subcommands: ``manage.py nats counters top``."""
+
+    def __init__(self, name: str, help: str, *members: type[Subcommand]) -> None:
+        self.name = name
+        self.help = help
+        self.members = members

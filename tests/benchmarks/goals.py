@@ -28,9 +28,8 @@ AFTER, REACH, MISSED, NOT_MEASURED = "after", "reach", "missed", "not measured"
 
 @dataclass(frozen=True)
 class Ratio:
-    """Our figure in a cell over another contestant's, or our figure itself.
+    """The figure of ``ours`` in a cell over another contestant's, or the figure itself.
 
-    Ours is that of the contestant ``ours``.
     Where more is better, the bounds are the least it may be, else the most.
     """
 

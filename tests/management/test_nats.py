@@ -278,7 +278,7 @@ def test_what_the_server_refuses_is_told_in_its_words(configure: Configure) -> N
 def test_settings_without_a_nats_cache_are_an_error(settings: Any, subcommand: str) -> None:
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 
-    assert failing_nats(subcommand)[1].startswith("No alias of CACHES is served by")
+    assert failing_nats(subcommand)[1].startswith("Nothing is kept on NATS: no alias")
 
 
 def test_a_mistake_in_settings_is_an_error_of_the_command(settings: Any) -> None:

@@ -1,0 +1,294 @@
+"""``manage.py nats setup`` and ``status`` for NATS_COUNTERS."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from django_nats.client import bridge
+from django_nats.client.steps import Steps
+from django_nats.counters import Counter, Counters
+from django_nats.devserver import NatsServer
+from tests.counters.conftest import Configure, api_level
+from tests.management.conftest import Nats
+from tests.servers import eventually
+
+FailingNats = Callable[..., tuple[str, str]]
+DEAD = "nats://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def _counting(server: NatsServer, settings: Any) -> None:
+    if api_level(server) < 2:
+        pytest.skip("the server is too old for counters")
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+
+
+def api(counters: Counters, subject: str, document: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The answer of the server's JetStream API, errors included."""
+
+    def steps() -> Steps[dict[str, Any]]:
+        payload = b"" if document is None else json.dumps(document).encode()
+        reply = yield counters.stream.api_request(f"$JS.API.{subject}", payload)
+        return dict(json.loads(reply.payload))
+
+    return bridge.run(counters.session, steps())
+
+
+def stream(counters: Counters) -> dict[str, Any]:
+    """The server's own word, an error if there is no stream."""
+    return api(counters, f"STREAM.INFO.{counters.settings.stream.stream}")
+
+
+def make_stream(counters: Counters, **changes: Any) -> None:
+    """Make an alias's stream elsewhere than with django-nats, and otherwise."""
+    document = {**counters.settings.stream.stream_config(), **changes}
+    answer = api(counters, f"STREAM.CREATE.{document['name']}", document)
+    assert "error" not in answer, answer
+
+
+# setup ---------------------------------------------------------------------------------------
+
+
+def test_setup_creates_the_stream_as_settings_say(configure: Configure, nats: Nats) -> None:
+    counters = configure(HISTORY=4)
+
+    output = nats("setup")
+
+    name = counters.settings.stream.stream
+    assert f"default: counter stream {name} on nats://127.0.0.1" in output
+    assert "  created\n" in output
+    assert "max_msgs_per_subject: 4" in output
+    assert stream(counters)["config"]["allow_msg_counter"] is True
+    assert "nothing to do" in nats("setup")
+
+
+def test_a_plan_creates_nothing(configure: Configure, nats: Nats) -> None:
+    counters = configure()
+
+    assert "  would create\n" in nats("setup", "--plan")
+    assert stream(counters)["error"]["err_code"] == 10059
+
+
+def test_setup_updates_what_differs_and_keeps_counts(configure: Configure, nats: Nats) -> None:
+    counters = configure(HISTORY=8)
+    for _ in range(8):
+        Counter("hits").incr()
+    configure(HISTORY=2, DEADLINE=5)
+
+    output = nats("setup")
+
+    assert "  updated\n" in output
+    assert "max_msgs_per_subject: 8 → 2" in output
+    assert "duplicate_window: 30000000000 → 15000000000" in output
+    assert "subjects" not in output
+    assert stream(counters)["state"]["messages"] == 2
+    assert Counter("hits").incr() == 9
+    assert "nothing to do" in nats("setup")
+
+
+def test_setup_mends_a_stream_that_counters_refuse(configure: Configure, nats: Nats) -> None:
+    counters = configure()
+    make_stream(counters, allow_direct=False, duplicate_window=10**9, max_msgs=9, deny_delete=False)
+
+    output = nats("setup")
+
+    assert output.count("→") == 4
+    assert Counter("hits").incr() == 1
+    assert stream(counters)["config"]["max_msgs"] == -1
+
+
+def test_an_update_leaves_alone_what_settings_do_not_know(configure: Configure, nats: Nats) -> None:
+    counters = configure()
+    make_stream(counters, placement={"tags": ["ssd"]}, metadata={"team": "web"}, description="old")
+
+    nats("setup")
+
+    config = stream(counters)["config"]
+    assert (config["description"], config["metadata"]["team"]) == ("Django counters", "web")
+    assert config["placement"] == {"tags": ["ssd"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"storage": "file"}, "storage: 'file' → 'memory'"),
+        ({"allow_msg_counter": False}, "allow_msg_counter: False → True"),
+        ({"subjects": ["NAME.>"]}, ".>'] → ['"),
+        ({"max_age": 0}, "max_age: 0 → 60000000000"),
+        ({"max_age": 90 * 10**9}, "max_age: 90000000000 → 60000000000"),
+    ],
+    ids=str,
+)
+def test_setup_refuses_what_would_lose_counts(
+    configure: Configure, failing_nats: FailingNats, changes: dict[str, Any], reason: str
+) -> None:
+    counters = configure(MAX_AGE=60)
+    config = counters.settings.stream
+    if "subjects" in changes:
+        changes = {"subjects": [f"{config.stream}.other.>"]}
+    make_stream(counters, **{"max_age": 60 * 10**9, "description": "old", **changes})
+    if "max_age" in changes:
+        bridge.run(counters.session, counters.stream.incr("hits", 1))
+    before = stream(counters)
+
+    output, error = failing_nats("setup")
+
+    (refused,) = [line for line in output.splitlines() if "cannot be changed" in line]
+    assert reason in refused
+    assert "name another STREAM there" in output
+    assert error == "Not set up: default."
+    assert stream(counters)["config"] == before["config"]
+
+
+@pytest.mark.parametrize("before", [0, 30 * 10**9])
+def test_an_age_that_loses_nothing_is_set(configure: Configure, nats: Nats, before: int) -> None:
+    """Nothing is counted yet, or counters live longer than they did."""
+    counters = configure(MAX_AGE=60)
+    make_stream(counters, max_age=before)
+    if before:
+        Counter("hits").incr()
+
+    assert f"max_age: {before} → 60000000000" in nats("setup")
+
+
+def test_setup_adds_a_region_and_refuses_to_drop_one(
+    configure: Configure, nats: Nats, failing_nats: FailingNats
+) -> None:
+    names = []
+    for alias in ("eu", "us"):
+        names.append(configure(alias).settings.stream.stream)
+        Counter("hits", alias=alias).incr(5)
+    world = configure("world", SOURCES=names[:1])
+    assert eventually(lambda: world.total("hits") == 5, 30)
+
+    configure("world", SOURCES=names)
+    assert "  updated\n    sources: " in nats("setup", "--alias", "world")
+    assert eventually(lambda: world.total("hits") == 10, 30)
+    assert "nothing to do" in nats("setup", "--alias", "world")
+
+    configure("world", SOURCES=names[1:])
+    assert "cannot be changed without losing data" in failing_nats("setup", "--alias", "world")[0]
+
+
+def test_caches_and_counters_are_set_up_together(
+    configure: Configure, nats: Nats, failing_nats: FailingNats, settings: Any
+) -> None:
+    configure("default")
+    cache = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": DEAD}
+    settings.CACHES = {"default": cache, "pages": {**cache, "OPTIONS": {"BUCKET": "pages"}}}
+    settings.NATS_COUNTERS = {**settings.NATS_COUNTERS, "eu": {"LOCATION": DEAD}}
+
+    output, error = failing_nats("setup", "--plan", "--alias", "default")
+    assert "default: bucket django_cache" in output
+    assert "default: counter stream test_" in output
+    assert "pages" not in output
+    assert "eu" not in output
+    assert error == "Not set up: default."
+
+    error = failing_nats("setup", "--alias", "us")[1]
+    assert error == "Not kept on NATS: us. Its aliases are default, pages, eu."
+
+
+def test_aliases_that_disagree_on_a_stream_are_refused_by_name(
+    configure: Configure, failing_nats: FailingNats
+) -> None:
+    counters = configure("default", STREAM="SHARED", DEADLINE=5)
+    configure("slow", STREAM="SHARED")
+
+    error = failing_nats("setup")[1]
+
+    assert 'NATS_COUNTERS["default"] and NATS_COUNTERS["slow"] share the counter stream' in error
+    assert "duplicate_window 15000000000 or 30000000000" in error
+    assert stream(counters)["error"]["err_code"] == 10059
+
+
+# status --------------------------------------------------------------------------------------
+
+
+def test_status_shows_server_and_stream(configure: Configure, nats: Nats) -> None:
+    counters = configure(HISTORY=3, MAX_AGE=90)
+    for name in ("a", "a", "b"):
+        counters.incr(name)
+
+    output = nats("status")
+
+    assert f"default: counter stream {counters.settings.stream.stream} on nats://" in output
+    assert "server   nats-server 2." in output
+    assert "storage  memory, replicas: 1" in output
+    assert "counters 2, forgotten after 90 s" in output
+    assert "messages 3, of at most 3 for each counter" in output
+    assert f"bytes    {stream(counters)['state']['bytes']}\n" in output
+    assert "differs" not in output
+
+
+def test_status_of_a_stream_that_is_absent_does_not_make_it(
+    configure: Configure, nats: Nats
+) -> None:
+    counters = configure()
+
+    assert "absent" in nats("status")
+    assert stream(counters)["error"]["err_code"] == 10059
+
+
+def test_status_shows_in_what_a_stream_differs(configure: Configure, nats: Nats) -> None:
+    configure(HISTORY=8).get_many(["a"])
+    configure(HISTORY=2)
+
+    output = nats("status")
+
+    assert "differs  max_msgs_per_subject: 8 on the server, 2 in settings" in output
+    assert "manage.py nats setup" in output
+
+
+def test_status_shows_how_sources_keep_up(configure: Configure, nats: Nats) -> None:
+    name = configure("eu").settings.stream.stream
+    Counter("hits", alias="eu").incr()
+    world = configure("world", SOURCES=[name, "NOT_YET"])
+    assert eventually(lambda: world.total("hits") == 1, 30)
+
+    output = nats("status")
+
+    assert f"  source   {name}: up to date, heard of " in output
+    assert re.search("  source   NOT_YET: (stream not found|it has not been reached yet)", output)
+
+
+def test_status_for_programs(configure: Configure, nats: Nats) -> None:
+    configure("default", HISTORY=3, MAX_AGE=90).incr("a")
+    name = configure("eu").settings.stream.stream
+    configure("world", SOURCES=[name]).get_many(["a"])
+
+    default, eu, world = json.loads(nats("status", "--json"))["counters"]
+
+    assert (default["alias"], default["exists"], default["error"]) == ("default", True, None)
+    assert (default["counters"], default["messages"]) == (1, 1)
+    assert (default["history"], default["max_age"], default["storage"]) == (3, 90.0, "memory")
+    assert (eu["stream"], eu["exists"], eu["sources"]) == (name, False, [])
+    (source,) = world["sources"]
+    assert source.keys() == {"name", "lag", "silence", "error"}
+    assert source["name"] == name
+
+
+def test_status_of_a_server_that_is_away_fails(
+    configure: Configure, failing_nats: FailingNats
+) -> None:
+    configure("default")
+    configure("away", LOCATION=DEAD)
+
+    output, error = failing_nats("status")
+
+    assert f"No connection to NATS at {DEAD}" in output
+    assert error == "No answer for away."
+
+
+def test_a_mistake_in_settings_is_an_error_of_the_command(
+    settings: Any, failing_nats: FailingNats
+) -> None:
+    settings.NATS_COUNTERS = {"default": {"STREM": "X"}}
+
+    for subcommand in ("status", "setup"):
+        assert "unknown option 'STREM'" in failing_nats(subcommand)[1]
