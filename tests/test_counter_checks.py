@@ -44,7 +44,7 @@ def test_sound_settings_pass_in_silence(configure: Configure) -> None:
     assert found(deploy=True) == {}
 
 
-@pytest.mark.parametrize("value", [[1], {"default": 5}, "x"])
+@pytest.mark.parametrize("value", [[1, 2], {"default": 5}, "xy"])
 def test_what_is_no_dict_of_dicts_is_an_error(settings: Any, value: object) -> None:
     settings.NATS_COUNTERS = value
 

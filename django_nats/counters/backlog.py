@@ -18,6 +18,7 @@ from time import monotonic
 
 from ..client import bridge
 from ..client.increments import passes, require_integer
+from ..client.loop import import_now
 from ..client.publishing import MOST_AT_ONCE, Increment
 from ..conf.counters import CounterSettings
 from ..exceptions import (
@@ -68,7 +69,9 @@ class Backlog:
         """Of the sums, held for moments."""
         self._publishing = threading.Lock()
         self._wake = threading.Event()
-        self._running = self._settling = self._full = self._said_full = False
+        self._running = self._settling = self._prepared = self._said_full = self._ended = False
+        self._full = True
+        """Whether not every counter is taken any more; or none yet, before the first is."""
         self._room = 1
         self._unpublished = 0
         self._since = monotonic()
@@ -91,6 +94,8 @@ class Backlog:
     def _takes(self, counter: str) -> bool:
         """Whether there is room for a counter; for those that are pending anyway there is."""
         with self._guard:
+            if not self._prepared:
+                self._prepare()
             self._settle()
             known = (self._sums, self._going, self._under_way)
             if not self._full or any(counter in each for each in known):
@@ -106,6 +111,16 @@ class Backlog:
             self._said_full = True
             logger.error("%s. Nor will be others, until then.", problem)
         return False
+
+    def _prepare(self) -> None:
+        """See to what publishing needs of the caller's thread: later ones might not get it.
+
+        While the interpreter ends, Python 3.12 starts no thread any more. And a fork while another
+        thread imports would leave the child with modules that are locked for ever.
+        """
+        import_now()
+        self._session.post(self._stream.api_request("$JS.API.INFO"))
+        self._prepared = True
 
     def _attend(self) -> None:
         with self._guard:
@@ -128,7 +143,7 @@ class Backlog:
             self._settling = False
         settings = self._settings
         left = settings.max_pending - len(sums) - len(self._going) - len(self._under_way)
-        self._full = left <= 0
+        self._full = left <= 0 or not self._prepared
         self._said_full = self._said_full and self._full
         if self._unpublished >= settings.flush_at:
             self._unpublished = 0
@@ -156,13 +171,15 @@ class Backlog:
         except RuntimeError as error:
             # What is pending is kept: the next increment tries again, and so does the end.
             self._running = False
-            logger.warning("The thread that publishes counters cannot be started: %s", error)
+            self._note(NotSent(f"A thread that publishes them cannot be started: {error}"))
 
     def _run(self) -> None:
         pause = interval = self._settings.flush_interval
         try:
             while not self._has_nothing_left(pause):
                 with self._publishing:
+                    if self._ended:
+                        return  # and no other is started
                     failure = self._publish()
                 pause = interval if failure is None else min(2 * pause, _LAST_PAUSE, interval)
         except BaseException:
@@ -228,14 +245,15 @@ class Backlog:
                 failures.append(NotSent("there was no time for all of them"))
         finally:
             with self._guard:
-                self._put_back(list(self._under_way.values()))
                 few, many = sorted((self._sums, self._going), key=len)
                 for counter, delta in few.items():
                     many[counter] = many.get(counter, 0) + delta
                 self._sums, self._going = many, {}
                 self._settle()
         failure = next(filter(_concerns_all, failures), failures[0] if failures else None)
-        self._note(failure, began)
+        self._note(failure)
+        if failure is None:
+            self._since = began
         return failure
 
     def _chunks(self, increments: Iterable[Increment]) -> Iterator[list[Increment]]:
@@ -304,14 +322,12 @@ class Backlog:
                 ", …" if len(forgotten) > _NAMED else "",
             )
 
-    def _note(self, failure: NatsError | None, began: float) -> None:
+    def _note(self, failure: NatsError | None) -> None:
         stream, before = self._settings.stream.stream, self._error
         self._error = "" if failure is None else str(failure)
-        if failure is None:
-            self._since = began
-            if before:
-                logger.warning("Increments of the counter stream %s are published again", stream)
-        elif not before:
+        if before and not self._error:
+            logger.warning("Increments of the counter stream %s are published again", stream)
+        elif self._error and not before:
             logger.warning("Increments of the counter stream %s have to wait: %s", stream, failure)
 
     # Ending ----------------------------------------------------------------------------------
@@ -330,6 +346,8 @@ class Backlog:
                 total,
                 error,
             )
+        finally:
+            self._ended = True  # a thread that goes on to the very end would be cut off, and log it
 
     def discard(self) -> None:
         """Forget what is pending, once nothing of it is being sent."""

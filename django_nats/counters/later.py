@@ -11,7 +11,6 @@ from weakref import WeakSet
 
 from django.core.signals import setting_changed
 
-from ..client.loop import import_now
 from ..conf.counters import counter_settings
 from ..exceptions import ReadOnlyCounter
 from .backlog import Backlog
@@ -25,7 +24,7 @@ _opening = threading.Lock()
 
 
 def backlog(alias: str) -> Backlog:
-    """What an alias has pending. Raises ImproperlyConfigured; opens nothing."""
+    """What an alias has pending. Raises ImproperlyConfigured, ReadOnlyCounter; opens nothing."""
     try:
         return _backlogs[alias]
     except KeyError:
@@ -39,7 +38,6 @@ def _open(alias: str) -> Backlog:
             f"The counters of the stream {settings.stream.stream} are the sums of those of its "
             "SOURCES: change one of them."
         )
-    import_now()
     with _opening:
         if alias not in _backlogs:
             _watch_the_end()

@@ -8,6 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from multiprocessing import util
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -20,7 +23,9 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import (
     CounterUnavailable,
     InvalidKey,
+    NatsError,
     NotSent,
+    OutcomeUnknown,
     PermissionDenied,
     ReadOnlyCounter,
     ValueTooLarge,
@@ -101,6 +106,16 @@ def test_more_counters_than_go_out_at_once(patient: Counters) -> None:
         patient.incr_later(name, number)
     patient.flush()
     assert patient.matching("many.*") == expected
+
+
+def test_more_counters_than_there_is_time_for(patient: Counters) -> None:
+    for number in range(2000):
+        patient.incr_later(f"many.{number}")
+    with pytest.raises(CounterUnavailable, match=r"^976 counters .*: there was no time for all"):
+        patient.flush(timeout=0)
+    assert patient.pending[:2] == (976, 976)
+    patient.flush()
+    assert patient.total("many.*") == 2000
 
 
 def test_so_many_are_not_kept_for_the_interval(configure: Configure, counters: Counters) -> None:
@@ -255,12 +270,13 @@ def test_a_thread_that_cannot_be_started(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        patient.incr_later("k")
-    assert "cannot be started: can't start new thread" in caplog.text
+        for _ in range(3):
+            patient.incr_later("k")
+    assert caplog.text.count("cannot be started: can't start new thread") == 1
     patient.incr_later("k")
     assert len(flushers()) == 1
     patient.flush()
-    assert Counter("k") == 2
+    assert Counter("k") == 4
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -349,6 +365,26 @@ def test_the_flusher_stays_while_another_publishes(
     assert ended == [False]
 
 
+def test_at_the_end_the_flusher_ends_too(patient: Counters) -> None:
+    """It would be cut off in the midst of it, and tell of a connection that is closed."""
+    backlog = later.backlog("default")
+    patient.incr_later("k")
+    backlog.finish(5)
+    patient.incr_later("k", 10)
+    backlog._wake.set()
+    assert eventually(lambda: not flushers())
+    assert patient.pending.total == 10
+    assert Counter("k") == 1
+
+
+def test_one_farewell_for_each_process(configure: Configure) -> None:
+    for stream in ("a", "b", "c"):
+        configure(STREAM=stream).incr_later("k")
+        later.discard()
+    finalizers = util._finalizer_registry.values()  # type: ignore[attr-defined]
+    assert sum(each._callback is later._at_exit for each in finalizers) == 1
+
+
 # Async ---------------------------------------------------------------------------------------
 
 
@@ -419,6 +455,43 @@ def test_flush_gives_up_in_time(configure: Configure, nowhere: dict[str, object]
         with pytest.raises(CounterUnavailable, match="another thread is publishing"):
             counters.flush(timeout=0.1)
         assert isinstance(longer.exception(), CounterUnavailable)
+
+
+def test_what_is_added_while_a_try_fails(
+    patient: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To those that were tried, and to those that it did not come to."""
+    names = [f"k.{number}" for number in range(1100)]
+    for name in names:
+        patient.incr_later(name)
+
+    def fail(*args: object) -> None:
+        for name in (names[0], names[-1], "new"):
+            patient.incr_later(name, 10)
+        assert patient.pending[:2] == (1101, 1130)
+        raise NotSent
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bridge, "run", fail)
+        with pytest.raises(NotSent):
+            patient.flush(timeout=0)
+    assert patient.pending[:2] == (1101, 1130)
+    patient.flush()
+    assert patient.get_many([names[0], names[1], names[-1], "new"]) == {
+        names[0]: 11,
+        names[1]: 1,
+        names[-1]: 11,
+        "new": 10,
+    }
+
+
+def test_the_age_is_that_of_what_is_pending(patient: Counters) -> None:
+    began = monotonic()
+    patient.incr_later("k")
+    assert eventually(lambda: patient.pending.age > 0.05)
+    patient.flush()
+    patient.incr_later("k")
+    assert patient.pending.age < monotonic() - began - 0.05
 
 
 def test_an_outage_is_waited_for(
@@ -569,6 +642,10 @@ def test_what_has_no_room_is_dropped_under_fail_open(
         counters.incr_later(name)
     assert counters.pending[:2] == (1, 2)
     assert caplog.text.count("MAX_PENDING") == 1
+    later.discard()
+    for name in "xyz":
+        counters.incr_later(name)
+    assert caplog.text.count("MAX_PENDING") == 2
 
 
 # Refused -------------------------------------------------------------------------------------
@@ -595,13 +672,37 @@ def test_one_that_is_refused_holds_up_no_other(caplog: pytest.LogCaptureFixture)
         bridge.close()
 
 
+def test_what_is_refused_while_it_is_in_doubt(
+    patient: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is added meanwhile does not take its place."""
+    patient.incr("k")
+    answers: list[NatsError] = [OutcomeUnknown(), PermissionDenied(), PermissionDenied()]
+
+    def answer(_: object, steps: Any) -> None:
+        with suppress(StopIteration):
+            next(steps)
+            steps.send([answers.pop(0)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bridge, "run", answer)
+        for n, timeout in ((10, 0), (100, 5), (1000, 5)):
+            patient.incr_later("k", n)
+            with pytest.raises(NatsError):
+                patient.flush(timeout)
+    assert patient.pending[:2] == (1, 1110)
+    patient.flush()
+    assert Counter("k") == 1111
+
+
 @pytest.mark.skipif(not hasattr(sys, "set_int_max_str_digits"), reason="as long as you like")
 def test_more_digits_than_python_writes(patient: Counters) -> None:
     patient.incr_later("k", 10**5000)
-    patient.incr_later("l")
+    for number in range(2000):
+        patient.incr_later(f"many.{number}")
     with pytest.raises(ValueTooLarge, match="counter k of the stream"):
         patient.flush()
-    assert Counter("l") == 1
+    assert patient.total("many.*") == 2000
     patient.incr_later("k", 5 - 10**5000)
     patient.flush()
     assert Counter("k") == 5
