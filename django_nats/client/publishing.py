@@ -95,8 +95,7 @@ class Publishing(Increments):
 
     def _is_held_back(self, increment: Increment) -> bool:
         """Whether one of its counter goes first of which nobody knows yet if it is applied."""
-        others = self._doubts.get(increment.counter, set()) - {increment.request}
-        if others and increment.doubted is None:
+        if increment.doubted is None and increment.counter in self._doubts:
             increment.failure = self._held_back(increment.counter)
             return True
         return False

@@ -47,6 +47,7 @@ def is_held_back(stream: CounterStream, counter: str) -> bool:
 def test_all_go_out_in_one_write() -> None:
     stream = opened()
     increments = pair(stream)
+    stream._outage = (1, 2)
     ((first, second),) = publish(stream, increments, [ack(1, 1), ack(2, -2)])
     assert [each.failure for each in increments] == [None, None]
     assert [each.doubted for each in increments] == [None, None]
@@ -54,6 +55,7 @@ def test_all_go_out_in_one_write() -> None:
     assert [wire.field(each.header, "Nats-Incr") for each in (first, second)] == ["+1", "-2"]
     assert identity_of(first) != identity_of(second)
     assert repr(increments[1]) == "<Increment b -2>"
+    assert stream._outage is None
 
 
 def test_nothing_to_send_asks_nobody() -> None:
@@ -106,7 +108,9 @@ def test_what_was_never_sent_is_no_doubt(failure: NatsError) -> None:
     assert not is_held_back(stream, "a")
 
 
-@pytest.mark.parametrize("later", [NotSent(), refusal(10023, 503), BridgeMisuse()], ids=repr)
+@pytest.mark.parametrize(
+    "later", [NotSent(), refusal(10023, 503), BridgeMisuse(), OutcomeUnknown()], ids=repr
+)
 def test_a_doubt_stays_one_until_it_is_known(later: object) -> None:
     stream = opened()
     increment = stream.increment("a", 1)
@@ -143,6 +147,15 @@ def test_an_earlier_change_in_doubt_goes_first() -> None:
     waited_for.close()
     publish(stream, increments[:1], [ack(2, 1)])
     assert increments[0].failure is None
+
+
+def test_two_in_doubt_do_not_wait_for_each_other() -> None:
+    stream = opened()
+    increment = stream.increment("a", 1)
+    publish(stream, [increment], [OutcomeUnknown()])
+    stream._doubts["a"].add(stream.increment("a", 1).request)
+    publish(stream, [increment], [ack(1, 1)])
+    assert increment.failure is None
 
 
 def test_nobody_is_held_back_for_what_is_forgotten() -> None:
