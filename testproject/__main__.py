@@ -6,6 +6,7 @@ import argparse
 import errno
 import io
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -14,12 +15,14 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the site until Ctrl-C.
+    """Serve the site until Ctrl-C, or SIGTERM.
 
-    Returns the exit status: 0 after Ctrl-C, 1 when the cache cannot be used, 2 when the address
-    cannot be listened on.
+    Returns the exit status: 0 after these, 1 when the cache or the counters cannot be used, 2 when
+    the address cannot be listened on, or there is no uvicorn to do it.
     """
     options = parser().parse_args(argv)
+    # An end that is no exit would lose the views that are not published yet.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     problem = cannot_listen(options.host, options.port)
     if problem:
         print(problem, file=sys.stderr)
@@ -77,6 +80,16 @@ def serve(host: str, port: int) -> int:
     # Whatever project this shell is for otherwise.
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     django.setup()
+    try:
+        from testproject.server import Server
+    except ModuleNotFoundError as error:
+        print(
+            f'{error}. Install what the demonstration needs: pip install -e ".[demo]"',
+            file=sys.stderr,
+        )
+        return 2
+    from django_nats.counters import counters
+
     if host not in LOOPBACK:
         settings.ALLOWED_HOSTS.append("*")
     call_command("migrate", verbosity=0)
@@ -84,16 +97,18 @@ def serve(host: str, port: int) -> int:
     try:
         # The first use starts the embedded server: a site without one should not say it is ready.
         stats = caches["default"].stats()  # type: ignore[attr-defined]
+        counters.total(">")
     except NatsError as error:
-        print(f"The cache cannot be used: {error}", file=sys.stderr)
+        print(f"The cache or the counters cannot be used: {error}", file=sys.stderr)
         return 1
+    call_command("check", stdout=io.StringIO())
     print(
         f"Slack Water is open at http://{host}:{port}\n"
-        f"Its cache is the bucket {stats.bucket} on {stats.server}. Ctrl-C closes both.",
+        f"Its cache is the bucket {stats.bucket} on {stats.server}, its counters are the stream "
+        f"{counters.settings.stream.stream}. Ctrl-C closes all.",
         flush=True,
     )
-    # runserver's own banner would say the same at greater length.
-    call_command("runserver", f"{host}:{port}", use_reloader=False, stdout=io.StringIO())
+    Server(host, port).run()
     return 0
 
 

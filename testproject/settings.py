@@ -1,10 +1,15 @@
-"""Settings of the demonstration site; the parts that matter are CACHES and SESSION_ENGINE."""
+"""Settings of the demonstration site.
+
+The parts that matter are CACHES, SESSION_ENGINE and NATS_COUNTERS.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import Any
+
+from testproject.regions import Regions
 
 BASE_DIR = Path(__file__).resolve().parent
 # The database and the embedded server's store; the tests keep theirs elsewhere.
@@ -19,9 +24,27 @@ CACHES: dict[str, dict[str, Any]] = {
         "OPTIONS": {"BUCKET": "testproject"},
     }
 }
+SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+
+REGIONS = Regions("river", "north", "south")
+NATS_COUNTERS: dict[str, dict[str, Any]] = {
+    # Pages that show a counter come without it while the server is away.
+    "default": {"LOCATION": LOCATION, "STREAM": "TESTPROJECT", "FAIL_OPEN": True},
+    # Each bank of the river counts on a server of its own; what the river has is their sum.
+    "north": {**REGIONS.place("north"), "STREAM": "NORTH"},
+    "south": {**REGIONS.place("south"), "STREAM": "SOUTH"},
+    "river": {
+        **REGIONS.place("river"),
+        "STREAM": "RIVER",
+        "SOURCES": [
+            {"STREAM": "NORTH", "DOMAIN": "north"},
+            {"STREAM": "SOUTH", "DOMAIN": "south"},
+        ],
+    },
+}
 if LOCATION == "embedded":
     CACHES["default"]["OPTIONS"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
-SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+    NATS_COUNTERS["default"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
 
 # A demonstration on the reader's own machine: neither of these is for a site on the internet.
 DEBUG = True

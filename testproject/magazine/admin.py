@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from django.contrib import admin
 
+from django_nats.counters.admin import CounterAdminMixin
 from testproject.magazine.models import Article
 
 
 @admin.register(Article)
-class ArticleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ["title", "topic", "author", "published"]
+class ArticleAdmin(CounterAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ["title", "topic", "author", "published", "views", "likes"]
     list_filter = ["topic"]
     search_fields = ["title", "standfirst", "body", "author"]
     prepopulated_fields = {"slug": ["title"]}

@@ -44,4 +44,22 @@ EXHIBITS = (
         "Entries, bytes, hits, misses and the round trip to the server, second by second.",
         "await cache.astats()",
     ),
+    Exhibit(
+        "Views and likes",
+        "articles",
+        "Ten articles with two counters each, read in a single request. Open one, and like it.",
+        "views = CounterField()",
+    ),
+    Exhibit(
+        "Totals that move",
+        "live",
+        "Open this page in two windows and like something in one: the other counts along.",
+        "await aprefetch_counters()",
+    ),
+    Exhibit(
+        "Two banks, one river",
+        "regions",
+        "Two servers in two regions count, each for itself; a third has their exact sum.",
+        'NATS_COUNTERS[…]["SOURCES"]',
+    ),
 )

@@ -3,6 +3,8 @@ from __future__ import annotations
 from django.db import models
 from django.urls import reverse
 
+from django_nats.counters import CounterField, CounterQuerySet
+
 WORDS_A_MINUTE = 220
 
 
@@ -23,6 +25,10 @@ class Article(models.Model):
     author = models.CharField("author name", max_length=80)
     topic = models.CharField(max_length=8, choices=Topic.choices)
     published = models.DateField()
+    views = CounterField()
+    likes = CounterField()
+
+    objects = CounterQuerySet.as_manager()
 
     class Meta:
         ordering = ["-published", "title"]

@@ -1,28 +1,36 @@
 from __future__ import annotations
 
+import asyncio
 import time
+from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.core.cache import cache, caches
 from django.core.cache.utils import make_template_fragment_key
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import get_token
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import aget_object_or_404, get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.cache import get_cache_key
 from django.views.decorators.cache import cache_page
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from django_nats.exceptions import Unavailable
+from django_nats.exceptions import DevServerError, Unavailable
 from testproject.magazine import almanac as almanacs
 from testproject.magazine import dispatches as dispatch
+from testproject.magazine import totals
 from testproject.magazine.exhibits import EXHIBITS
 from testproject.magazine.models import Article, Topic
+from testproject.magazine.streams import stream
 
 PAGE_SECONDS = 60
 SIDEBAR_SECONDS = 30
 CSRF_SLOT = "the-token-of-this-reader"
-"""Stands in the page that all readers share."""
+TALLY_SLOT = "<!-- the counters of this moment -->"
+"""Stand in the page that all readers share."""
 STATS = ("server", "bucket", "entries", "bytes", "hits", "misses", "rtt", "connected")
 
 
@@ -38,7 +46,9 @@ def articles(request: HttpRequest, topic: str | None = None) -> HttpResponse:
     if topic is not None and topic not in Topic.values:
         raise Http404(f"There is no topic {topic!r}.")
     chosen = [each for each in Topic if topic in (None, each.value)]
-    groups = [(each, Article.objects.filter(topic=each)) for each in chosen]
+    # One query and one round trip for all topics.
+    found = Article.objects.with_counters().filter(topic__in=chosen)
+    groups = [(each, [one for one in found if one.topic == each]) for each in chosen]
     context = {"groups": groups, "topics": Topic, "topic": topic}
     return render(request, "magazine/articles.html", context)
 
@@ -53,21 +63,25 @@ def latest(request: HttpRequest) -> HttpResponse:
 def article(request: HttpRequest, slug: str) -> HttpResponseBase:
     """Show an article from the cache; POST drops its cached page.
 
-    What belongs to one reader (the session, the CSRF token) is done here, outside of the page
-    that every reader shares.
+    What belongs to one reader or one moment (the session, the CSRF token, the counters) is done
+    here, outside of the page that every reader shares.
     """
     if request.method == "POST":
         key = get_cache_key(request, method="GET")
         if key is not None:
             cache.delete(key)
         return redirect("article", slug)
+    piece = get_object_or_404(Article.objects.with_counters(), slug=slug)
+    if request.method == "GET":
+        piece.views.incr_later()
     response = rendered_article(request, slug)
     read = request.session.setdefault("read", [])
     if slug not in read:
         read.append(slug)
         request.session.modified = True
-    token = get_token(request).encode()
-    response.content = response.content.replace(CSRF_SLOT.encode(), token)
+    tally = render_to_string("magazine/tally.html", {"article": piece}, request)
+    for slot, filling in ((CSRF_SLOT, get_token(request)), (TALLY_SLOT, tally)):
+        response.content = response.content.replace(slot.encode(), filling.encode())
     # cache_page lets browsers keep the page too, where it can be neither counted nor dropped.
     response["Cache-Control"] = "no-cache"
     return response
@@ -83,6 +97,7 @@ def rendered_article(request: HttpRequest, slug: str) -> HttpResponse:
         "rendered_at": timezone.now(),
         "seconds": PAGE_SECONDS,
         "csrf_slot": CSRF_SLOT,
+        "tally_slot": TALLY_SLOT,
     }
     return render(request, "magazine/article.html", context)
 
@@ -124,7 +139,7 @@ async def dispatches(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-async def live(request: HttpRequest) -> HttpResponse:
+async def cache_figures(request: HttpRequest) -> HttpResponse:
     stats, problem = await read_stats()
     context = {"stats": stats, "problem": problem, "milliseconds": stats and stats["rtt"] * 1000}
     return render(request, "magazine/cache.html", context)
@@ -145,3 +160,66 @@ async def read_stats() -> tuple[dict[str, Any] | None, str | None]:
     except Unavailable as error:
         return None, str(error)
     return {name: getattr(stats, name) for name in STATS}, None
+
+
+@require_POST
+async def like(request: HttpRequest, slug: str) -> HttpResponse:
+    piece = await aget_object_or_404(Article, slug=slug)
+    likes = await piece.likes.aincr()
+    if likes is None:  # FAIL_OPEN
+        changed = {"problem": "The server is away: the like was not counted."}
+    else:
+        changed = {f"likes-{piece.pk}": str(likes), "problem": ""}
+    page = reverse("live") if "live" in request.POST else f"{piece.get_absolute_url()}#tally"
+    return answer(request, changed, page)
+
+
+def answer(request: HttpRequest, changed: totals.Totals, page: str) -> HttpResponse:
+    """Tell a script what has changed; lead a form to the page that shows it."""
+    wanted = request.get_preferred_type(["text/html", "application/json"])
+    return JsonResponse(changed) if wanted == "application/json" else redirect(page)
+
+
+@require_safe
+async def live(request: HttpRequest) -> HttpResponse:
+    articles = [each async for each in Article.objects.all()]
+    context = {"articles": articles, "totals": await totals.of_articles(articles)}
+    return render(request, "magazine/live.html", context)
+
+
+@require_safe
+async def live_totals(request: HttpRequest) -> HttpResponseBase:
+    articles = [each async for each in Article.objects.all()]
+    return stream(request, partial(totals.of_articles, articles))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+async def regions(request: HttpRequest) -> HttpResponse:
+    """Show two regions and their sum; POST starts their servers."""
+    if request.method == "POST":
+        try:
+            await asyncio.to_thread(settings.REGIONS.start)
+        except DevServerError as error:
+            return render(request, "magazine/regions.html", {"totals": {"problem": str(error)}})
+        return redirect("regions")
+    running = settings.REGIONS.running
+    context = {"running": running, "totals": await totals.of_banks() if running else {}}
+    return render(request, "magazine/regions.html", context)
+
+
+@require_safe
+async def regions_totals(request: HttpRequest) -> HttpResponseBase:
+    return stream(request, totals.of_banks)
+
+
+@require_POST
+async def count(request: HttpRequest, bank: str) -> HttpResponse:
+    if bank not in totals.BANKS:
+        raise Http404(f"The river has no bank {bank!r}.")
+    try:
+        counted = await totals.readers(bank).aincr()
+    except Unavailable as error:
+        changed = {"problem": str(error)}
+    else:
+        changed = {bank: str(counted), "problem": ""}
+    return answer(request, changed, reverse("regions"))

@@ -1,0 +1,50 @@
+"""Totals of counters, by the names under which the pages show them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from django_nats.counters import Counter, aprefetch_counters
+from django_nats.exceptions import Unavailable
+from testproject.magazine.models import Article
+
+Totals: TypeAlias = dict[str, str]
+"""As text, since JavaScript's numbers are exact to 2^53 only. "problem" says why there are none."""
+
+BANKS = ("north", "south")
+
+
+async def of_articles(articles: Sequence[Article]) -> Totals:
+    """Views and likes of articles, and in all; one round trip."""
+    try:
+        await aprefetch_counters(articles, "views", "likes")
+        views = sum(int(article.views) for article in articles)
+        likes = sum(int(article.likes) for article in articles)
+    except Unavailable as error:
+        return {"problem": str(error)}
+    totals = {"views": str(views), "likes": str(likes), "problem": ""}
+    for article in articles:
+        totals[f"views-{article.pk}"] = str(article.views)
+        totals[f"likes-{article.pk}"] = str(article.likes)
+    return totals
+
+
+def readers(alias: str) -> Counter:
+    return Counter("readers", alias=alias)
+
+
+async def of_banks() -> Totals:
+    """What each bank has counted, their sum, and what that is made of; a round trip to each."""
+    river = readers("river")
+    try:
+        sources, *counted = await asyncio.gather(
+            river.asources(), river.avalue(), *(readers(bank).avalue() for bank in BANKS)
+        )
+    except Unavailable as error:
+        return {"problem": str(error)}
+    totals = {name: str(total) for name, total in zip(("river", *BANKS), counted, strict=True)}
+    for bank in BANKS:
+        totals[f"from_{bank}"] = str(sources.get(bank.upper(), 0))
+    return {**totals, "problem": ""}
