@@ -12,6 +12,7 @@ id                      run by    what is wrong
 ``django_nats.E003``    check     A counter field's alias is not in NATS_COUNTERS.
 ``django_nats.E004``    check     A counter field's snapshot is no integer column of its model.
 ``django_nats.E005``    check     Two counter fields have the same counters.
+``django_nats.E006``    check     An admin filters, searches or orders by a counter.
 ``django_nats.W001``    check     LOCATION holds credentials, which Django's debug page shows.
 ``django_nats.W002``    check     Aliases share a bucket: clear() on one empties the others.
 ``django_nats.W003``    check     Sessions live in nothing but a cache that may lose them.
@@ -20,11 +21,12 @@ id                      run by    what is wrong
 ``django_nats.W006``    --deploy  A server does not tell about its stream.
 ``django_nats.W007``    check     An option is beside OPTIONS, where nothing reads it.
 ``django_nats.W008``    --deploy  A model was renamed, and its counters are under its new name.
+``django_nats.W009``    check     An admin without the mixin offers to sort by a counter.
 ======================  ========  ================================================================
 
 Only W005 and W006 ask the servers, and wait no longer than CONNECT_TIMEOUT and REQUEST_TIMEOUT
-allow; all the others look at settings, models and migrations alone. LOCATION "embedded" is for
-development: W003 to W006 leave it alone.
+allow; all the others look at settings, models, admins and migrations alone. LOCATION "embedded" is
+for development: W003 to W006 leave it alone.
 """
 
 from __future__ import annotations

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations import RenameModel
+from django.db.models.constants import LOOKUP_SEP
 
 from ..conf.counters import counter_aliases
 from ..counters import CounterField, counter_fields
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin
 
 
 def check_aliases(**kwargs: Any) -> Iterable[CheckMessage]:
@@ -67,6 +72,66 @@ def check_subjects(**kwargs: Any) -> Iterable[CheckMessage]:
             )
 
 
+def check_admin_queries(**kwargs: Any) -> Iterable[CheckMessage]:
+    """E006: what a change list filters, searches or orders by is in the database."""
+    for admin in _admins():
+        for option in ("list_filter", "search_fields", "ordering"):
+            for named in getattr(admin, option) or ():
+                name = named[0] if isinstance(named, (list, tuple)) else named
+                field = _counter_at(admin.model, name)
+                if field is not None:
+                    yield Error(
+                        f"Its {option} names {name!r}, which is a counter, not a column.",
+                        hint="Name a column that holds its total: CounterField(snapshot=…).",
+                        obj=admin.__class__,
+                        id="django_nats.E006",
+                    )
+
+
+def check_admin_sorting(**kwargs: Any) -> Iterable[CheckMessage]:
+    """W009: the admin offers to sort by any field that it lists."""
+    for admin in _admins():
+        for name in admin.list_display:
+            if _counter_at(admin.model, name) is None or _is_sorted_otherwise(admin, name):
+                continue
+            yield Warning(
+                f"Its list_display offers to sort by {name!r}, which is a counter, not a column.",
+                hint="Derive it from django_nats.counters.admin.CounterAdminMixin too, or leave "
+                f"{name!r} out of its sortable_by.",
+                obj=admin.__class__,
+                id="django_nats.W009",
+            )
+
+
+def _admins() -> Iterator[ModelAdmin[Any]]:
+    if apps.is_installed("django.contrib.admin"):
+        from django.contrib.admin.sites import all_sites
+
+        for site in all_sites:
+            yield from site._registry.values()
+
+
+def _is_sorted_otherwise(admin: ModelAdmin[Any], name: object) -> bool:
+    from ..counters.admin import CounterAdminMixin
+
+    if admin.sortable_by is not None and name not in admin.sortable_by:
+        return True
+    return isinstance(admin, CounterAdminMixin) and LOOKUP_SEP not in str(name)
+
+
+def _counter_at(model: type[models.Model] | None, path: object) -> CounterField | None:
+    """The counter that a name leads to, through relations and with a lookup or a sign before."""
+    for name in path.lstrip("-^=@").split(LOOKUP_SEP) if isinstance(path, str) else ():
+        try:
+            field: object = model._meta.get_field(name) if model else None
+        except FieldDoesNotExist:
+            return None
+        if isinstance(field, CounterField):
+            return field
+        model = getattr(field, "related_model", None)
+    return None
+
+
 def check_renamed_models(**kwargs: Any) -> Iterable[CheckMessage]:
     """W008: counters that were made under a model's old name are not lost sight of."""
     for field in counter_fields():
@@ -105,6 +170,12 @@ def _operations(app_label: str) -> Iterator[object]:
         yield from getattr(migration, "operations", ())
 
 
-CHECKS = (check_aliases, check_snapshots, check_subjects)
+CHECKS = (
+    check_aliases,
+    check_snapshots,
+    check_subjects,
+    check_admin_queries,
+    check_admin_sorting,
+)
 DEPLOY = (check_renamed_models,)
 """Those that only ``check --deploy`` runs."""

@@ -144,7 +144,7 @@ class CounterStream(Publishing):
 
         Not atomic: what others add between the reading and the adding is added to the total, too.
         """
-        require_integer("total", total)
+        total = require_integer("total", total)
         message = yield from self._read(self._ask_leader(self._subject + counter))
         difference = total - self._total(counter, message)
         return (yield from self.incr(counter, difference)) if difference else total
@@ -166,6 +166,19 @@ class CounterStream(Publishing):
             requests = [Request(self.writes, self._purge, each) for each in chunk]
             for reply in (yield from self.pipeline(requests)):
                 wire.parse_api(raise_error(reply))
+            if self.replicated:
+                yield from self._note_all_purged(counters[start : start + len(requests)], sequences)
+
+    def _note_all_purged(
+        self, counters: Sequence[str], sequences: Mapping[str, int] | None
+    ) -> Steps[None]:
+        subjects = {self._subject + counter: counter for counter in counters}
+        if sequences is None:
+            return (yield from self._note_purged(subjects))
+        for subject, counter in subjects.items():
+            # What this process has done later than that, it knows already.
+            if not self.recent.is_stale(subject, sequences[counter]):
+                self.recent.note_purged(subject, sequences[counter])
 
     def take(self, counter: str, n: int, floor: int) -> Steps[bool]:
         """Take n away unless that leaves less than the floor; whether it did.
@@ -174,8 +187,7 @@ class CounterStream(Publishing):
         went below the floor. While one gives back, another may be refused who would have found
         enough a moment later.
         """
-        require_integer("n", n)
-        require_integer("floor", floor)
+        n, floor = require_integer("n", n), require_integer("floor", floor)
         if n < 1:
             raise ValueError(f"n must be at least 1 to be taken, not {n}")
         # What is sold out is not written to at every try.

@@ -10,13 +10,15 @@ that was stopped for longer than it remembers ids may pass on what others have a
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from random import SystemRandom
+from threading import get_ident
 from time import monotonic
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..exceptions import (
     AuthenticationFailed,
@@ -41,6 +43,7 @@ from .wire import Message, Reply
 
 T = TypeVar("T")
 
+UNAVAILABLE = 503
 TOO_MANY_REQUESTS = 429
 COUNTER_BROKEN = 10172
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.2  # seconds; the circuit refuses at once while it is open
@@ -50,6 +53,14 @@ ACKNOWLEDGED = re.compile(
     rb'\A\{"stream":"[^"]*",\s*(?:"domain":"[^"]*",\s*)?"seq":(\d+),\s*"val":\s*"(-?\d+)"'
 )
 _TOTAL = re.compile(rb'\A\{"val":\s*"(-?\d+)"\}\Z')
+
+
+class Doubt(NamedTuple):
+    """A change of which nobody knows yet whether it is applied."""
+
+    since: float
+    thread: int | None
+    """Whose event loop has to go on before it can be known."""
 
 
 class Increments(Messages[CounterConfig]):
@@ -62,6 +73,8 @@ class Increments(Messages[CounterConfig]):
         super().__init__(config, server, recent)
         self._subject = f"{config.prefix}."
         self._purge = f"$JS.API.STREAM.PURGE.{config.stream}"
+        # By then whoever had a doubt has come to an end, or was abandoned together with its loop.
+        self._longest_doubt = config.deadline + config.request_timeout + self._api.timeout
         # Of this process, for statistics: threads may overwrite each other's addition.
         self.retried = self.recognised = 0
         self.after_fork()
@@ -70,7 +83,7 @@ class Increments(Messages[CounterConfig]):
         """In a forked child: what was under way is the parent's."""
         self._origin = secrets.token_urlsafe(12) + "-"
         self._numbers = count()
-        self._doubts: dict[str, set[Request]] = {}
+        self._doubts: dict[str, dict[Request, Doubt]] = {}
         self._outage: tuple[float, float] | None = None
 
     def incr(self, counter: str, delta: int) -> Steps[int]:
@@ -80,15 +93,17 @@ class Increments(Messages[CounterConfig]):
         the total may be theirs. Raises CounterUnavailable when that does not come to an end
         within DEADLINE, TypeError for a delta that is no integer.
         """
-        require_integer("delta", delta)
-        request = self._increment(counter, delta)
+        request = self._increment(counter, require_integer("delta", delta))
 
         def total(reply: Reply) -> Steps[int]:
             acknowledged = ACKNOWLEDGED.match(reply.payload)
-            if acknowledged is None:
-                return (yield from self._total_of_duplicate(counter, request, reply))
-            self._remember(request.subject, int(acknowledged[1]))
-            return self._integer(counter, acknowledged[2])
+            try:
+                if acknowledged is None:
+                    return (yield from self._total_of_duplicate(counter, request, reply))
+                self._remember(request.subject, int(acknowledged[1]))
+                return self._integer(counter, acknowledged[2])
+            except Unreadable as error:
+                raise Unreadable(f"The increment was counted, but: {error}") from error
 
         return (yield from self._insist(counter, request, total))
 
@@ -106,18 +121,19 @@ class Increments(Messages[CounterConfig]):
         def purged(reply: Reply) -> Steps[None]:
             wire.parse_api(reply)
             if self.replicated:
-                yield from self._note_purged(subject)
+                yield from self._note_purged([subject])
 
         yield from self._insist(counter, request, purged)
 
-    def _note_purged(self, subject: str) -> Steps[None]:
+    def _note_purged(self, subjects: Iterable[str]) -> Steps[None]:
         """A purge is not told how far it went; up to what there is now, for certain."""
         try:
             document = yield from self.info()
         except NatsError:
             return  # it is done: a replica that lags may tell the old total for a moment
         if document is not None:
-            self.recent.note_purged(subject, document["state"]["last_seq"])
+            for subject in subjects:
+                self.recent.note_purged(subject, document["state"]["last_seq"])
 
     # Until it is acknowledged ----------------------------------------------------------------
 
@@ -146,19 +162,25 @@ class Increments(Messages[CounterConfig]):
                     result = yield from conclude((yield request))
                 except (Unavailable, ServerError) as error:
                     failure: Unavailable | ServerError = error
+                except NatsError as error:
+                    if in_doubt and not sent:
+                        raise self._given_up(counter, in_doubt, error) from error
+                    raise
                 else:
                     self._outage = None
                     return result
                 if sent and may_be_applied(failure) and not in_doubt:
                     in_doubt = True
-                    self._doubts.setdefault(counter, set()).add(request)
-                if isinstance(failure, Unavailable):
+                    self._note_doubt(counter, request, _thread_of_loop())
+                # What the server says to the making of the stream, it will say again.
+                passing = passes(failure) and (sent or isinstance(failure, Unavailable))
+                if passing or isinstance(failure, Unavailable):
                     self._note_failure(begun)
-                    if nobody_listened(failure):
-                        self._opened = -1  # it may have been deleted: look, and make it
-                if not passes(failure) and not in_doubt:
+                if nobody_listened(failure):
+                    self._opened = -1  # it may have been deleted: look, and make it
+                if not passing and not in_doubt:
                     raise self._refused(counter, failure)
-                if not passes(failure) or monotonic() >= deadline:
+                if not passing or monotonic() >= deadline:
                     raise self._given_up(counter, in_doubt, failure) from failure
                 yield Pause(_chance.uniform(0.5, 1) * pause)
                 if monotonic() >= deadline:
@@ -172,20 +194,43 @@ class Increments(Messages[CounterConfig]):
 
     def _until_known(self, counter: str, deadline: float) -> Steps[None]:
         """Let those go first of which nobody knows yet whether they are applied."""
-        while counter in self._doubts:
+        while self._is_in_doubt(counter):
+            turns: list[None] = []
+            if _thread_of_loop() is not None:
+                asyncio.get_running_loop().call_soon(turns.append, None)
             # Even when time is up: those in doubt may need this event loop to come to an end.
             yield Pause(_chance.uniform(0.5, 1) * _FIRST_PAUSE)
-            if counter in self._doubts and monotonic() >= deadline:
+            if not turns and self._is_stuck_here(counter):
+                return
+            if self._is_in_doubt(counter) and monotonic() >= deadline:
                 raise self._held_back(counter)
+
+    def _is_stuck_here(self, counter: str) -> bool:
+        """Whether a doubt has to wait for the event loop of this thread, which a synchronous call
+        holds up: to wait for it would be to wait for oneself."""
+        here = _thread_of_loop()
+        doubts = list(self._doubts.get(counter, {}).values())
+        return here is not None and any(each.thread == here for each in doubts)
+
+    def _is_in_doubt(self, counter: str) -> bool:
+        """Whether there is a doubt that can still be settled; forgets the others."""
+        oldest = monotonic() - self._longest_doubt
+        for request, doubt in list(self._doubts.get(counter, {}).items()):
+            if doubt.since < oldest:
+                self._forget_doubt(counter, request)
+        return counter in self._doubts
+
+    def _note_doubt(self, counter: str, request: Request, thread: int | None = None) -> None:
+        self._doubts.setdefault(counter, {})[request] = Doubt(monotonic(), thread)
 
     def _held_back(self, counter: str) -> CounterUnavailable:
         earlier = NotSent("an earlier change of it is still in doubt")
         return self._given_up(counter, False, earlier)
 
     def _forget_doubt(self, counter: str, request: Request) -> None:
-        # Another thread may add to the set at this moment: its doubt then holds nobody back.
-        doubts = self._doubts.get(counter, set())
-        doubts.discard(request)
+        # Another thread may add to them at this moment: its doubt then holds nobody back.
+        doubts = self._doubts.get(counter, {})
+        doubts.pop(request, None)
         if not doubts:
             self._doubts.pop(counter, None)
 
@@ -266,9 +311,16 @@ class Increments(Messages[CounterConfig]):
         )
 
 
-def require_integer(name: str, value: object) -> None:
+def require_integer(name: str, value: object) -> int:
+    """A plain integer, whatever a subclass makes of its text. Raises TypeError for all else."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, not {value!r} ({type(value).__name__})")
+    return int(value)
+
+
+def _thread_of_loop() -> int | None:
+    """This thread, if an event loop is running on it."""
+    return None if asyncio._get_running_loop() is None else get_ident()
 
 
 def nobody_listened(failure: Unavailable | ServerError) -> bool:
@@ -280,8 +332,9 @@ def passes(failure: Unavailable | ServerError) -> bool:
     """Whether a failure is of the moment, so that trying again makes sense."""
     if isinstance(failure, Unavailable):
         return not isinstance(failure, AuthenticationFailed)
-    in_flight = failure.err_code == wire.SAME_ID_IN_FLIGHT
-    busy = failure.code >= 500 or failure.code == TOO_MANY_REQUESTS
+    # Of those with code 500, the ones that pass are NoLeader: the others come again each time.
+    in_flight = failure.err_code in (wire.SAME_ID_IN_FLIGHT, wire.WRITE_IN_FLIGHT)
+    busy = failure.code in (UNAVAILABLE, TOO_MANY_REQUESTS)
     return in_flight or (busy and not isinstance(failure, BucketFull))
 
 

@@ -87,7 +87,7 @@ class Publishing(Increments):
                 if each.doubted is None:
                     self.forget(each)
                 else:
-                    self._doubts.setdefault(each.counter, set()).add(each.request)
+                    self._note_doubt(each.counter, each.request)
 
     def forget(self, increment: Increment) -> None:
         """Hold nobody back for an increment any more."""
@@ -95,10 +95,13 @@ class Publishing(Increments):
 
     def _is_held_back(self, increment: Increment) -> bool:
         """Whether one of its counter goes first of which nobody knows yet if it is applied."""
-        if increment.doubted is None and increment.counter in self._doubts:
-            increment.failure = self._held_back(increment.counter)
-            return True
-        return False
+        counter = increment.counter
+        if increment.doubted is not None or not self._is_in_doubt(counter):
+            return False
+        if self._is_stuck_here(counter):
+            return False
+        increment.failure = self._held_back(counter)
+        return True
 
     def _send(self, increments: Sequence[Increment]) -> Steps[None]:
         if not increments:

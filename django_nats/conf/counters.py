@@ -42,6 +42,8 @@ _SOURCE_OPTIONS = {"STREAM", "PREFIX", "DOMAIN", "API_PREFIX", "DELIVER_PREFIX"}
 _NAME = re.compile(r"[-_a-zA-Z0-9]+")
 _SUBJECT = re.compile(r"[-_a-zA-Z0-9$]+(\.[-_a-zA-Z0-9$]+)*")
 _LONGEST_PREFIX = 256
+_LONGEST_HISTORY = 1_000_000
+_LONGEST_AGE = 100 * 365 * 86400  # seconds; the server counts nanoseconds in 64 bits
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,19 @@ def _stream(reader: Reader) -> CounterConfig:
         history=reader.whole("HISTORY", history),
         max_age=_max_age(reader, 3 * deadline),
         deadline=deadline,
-        request_timeout=reader.seconds("REQUEST_TIMEOUT", 1.0),
+        request_timeout=reader.seconds("REQUEST_TIMEOUT", min(1.0, deadline)),
         sources=sources,
     )
     if config.replicas not in (1, 2, 3, 4, 5):
         reader.fail("REPLICAS", f"is {config.replicas}; NATS keeps 1 to 5")
+    if config.history > _LONGEST_HISTORY:
+        reader.fail("HISTORY", f"must be at most {_LONGEST_HISTORY:,}, not {config.history}")
+    if config.request_timeout > deadline:
+        reader.fail(
+            "REQUEST_TIMEOUT",
+            f"is {config.request_timeout:g} s, which is longer than DEADLINE, {deadline:g} s: an "
+            "increment would take longer than that",
+        )
     return config
 
 
@@ -135,13 +145,17 @@ def _stream_name(reader: Reader, default: str = "") -> str:
     name = reader.text("STREAM", default)
     if not _NAME.fullmatch(name):
         reader.fail("STREAM", f"is {name!r}; a stream's name is made of letters, digits, - and _")
+    if name.startswith("KV_"):
+        reader.fail("STREAM", f"is {name!r}; streams with KV_ are buckets, such as a cache's")
     return name
 
 
 def _prefix(reader: Reader, stream: str) -> str:
     # By default another for every stream: the server lets no two have the same subjects.
     prefix = reader.text("PREFIX", stream.lower())
-    if prefix.startswith("$") or len(prefix) > _LONGEST_PREFIX or not _SUBJECT.fullmatch(prefix):
+    if prefix.startswith(("$", "_INBOX")):
+        reader.fail("PREFIX", f"is {prefix!r}; what begins with $ or _INBOX is the server's own")
+    if len(prefix) > _LONGEST_PREFIX or not _SUBJECT.fullmatch(prefix):
         reader.fail(
             "PREFIX",
             f"is {prefix!r}; it is made of letters, digits, - and _, with dots between them, and "
@@ -154,10 +168,15 @@ def _max_age(reader: Reader, least: float) -> float | None:
     age = reader.options.get("MAX_AGE")
     if age is None:
         return None
-    if isinstance(age, bool) or not isinstance(age, (int, float)) or not age >= least:
+    if (
+        isinstance(age, bool)
+        or not isinstance(age, (int, float))
+        or not (least <= age <= _LONGEST_AGE)
+    ):
         reader.fail(
             "MAX_AGE",
-            f"must be None or at least {least:g} seconds, three times DEADLINE, not {age!r}",
+            f"must be None or at least {least:g} seconds, three times DEADLINE, and at most 100 "
+            f"years, not {age!r}",
         )
     return float(age)
 

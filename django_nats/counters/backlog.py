@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from math import inf
+from math import inf, isnan
 from random import SystemRandom
 from time import monotonic
 
@@ -103,7 +103,8 @@ class Backlog:
         settings = self._settings
         problem = (
             f"{settings.max_pending} counters of the stream {settings.stream.stream} wait to be "
-            f"published (MAX_PENDING), and {counter} was not changed: {self._error}"
+            f"published (MAX_PENDING), and {counter} was not changed: "
+            f"{self._error or 'so many are pending already'}"
         )
         if not settings.fail_open:
             raise CounterUnavailable(problem)
@@ -125,8 +126,10 @@ class Backlog:
     def _attend(self) -> None:
         with self._guard:
             self._settle()
-            if not self._running:
+            if not self._running and not self._ended:
                 self._start()
+        if self._ended and threading.current_thread() is threading.main_thread():
+            self.finish(0)  # a function at exit: other threads are cut off with what they add
 
     def _settle(self) -> None:
         """Bring what has been queued into the sums."""
@@ -149,7 +152,8 @@ class Backlog:
             self._unpublished = 0
             if not self._error:
                 self._wake.set()
-        self._room = max(1, min(_ROOM, settings.flush_at - self._unpublished, left))
+        room = 1 if self._ended else min(_ROOM, settings.flush_at - self._unpublished, left)
+        self._room = max(1, room)
 
     @property
     def pending(self) -> Pending:
@@ -202,8 +206,10 @@ class Backlog:
         Raises CounterUnavailable for what is not acknowledged after so many seconds, and what the
         server refuses for good; either stays pending.
         """
+        if isnan(seconds):
+            raise ValueError("timeout must be a number of seconds, not nan")
         until = monotonic() + seconds
-        if not self._publishing.acquire(timeout=max(0, seconds)):
+        if not self._publishing.acquire(timeout=min(max(0, seconds), threading.TIMEOUT_MAX)):
             raise self._unfinished(NotSent("another thread is publishing"))
         try:
             pause = _FIRST_PAUSE
@@ -275,7 +281,8 @@ class Backlog:
                 failures.append(error)
                 continue
             with self._guard:
-                del self._going[counter]
+                if self._going.pop(counter, None) is None:
+                    continue  # forgotten meanwhile
                 if delta:
                     self._under_way[counter] = increment
             if delta:
@@ -348,6 +355,23 @@ class Backlog:
             )
         finally:
             self._ended = True  # a thread that goes on to the very end would be cut off, and log it
+            self._room = 1
+
+    def forget(self, counters: Iterable[str]) -> None:
+        """Forget what counters have pending; not what is being sent at this moment."""
+        idle = self._publishing.acquire(blocking=False)
+        try:
+            with self._guard:
+                self._settle()
+                for each in counters:
+                    self._sums.pop(each, None)
+                    self._going.pop(each, None)
+                    doubted = self._under_way.pop(each, None) if idle else None
+                    if doubted is not None:
+                        self._stream.forget(doubted)
+        finally:
+            if idle:
+                self._publishing.release()
 
     def discard(self) -> None:
         """Forget what is pending, once nothing of it is being sent."""

@@ -11,6 +11,7 @@ from django.db import transaction
 from ..client.steps import Steps
 from ..client.twins import twins
 from ..exceptions import NatsError
+from . import later
 from .collection import Counters
 
 logger = logging.getLogger("django_nats")
@@ -34,6 +35,7 @@ class _Purge:
 
     def __call__(self) -> None:
         for alias, subjects in self._subjects.items():
+            later.forget(alias, subjects)  # or they would come back
             try:
                 _Purging(alias).purge(subjects)
             except (NatsError, ImproperlyConfigured) as error:

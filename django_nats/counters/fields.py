@@ -146,6 +146,19 @@ class BoundCounter(Counter):
         return self.value() if kept is None else kept[0]
 
 
+class _NoRow(AttributeError, ValueError):
+    """A counter of an object that is not saved: as if the object had none, for hasattr()."""
+
+
+class _Unknown:
+    """Equal to a counter whose total could not be read: the admin shows that as empty."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundCounter) and other._kept() == (None,)
+
+
 class CounterField(_Field):
     """A counter on the server for every row of a model: no column, no migration.
 
@@ -165,6 +178,7 @@ class CounterField(_Field):
     """
 
     description = "Counter on NATS"
+    empty_values = (*_Field.empty_values, _Unknown())
     mti_inherited = False  # Django sets it on the copies that children and proxies get
     origin: type[models.Model]
     """The model that declares the field."""
@@ -293,7 +307,7 @@ class CounterField(_Field):
             return self
         pk = getattr(instance, self.origin._meta.pk.attname)
         if pk is None or instance._state.adding:
-            raise ValueError(
+            raise _NoRow(
                 f"Save the {instance._meta.object_name} before you use its {self.name}: a counter "
                 "belongs to a row of the database. For one whose key you know, without loading "
                 f"it, there is {instance._meta.object_name}.{self.name}.counter(pk)."

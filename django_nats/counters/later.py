@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from time import monotonic
 from weakref import WeakSet
 
@@ -43,7 +44,16 @@ def _open(alias: str) -> Backlog:
             _watch_the_end()
             _backlogs[alias] = opened = Backlog(settings)
             _all.add(opened)
+            if _ended:
+                opened.finish(0)
         return _backlogs[alias]
+
+
+def forget(alias: str, counters: Iterable[str]) -> None:
+    """Forget what counters, by their subjects, have pending in this process."""
+    opened = _backlogs.get(alias)
+    if opened is not None:
+        opened.forget(counters)
 
 
 def discard() -> None:
@@ -60,7 +70,7 @@ def _forget_settings(*, setting: str, **kwargs: object) -> None:
 setting_changed.connect(_forget_settings, dispatch_uid="django_nats.counters.later")
 
 
-_watching = False
+_watching = _ended = False
 
 
 def _watch_the_end() -> None:
@@ -76,14 +86,16 @@ def _watch_the_end() -> None:
 
 
 def _at_exit() -> None:
+    global _ended
+    _ended = True
     until = monotonic() + _FAREWELL
     for each in list(_all):
         each.finish(max(0, until - monotonic()))
 
 
 def _after_fork() -> None:
-    global _opening, _watching
-    _opening, _watching = threading.Lock(), False
+    global _opening, _watching, _ended
+    _opening, _watching, _ended = threading.Lock(), False, False
     _backlogs.clear()
     for each in list(_all):
         each.after_fork()

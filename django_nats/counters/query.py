@@ -72,6 +72,21 @@ class CounterQuerySet(models.QuerySet[M, M]):
         clone._counters = self._counters
         return clone
 
+    def without_counters(self) -> Self:
+        """The same objects, without asking for their counters."""
+        found: Self = self.all()
+        found._counters = ()
+        return found
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete the rows, which Django loads for that: nobody asks for their counters."""
+        deleted = super(CounterQuerySet, self.without_counters()).delete()
+        self._result_cache = None
+        return deleted
+
+    delete.alters_data = True  # type: ignore[attr-defined]  # not for templates
+    delete.queryset_only = True  # type: ignore[attr-defined]  # nor for managers
+
     def _fetch_all(self) -> None:
         # Objects that it was given, by a Prefetch, have been counted already.
         if self._result_cache is None:

@@ -206,6 +206,27 @@ def test_after_a_reset_the_old_total_is_stale_and_none_is_not() -> None:
     assert finish(stream.value("k"), stored(21, 1))[0] == 1
 
 
+def test_so_it_is_after_a_purge() -> None:
+    stream = opened(replicas=3)
+    finish(stream.incr("k", 1), ack(8, 5))
+    finish(stream.purge(["j", "k"]), [PURGED, PURGED], info(stream.config, last_seq=20))
+    for counter in ("j", "k"):
+        lagging = stored(8, 5, counter)
+        assert finish(stream.value(counter), lagging, NO_MESSAGE)[0] == 0
+        assert finish(stream.value(counter), MISSING)[0] == 0
+
+
+def test_a_purge_up_to_a_sequence_is_known_up_to_there() -> None:
+    stream = opened(replicas=3)
+    finish(stream.incr("k", 1), ack(9, 6))
+    finish(stream.purge(["j", "k"], {"j": 8, "k": 8}), [PURGED, PURGED])
+    assert finish(stream.value("j"), stored(8, 5, "j"), NO_MESSAGE)[0] == 0
+    assert finish(stream.value("j"), stored(9, 6, "j"))[0] == 6
+    # What this process added after that is not forgotten.
+    assert finish(stream.value("k"), MISSING, leaders(9, 6))[0] == 6
+    assert finish(stream.value("k"), stored(8, 5), leaders(9, 6))[0] == 6
+
+
 def test_a_reset_is_done_even_if_it_is_not_known_how_far() -> None:
     stream = opened(replicas=3)
     _, asked = finish(stream.reset("k"), PURGED, NotSent())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import enum
 import json
 import sys
 from time import monotonic, sleep
@@ -16,6 +18,7 @@ from django_nats.client.steps import Pause, Request
 from django_nats.exceptions import (
     AuthenticationFailed,
     BucketFull,
+    CounterMismatch,
     CounterUnavailable,
     NatsError,
     NoLeader,
@@ -48,6 +51,12 @@ def step(steps: Any, answer: object) -> Any:
     return effect
 
 
+class Weight(int, enum.Enum):
+    """An integer whose text is none."""
+
+    HEAVY = 3
+
+
 # One increment -------------------------------------------------------------------------------
 
 
@@ -61,7 +70,8 @@ def test_no_two_increments_have_the_same_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delta", "field"), [(1, "+1"), (-3, "-3"), (0, "+0"), (10**40, "+1" + "0" * 40)]
+    ("delta", "field"),
+    [(1, "+1"), (-3, "-3"), (0, "+0"), (10**40, "+1" + "0" * 40), (Weight.HEAVY, "+3")],
 )
 def test_an_increment_is_one_message(delta: int, field: str) -> None:
     total, (request,) = finish(opened().incr("k", delta), ack(8, delta + 5))
@@ -96,7 +106,8 @@ def test_more_digits_than_python_writes_or_reads() -> None:
     with pytest.raises(ValueError, match="set_int_max_str_digits"):
         next(opened().incr("k", 10**5000))
     reply = wire.Reply(b"", b'{"stream":"C","seq":8,"val":"%b"}' % (b"9" * 5000))
-    with pytest.raises(Unreadable, match=r"counter k of the stream C.*set_int_max_str_digits"):
+    words = r"increment was counted, but: .*counter k of the stream C.*set_int_max_str_digits"
+    with pytest.raises(Unreadable, match=words):
         finish(opened().incr("k", 1), reply)
 
 
@@ -110,8 +121,10 @@ def test_more_digits_than_python_writes_or_reads() -> None:
         [NotSent()],
         [NotSent(), NotSent(), OutcomeUnknown(), NotSent()],
         [refusal(10158, 409)],
+        [refusal(10164)],
         [refusal(10167, 429)],
         [refusal(0, 503)],
+        [refusal(10009, 500)],
         [NoLeader(err_code=10008)],
         [refusal(10008, 503), OutcomeUnknown(), refusal(10158, 409)],
     ],
@@ -251,6 +264,7 @@ def test_nobody_ever_listened() -> None:
     [
         (refusal(10023, 503), BucketFull),
         (refusal(10171), ServerError),
+        (refusal(10074, 500), ServerError),
         (PermissionDenied("No permission to publish to c.k"), PermissionDenied),
     ],
 )
@@ -276,14 +290,48 @@ def test_what_is_stored_is_no_counter() -> None:
         step(steps, refusal(10172))
 
 
-def test_many_in_a_row_wait_for_one_deadline_in_all() -> None:
+@pytest.mark.parametrize(
+    "failure", [NotSent(), refusal(10167, 429), refusal(0, 503)], ids=["not sent", "429", "503"]
+)
+def test_many_in_a_row_wait_for_one_deadline_in_all(failure: object) -> None:
     stream = opened()
     started = monotonic()
     for number in range(20):
-        error, asked = until_it_gives_up(stream.incr(f"k.{number}", 1), NotSent())
+        error, asked = until_it_gives_up(stream.incr(f"k.{number}", 1), failure)
         assert isinstance(error, CounterUnavailable)
         assert (len(asked) > 1) is (number == 0)
     assert monotonic() - started < 0.3 + 0.3
+
+
+NO_STREAM = refusal(10059, 404)
+LEVEL = document({"api": {"level": 2}})
+
+
+@pytest.mark.parametrize("answer", [refusal(10074, 500), refusal(10035, 503)], ids=["500", "503"])
+def test_a_stream_that_cannot_be_made_is_not_tried_again(answer: object) -> None:
+    stream = CounterStream(CounterConfig("C", "c"), Session())
+    with pytest.raises(ServerError, match="counter stream C cannot be made") as caught:
+        finish(stream.incr("k", 1), NO_STREAM, LEVEL, answer)
+    assert not isinstance(caught.value, Unavailable)
+    assert stream.retried == 0
+
+
+def test_a_stream_that_has_no_leader_to_make_it_is_waited_for() -> None:
+    stream = CounterStream(CounterConfig("C", "c"), Session())
+    found = info(stream.config)
+    finish(stream.incr("k", 1), NO_STREAM, LEVEL, refusal(10008, 503), found, ack(1, 1))
+    assert stream.retried == 1
+
+
+def test_a_stream_that_is_another_by_now_does_not_hide_a_doubt() -> None:
+    stream = opened()
+    wrong = {**stream.config.stream_config(), "allow_msg_counter": False}
+    other = document({"config": wrong, "state": {}})
+    steps = stream.incr("k", 1)
+    with pytest.raises(CounterUnavailable, match="may have been changed, or not") as caught:
+        finish(steps, OutcomeUnknown(), NOBODY, other, LEVEL)
+    assert caught.value.may_have_happened is True
+    assert isinstance(caught.value.__cause__, CounterMismatch)
 
 
 @pytest.mark.parametrize("later", ["one counted", "it is long ago"])
@@ -335,11 +383,48 @@ def test_a_doubt_goes_with_whoever_had_it() -> None:
 def in_doubt_too(stream: CounterStream) -> Any:
     """One that was on its way when the first fell into doubt."""
     steps = stream.incr("k", 1)
-    doubts, stream._doubts = stream._doubts, {}
+    doubts, stream._doubts = stream._doubts, {}  # so that it need not wait
     next(steps)
     stream._doubts = doubts
     assert isinstance(steps.throw(OutcomeUnknown()), Pause)
     return steps
+
+
+def test_a_doubt_that_nobody_will_settle_holds_nobody_back_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = opened()
+    first = in_doubt(stream)
+    second = stream.incr("k", 1)
+    assert isinstance(next(second), Pause)
+    later = monotonic() + 60
+    monkeypatch.setattr(increments, "monotonic", lambda: later)
+    assert isinstance(second.send(None), Request)
+    assert isinstance(next(stream.incr("k", 1)), Request)
+    assert stream._doubts == {}
+    first.close()
+
+
+async def test_a_call_that_holds_up_the_loop_of_a_doubt_does_not_wait_for_it() -> None:
+    stream = opened()
+    first, second = in_doubt(stream), stream.incr("k", 1)
+    assert isinstance(next(second), Pause)
+    await asyncio.sleep(0)
+    assert isinstance(second.send(None), Pause)  # as long as the loop goes on
+    await asyncio.sleep(0)
+    assert isinstance(second.send(None), Pause)
+    assert isinstance(second.send(None), Request)
+    first.close()
+
+
+async def test_a_doubt_of_another_thread_is_waited_for_on_a_loop_too() -> None:
+    stream = opened()
+    first = await asyncio.to_thread(in_doubt, stream)
+    second = stream.incr("k", 1)
+    assert isinstance(next(second), Pause)
+    assert isinstance(second.send(None), Pause)
+    first.close()
+    assert isinstance(second.send(None), Request)
 
 
 def test_what_was_never_sent_is_no_doubt() -> None:

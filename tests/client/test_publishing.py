@@ -19,6 +19,7 @@ from django_nats.exceptions import (
     NotSent,
     OutcomeUnknown,
     PermissionDenied,
+    ServerError,
     Unavailable,
     Unreadable,
     ValueTooLarge,
@@ -149,11 +150,22 @@ def test_an_earlier_change_in_doubt_goes_first() -> None:
     assert increments[0].failure is None
 
 
+async def test_who_holds_up_the_loop_of_a_doubt_does_not_wait_for_it() -> None:
+    stream = opened()
+    waited_for = stream.incr("a", 1)
+    next(waited_for)
+    waited_for.throw(OutcomeUnknown())
+    increment = stream.increment("a", 1)
+    publish(stream, [increment], [ack(1, 1)])
+    assert increment.failure is None
+    waited_for.close()
+
+
 def test_two_in_doubt_do_not_wait_for_each_other() -> None:
     stream = opened()
     increment = stream.increment("a", 1)
     publish(stream, [increment], [OutcomeUnknown()])
-    stream._doubts["a"].add(stream.increment("a", 1).request)
+    stream._note_doubt("a", stream.increment("a", 1).request)
     publish(stream, [increment], [ack(1, 1)])
     assert increment.failure is None
 
@@ -182,10 +194,11 @@ def test_patience_is_less_than_the_server_remembers(window: int, patience: float
     ("answer", "kind", "words"),
     [
         (PermissionDenied("No."), PermissionDenied, "counter a of the stream C was not changed: N"),
+        (refusal(10074, 500), ServerError, "counter a of the stream C was not changed: T"),
         (refusal(10172), Unreadable, "stored for a is no counter"),
         (ValueTooLarge("max_payload"), ValueTooLarge, "max_payload"),
     ],
-    ids=["permission", "no counter", "too large"],
+    ids=["permission", "code 500", "no counter", "too large"],
 )
 def test_a_final_no_is_that_counters_alone(
     answer: object, kind: type[NatsError], words: str

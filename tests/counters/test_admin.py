@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import User
+from django.http import HttpRequest
 from django.test import Client, override_settings
 from django.urls import path
 
 from django_nats.counters import Counters
 from django_nats.counters.admin import CounterAdminMixin
 from django_nats.devserver import NatsServer
-from tests.blog.models import Article, Product
+from tests.blog.models import Article, Author, Product
 from tests.support.proxy import Proxy
 
 from .conftest import Configure
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.django_db
 
 site = admin.AdminSite()
 plain_site = admin.AdminSite("plain")
+counting_site = admin.AdminSite("counting")
 
 
 @admin.register(Article, site=site)
@@ -38,12 +41,39 @@ class ProductAdmin(CounterAdminMixin, admin.ModelAdmin):  # type: ignore[type-ar
     list_display = ("id", "sold")
 
 
+class ArticleInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = Article
+    readonly_fields = ("views",)
+
+
+@admin.register(Author, site=site)
+class AuthorAdmin(CounterAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    inlines = (ArticleInline,)
+
+
+class _Counting(admin.ModelAdmin):  # type: ignore[type-arg]
+    """As Django's own is when the model's manager reads counters."""
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return Article.objects.with_counters()
+
+
+@admin.register(Article, site=counting_site)
+class CountingAdmin(CounterAdminMixin, _Counting):
+    list_display = ("title",)
+
+
 @admin.register(Article, site=plain_site)
 class PlainAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("title", "views")
+    sortable_by = ("title",)
 
 
-urlpatterns = [path("admin/", site.urls), path("plain/", plain_site.urls)]
+urlpatterns = [
+    path("admin/", site.urls),
+    path("plain/", plain_site.urls),
+    path("counting/", counting_site.urls),
+]
 
 
 @pytest.fixture
@@ -147,4 +177,45 @@ def test_the_list_comes_without_counters_while_the_server_is_away(
     own_server.kill()
     html = page(client, "/admin/blog/article/")
     assert "Counters cannot be read: The counter stream" in html
-    assert column(html, "views") == [""]
+    assert column(html, "views") == ["-"]
+
+
+def test_a_form_comes_without_counters_while_the_server_is_away(
+    client: Client, own_server: NatsServer, configure: Configure
+) -> None:
+    configure(on=own_server, CONNECT_TIMEOUT=0.2)
+    make(2)
+    own_server.kill()
+    html = page(client, "/admin/blog/article/2/change/")
+    assert "Counters cannot be read: The counter stream" in html
+    assert '<div class="readonly">-</div>' in html
+    form = {"title": "New", "author": Author.objects.create().pk}
+    assert client.post("/admin/blog/article/2/change/", form).status_code == 302
+    assert Article.objects.get(pk=2).title == "New"
+    html = client.post("/admin/blog/article/2/change/", {"title": ""}).content.decode()
+    assert "This field is required" in html
+
+
+def test_inlines_come_without_counters_too(
+    client: Client, own_server: NatsServer, configure: Configure
+) -> None:
+    configure(on=own_server, CONNECT_TIMEOUT=0.2)
+    author = Author.objects.create()
+    Article.objects.create(author=author).views.incr(77)
+    url = f"/admin/blog/author/{author.pk}/change/"
+    assert "<p>77</p>" in page(client, url)
+    own_server.kill()
+    assert "<p>-</p>" in page(client, url)
+
+
+def test_nothing_is_read_that_a_page_does_not_show(
+    client: Client, own_server: NatsServer, configure: Configure
+) -> None:
+    """Not even where the model's manager always reads counters."""
+    configure(on=own_server, CONNECT_TIMEOUT=0.2)
+    make(2)
+    own_server.kill()
+    for url in ("/counting/blog/article/", "/counting/blog/article/2/change/"):
+        assert "Counters cannot be read" not in page(client, url)
+    selected = {"action": "delete_selected", "_selected_action": "2"}
+    assert client.post("/counting/blog/article/", selected).status_code == 200

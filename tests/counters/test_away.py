@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Any
@@ -12,9 +13,9 @@ from django_nats.client import bridge
 from django_nats.client.steps import Pause, Steps
 from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import CounterMismatch, CounterUnavailable, ServerTooOld
+from django_nats.exceptions import CounterMismatch, CounterUnavailable, ServerError, ServerTooOld
 from tests.counters.conftest import Configure, api_level, stream_info
-from tests.servers import request
+from tests.servers import eventually, request
 from tests.support.cluster import free_port
 
 DEADLINE = 0.3
@@ -124,12 +125,35 @@ class _Started:
             return end.value
 
 
+async def test_a_sync_call_on_a_loop_does_not_wait_for_the_loops_own(
+    configure: Configure, own_server: NatsServer
+) -> None:
+    counters = configure(on=own_server, REQUEST_TIMEOUT=0.2)
+    await counters.aincr("k")
+    own_server.pause()
+    call = asyncio.ensure_future(counters.aincr("k"))
+    assert await asyncio.to_thread(eventually, lambda: "k" in counters.stream._doubts)
+    own_server.resume()
+    counters.incr("k")
+    await call
+    assert await Counter("k").avalue() == 3
+
+
+def test_replicas_that_there_are_no_servers_for(configure: Configure) -> None:
+    """Whoever set FAIL_OPEN is told of it too: it is no outage."""
+    counters = configure(REPLICAS=3, FAIL_OPEN=True, DEADLINE=60)
+    for _ in range(2):
+        with pytest.raises(ServerError, match="cannot be made"):
+            counters.incr("k")
+    assert counters.stream.retried == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_forked_child_counts_too(counters: Counters) -> None:
     counter = Counter("k")
     counter.incr()
     # As if another thread's increment were in doubt at the moment of the fork.
-    counters.stream._doubts["k"] = set()
+    counters.stream._note_doubt("k", counters.stream.increment("k", 1).request)
     child = os.fork()
     if not child:
         status = 1

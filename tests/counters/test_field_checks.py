@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.contrib import admin
 from django.core.checks import CheckMessage, run_checks
 from django.test import override_settings
 
+from django_nats.checks import fields
+from django_nats.counters.admin import CounterAdminMixin
 from tests.blog.models import Article, Product
 
 pytestmark = pytest.mark.usefixtures("_settings")
@@ -98,3 +101,53 @@ def test_apps_without_migrations_were_not_renamed() -> None:
     assert check("W008", deploy=True) == []
     with override_settings(MIGRATION_MODULES={"blog": None}):
         assert check("W008", deploy=True) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("list_filter", ["views"]),
+        ("list_filter", [("views", admin.AllValuesFieldListFilter)]),
+        ("list_filter", ["author__article__views"]),
+        ("search_fields", ["title", "^views__icontains"]),
+        ("ordering", ["-views"]),
+    ],
+)
+def test_an_admin_that_queries_a_counter(option: str, value: list[object]) -> None:
+    site = admin.AdminSite("queries")
+    site.register(Article, type("Queries", (admin.ModelAdmin,), {option: value}))
+    (error,) = check("E006")
+    assert error.msg.startswith(f"Its {option} names ")
+    assert "views" in error.msg
+    assert error.obj is type(site._registry[Article])
+    site.unregister(Article)
+    site.register(Article, type("Queries", (admin.ModelAdmin,), {option: ()}))
+    assert check("E006") == []
+
+
+@pytest.mark.parametrize(
+    ("base", "options", "named"),
+    [
+        (admin.ModelAdmin, {}, ["views", "author__article__views"]),
+        (admin.ModelAdmin, {"sortable_by": ["title", "views"]}, ["views"]),
+        (admin.ModelAdmin, {"sortable_by": ()}, []),
+        (type("Mixed", (CounterAdminMixin, admin.ModelAdmin), {}), {"sortable_by": ["views"]}, []),
+    ],
+)
+def test_an_admin_that_sorts_by_a_counter(
+    base: type, options: dict[str, object], named: list[str]
+) -> None:
+    listed = ["title", "views", "author__article__views", str]
+    site = admin.AdminSite("sorts")
+    site.register(Article, type("Sorts", (base,), {"list_display": listed, **options}))
+    assert [each.msg.split("'")[1] for each in check("W009")] == named
+    site.unregister(Article)
+
+
+def test_projects_without_the_admin() -> None:
+    site = admin.AdminSite("unused")
+    site.register(Article, type("Unused", (admin.ModelAdmin,), {"list_filter": ["views"]}))
+    with override_settings(INSTALLED_APPS=["django_nats", "tests.blog"]):
+        assert list(fields.check_admin_queries()) == []
+    assert list(fields.check_admin_queries()) != []
+    site.unregister(Article)

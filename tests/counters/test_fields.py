@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import logging
 import pickle
 from collections.abc import Callable
@@ -355,6 +356,9 @@ def test_a_row_has_to_be_there(make: Callable[[], Any]) -> None:
     made = make()
     with pytest.raises(ValueError, match=r"Save the \w+ before you use its \w+: .*\.counter\(pk\)"):
         made.downloads if isinstance(made, Document) else made.views
+    assert not hasattr(made, "views")
+    assert not hasattr(made, "downloads")
+    assert dict(inspect.getmembers(made))["pk"] == made.pk
 
 
 def test_a_key_that_is_too_long() -> None:
@@ -529,6 +533,27 @@ def test_a_deletion_that_is_rolled_back_purges_nothing(counters: Counters) -> No
             kept.delete()
             transaction.set_rollback(True)
     assert left(counters) == names
+
+
+@committing
+@pytest.mark.parametrize("away", [False, True], ids=["", "away"])
+def test_a_row_takes_what_is_pending_with_it(
+    own_server: NatsServer, configure: Configure, away: bool
+) -> None:
+    counters = configure(on=own_server, CONNECT_TIMEOUT=0.2, FLUSH_INTERVAL=3000)
+    article, kept = Article.objects.create(), Article.objects.create()
+    for each in (article, kept):
+        each.views.incr_later(5)
+    if away:
+        own_server.kill()
+    with transaction.atomic():
+        article.delete()
+        assert counters.pending.counters == 2
+    assert (counters.pending.counters, counters.pending.total) == (1, 5)
+    if away:
+        own_server.start()
+    counters.flush()
+    assert left(counters) == {f"default.blog.article.{kept.pk}.views"}
 
 
 @committing

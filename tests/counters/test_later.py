@@ -370,11 +370,65 @@ def test_at_the_end_the_flusher_ends_too(patient: Counters) -> None:
     backlog = later.backlog("default")
     patient.incr_later("k")
     backlog.finish(5)
-    patient.incr_later("k", 10)
     backlog._wake.set()
     assert eventually(lambda: not flushers())
-    assert patient.pending.total == 10
     assert Counter("k") == 1
+
+
+def test_what_is_added_after_the_end_is_published_at_once(patient: Counters) -> None:
+    """There are functions at exit that are called later than the one that publishes."""
+    patient.incr_later("k")
+    later.backlog("default").finish(5)
+    for _ in range(3):
+        patient.incr_later("k", 10)
+        assert patient.pending == NOTHING
+    assert Counter("k") == 31
+
+
+# Deleted rows --------------------------------------------------------------------------------
+
+
+def test_what_is_pending_of_a_counter_is_forgotten(patient: Counters) -> None:
+    for name in ("k", "l"):
+        patient.incr_later(name)
+    later.forget("default", ["k", "none"])
+    later.forget("unknown", ["l"])
+    patient.flush()
+    assert patient.get_many("kl") == {"k": 0, "l": 1}
+
+
+def test_it_is_forgotten_while_others_are_published(
+    patient: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backlog = later.backlog("default")
+    increment = backlog._stream.increment
+
+    def forget_it(counter: str, delta: int) -> Any:
+        if counter == "k":
+            later.forget("default", ["k"])
+        return increment(counter, delta)
+
+    monkeypatch.setattr(backlog._stream, "increment", forget_it)
+    for name in ("k", "l"):
+        patient.incr_later(name)
+    patient.flush()
+    assert patient.get_many("kl") == {"k": 0, "l": 1}
+
+
+def test_what_is_in_doubt_is_forgotten_too(configure: Configure, own_server: NatsServer) -> None:
+    counters = configure(on=own_server, FLUSH_INTERVAL=NEVER, DEADLINE=2, REQUEST_TIMEOUT=0.3)
+    Counter("l").incr()
+    counters.incr_later("k")
+    own_server.pause()
+    try:
+        with pytest.raises(CounterUnavailable):
+            counters.flush(0)
+        assert later.backlog("default")._under_way
+        later.forget("default", ["k"])
+        assert counters.pending == NOTHING
+        assert not counters.stream._doubts
+    finally:
+        own_server.resume()
 
 
 def test_one_farewell_for_each_process(configure: Configure) -> None:
@@ -626,10 +680,12 @@ def test_only_so_many_counters_wait(configure: Configure, nowhere: dict[str, obj
 def test_room_comes_back(configure: Configure, counters: Counters) -> None:
     counters = configure(FLUSH_INTERVAL=NEVER, MAX_PENDING=1)
     counters.incr_later("a")
-    with pytest.raises(CounterUnavailable):
+    with pytest.raises(CounterUnavailable, match="so many are pending already"):
         counters.incr_later("b")
-    counters.flush()
+    counters.flush(float("inf"))
     counters.incr_later("b")
+    with pytest.raises(ValueError, match="timeout must be a number of seconds"):
+        counters.flush(float("nan"))
     counters.flush()
     assert counters.get_many("ab") == {"a": 1, "b": 1}
 

@@ -290,6 +290,19 @@ def test_an_iterator_reads_them_chunk_by_chunk(proxy: Proxy) -> None:
         assert asked.times == times - 1
 
 
+def test_a_deletion_asks_nobody(proxy: Proxy) -> None:
+    make(3)
+    articles = Article.objects.with_counters()
+    assert len(articles) == 3
+    with Asked(proxy) as asked:
+        assert articles.delete()[0] == 3
+        assert list(articles.filter(pk=0)) == []
+    assert asked.times == 0
+    assert len(articles) == 0
+    assert not hasattr(Article.objects, "delete")
+    assert articles.delete.alters_data
+
+
 @committing
 async def test_async_iteration(proxy: Proxy) -> None:
     for number in range(5):
@@ -331,6 +344,16 @@ def test_it_is_away(own_server: NatsServer, configure: Configure) -> None:
     for _ in range(2):
         with pytest.raises(CounterUnavailable):
             list(articles)
+    assert articles.exists()
+    assert articles.count() == articles.update(title="New") == 1
+    assert [each.pk for each in articles.without_counters()] == [article.pk]
+    author = Author.objects.create()
+    Article.objects.create(author=author)
+    author.article_set.with_counters().update(title="Newer")
+    assert author.article_set.with_counters().delete()[0] == 1
+    assert articles.delete() == (1, {"blog.Article": 1})
+    assert not Article.objects.exists()
+    article = Article.objects.create()
 
     configure(on=own_server, CONNECT_TIMEOUT=0.2, FAIL_OPEN=True)
     (article,) = Article.objects.with_counters()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from django.conf import settings
 from django.template import engines
+from django.test import override_settings
 from django.utils import translation
 
 from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
+from django_nats.exceptions import CounterUnavailable
 
 from .conftest import Configure
 
@@ -62,4 +65,28 @@ def test_of_a_counter(counters: Counters) -> None:
 def test_of_a_counter_that_cannot_be_read(own_server: NatsServer, configure: Configure) -> None:
     configure(on=own_server, CONNECT_TIMEOUT=0.2, FAIL_OPEN=True)
     own_server.kill()
-    assert render(Counter("home")) == ""
+    for filters in ("|compact", ""):
+        assert render(Counter("home"), "{{ value" + filters + " }}") == ""
+    with pytest.raises(CounterUnavailable):
+        render(Counter("home"), "{{ value|add:0 }}")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ value|add:0 }}", "12,345"),
+        ("{{ value|floatformat:'g' }}", "12,345"),
+        ("{% load humanize %}{{ value|intcomma }}", "12,345"),
+        ("{{ value|add:0|json_script:'v' }}", ">12345</script>"),
+        (
+            "{% load i18n %}{% blocktranslate count n=value|add:0 %}one{% plural %}{{ n }} views"
+            "{% endblocktranslate %}",
+            "12,345 views",
+        ),
+    ],
+)
+def test_as_an_integer(counters: Counters, source: str, expected: str) -> None:
+    counters.incr("home", 12_345)
+    apps = [*settings.INSTALLED_APPS, "django.contrib.humanize"]
+    with override_settings(USE_THOUSAND_SEPARATOR=True, INSTALLED_APPS=apps):
+        assert render(Counter("home"), source).endswith(expected)
