@@ -35,7 +35,7 @@ class Timed(Messages[C]):
         """The time, and not before that of a message which has been read: the estimate learns."""
         now = monotonic() + self._clock
         if now < stored:
-            self._clock += stored - now
+            self._clock = stored - monotonic()
             return stored
         return now
 

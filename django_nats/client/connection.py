@@ -18,7 +18,7 @@ import contextlib
 import json
 import logging
 import secrets
-import socket
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Coroutine
 from time import monotonic
@@ -30,7 +30,7 @@ from ..exceptions import NotSent, OutcomeUnknown
 from .faults import explain, without_frames
 from .outstanding import INBOX_SID, Outstanding
 from .parser import Parser
-from .shared import AVAILABLE, PIECE, SharedSocket, is_interruption
+from .shared import AVAILABLE, PIECE, SharedSocket, is_interruption, keep_waiting_bytes_here
 from .steps import Lane
 from .waiter import Waiter
 
@@ -42,9 +42,9 @@ HIGH_WATER = 8 * 1024 * 1024
 """Bytes in the transport's buffer beyond which further requests wait outside of it."""
 
 _TICK = 0.02
+_LOOK = 0.002
 _LATE = 0.2
 _LAST_FLUSH = 0.5
-_KERNEL_ROOM = 256 * 1024
 _LEAST_FLOW = 256 * 1024  # bytes; what leaves more slowly than this in a timeout counts as stuck
 
 
@@ -58,7 +58,9 @@ class Connection(Client):
     _transport: Any  # nats-py's: None only until open() returns, as is the next
     _reading_task: Any
 
-    def __init__(self, on_timeout: Callable[[Lane], None], on_heard: Callable[[], None]) -> None:
+    def __init__(
+        self, on_timeout: Callable[[Lane], str | None], on_heard: Callable[[], None]
+    ) -> None:
         super().__init__()
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         """Done, with the driver's error, when the connection is gone for good."""
@@ -66,6 +68,7 @@ class Connection(Client):
         self.outstanding = Outstanding(self._unsubscribe)
         self._written = self._gone = 0
         self._owed = b""
+        self._handed = self._closing = False
         self._on_timeout = on_timeout
         self._on_heard = on_heard
         self._loop = asyncio.get_running_loop()
@@ -93,7 +96,7 @@ class Connection(Client):
                 closed_cb=self._closed,
                 **options,
             )
-            self._keep_waiting_bytes_here()
+            keep_waiting_bytes_here(self._transport._io_writer.get_extra_info("socket"))
             self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
             self.outstanding.open(self._inbox)
             self._transport.write(b"SUB %b* %b\r\n" % (self._inbox, INBOX_SID))
@@ -104,14 +107,6 @@ class Connection(Client):
         except BaseException:
             self.abort()
             raise
-
-    def _keep_waiting_bytes_here(self) -> None:
-        # In the system's buffers, which grow to megabytes, what is still to be sent would look
-        # like what the server is taking its time to answer.
-        sock = self._transport._io_writer.get_extra_info("socket")
-        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, _KERNEL_ROOM)
 
     # Sending ---------------------------------------------------------------------------------
 
@@ -147,12 +142,18 @@ class Connection(Client):
             return True
         return False
 
+    def make_way(self) -> None:
+        """Before a caller waits for the loop: raises NotSent where that would wait for it."""
+        inside = self.outstanding.lock._is_owned()  # type: ignore[attr-defined]
+        if inside or (self._shared is not None and not self._shared.give_way()):
+            raise NotSent("A signal's handler has interrupted another call, which is not at rest")
+
     def _converse(self, waiter: Waiter, shared: SharedSocket) -> bool:
-        waiter.shared = shared
+        waiter.shared, waiter.thread = shared, get_ident()
         try:
             if not shared.begin_reading(waiter) or not self._write_alone(waiter, shared):
                 return False
-            shared.read_until(waiter.is_answered)
+            shared.read_until(waiter, waiter.is_answered)
         finally:
             shared.end_reading(waiter)
         if waiter.left:
@@ -162,7 +163,9 @@ class Connection(Client):
     def _write_alone(self, waiter: Waiter, shared: SharedSocket) -> bool:
         with self.outstanding.lock:
             # What the transport has not passed on yet must not be overtaken, nor cut in two.
-            if self.outstanding or self._buffered() or self.lost.done():
+            if self.outstanding or self._handed or self._owed or self._closing:
+                return False
+            if self.lost.done():
                 return False
             try:
                 frames: list[bytes] = []
@@ -172,7 +175,7 @@ class Connection(Client):
                 sent = shared.send(data) if len(data) <= PIECE else 0
                 if sent < len(data):
                     self._owed = data[sent:]
-                    self._loop.call_soon_threadsafe(self._write, b"")
+                    self._soon(self._write, b"")
             except BaseException as error:
                 self._fail_from_anywhere(error)  # nobody knows how much of it is out
                 if is_interruption(error):
@@ -189,8 +192,7 @@ class Connection(Client):
     def _watch_over(self) -> None:
         """See to it that who waits is told in time, from any thread."""
         if not self._sweeping:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and told everyone
-                self._loop.call_soon_threadsafe(self._begin_sweeping)
+            self._soon(self._begin_sweeping)
 
     def _begin_sweeping(self) -> None:
         if not self._sweeping:
@@ -214,6 +216,17 @@ class Connection(Client):
                 self._transport.write(data)
             except Exception as error:
                 self.lose(error)  # uvloop's transports raise once they are closed
+            if not self._handed:
+                self._handed = True
+                self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Whether the transport has passed on what it was handed. Asked from another thread, it
+        may say so in the middle of a write."""
+        if self._buffered() and not self.lost.done():
+            self._loop.call_later(_LOOK, self._look)
+        else:
+            self._handed = False
 
     # Receiving -------------------------------------------------------------------------------
 
@@ -252,12 +265,16 @@ class Connection(Client):
         self._on_heard()
 
     def _unsubscribe(self, sid: bytes) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and the connection with it
-            self._loop.call_soon_threadsafe(self._write, b"UNSUB %b\r\n" % sid)
+        self._soon(self._write, b"UNSUB %b\r\n" % sid)
 
     def _take_line(self, line: bytes) -> None:
         # Whoever reads, these are the loop's: nats-py's part, and its tasks.
-        self._loop.call_soon_threadsafe(self._obey, line)
+        self._soon(self._obey, line)
+
+    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function on the loop's thread, from any."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and told everyone
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _obey(self, line: bytes) -> None:
         if line == b"PING":
@@ -272,7 +289,12 @@ class Connection(Client):
     def _do(self, chore: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(chore)
         self._chores.add(task)  # the loop itself would let it be collected
-        task.add_done_callback(self._chores.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("nats-py could not handle a line of the server: %s", explain(error))
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         self._pongs.append(future or self._loop.create_future())
@@ -297,15 +319,17 @@ class Connection(Client):
             self._arm(patient=False)
             return
         gone = self._written - self._buffered()
-        for waiter in self.outstanding.waiters():
-            if waiter.end > gone:
-                # Behind others' bytes on a slow link: the server cannot have been asked yet.
-                waiter.deadline = max(waiter.deadline, self.flowed + waiter.timeout)
-            if now >= waiter.deadline:
-                self._time_out(waiter)
-            elif now - max(waiter.sent, self.outstanding.heard) > waiter.timeout / 4:
-                self._ask_for_sign_of_life()
-        self._arm()
+        try:
+            for waiter in self.outstanding.waiters():
+                if waiter.end > gone:
+                    # Behind others' bytes on a slow link: the server cannot have been asked yet.
+                    waiter.deadline = max(waiter.deadline, self.flowed + waiter.timeout)
+                if now >= waiter.deadline:
+                    self._time_out(waiter)
+                elif now - max(waiter.sent, self.outstanding.heard) > waiter.timeout / 4:
+                    self._ask_for_sign_of_life()
+        finally:
+            self._arm()
 
     def _arm(self, patient: bool = True) -> None:
         self._sweeping = bool(self.outstanding)
@@ -314,22 +338,26 @@ class Connection(Client):
             self._loop.call_later(_TICK, self._sweep, patient)
 
     def _time_out(self, waiter: Waiter) -> None:
-        lane = waiter.first_open.lane
+        with self.outstanding.lock:
+            if not waiter.left:
+                return  # answered meanwhile, by a caller that reads
+            lane = waiter.first_open.lane
+            self.outstanding.forget(waiter)
         self._ask_for_sign_of_life()
-        self.outstanding.forget(waiter)
-        # First the circuit, then the caller: its next request must find the circuit open.
-        self._on_timeout(lane)
+        # First the circuit, then the caller: its next request must find the circuit open. The
+        # log comes last, since a handler of it may wait for this very caller.
+        news = self._on_timeout(lane)
         waiter.fail(OutcomeUnknown(f"No answer within {waiter.timeout:g} s ({lane.name})"))
+        if news:
+            logger.warning("%s", news)
 
     def _ask_for_sign_of_life(self) -> None:
         if self._ping is None or self._ping.done():
             self._ping = self._loop.create_task(self._flush_quietly())
 
     async def _flush_quietly(self) -> None:
-        try:
+        with contextlib.suppress(Exception):
             await self.flush(timeout=60)
-        except Exception:
-            return
 
     def silent_since(self, seconds: float) -> bool:
         """Whether nothing at all has come from the server for so many seconds."""
@@ -352,11 +380,12 @@ class Connection(Client):
         """lose(), for any thread."""
         if not isinstance(error, Exception) or is_interruption(error):
             error = ConnectionAbortedError(f"a caller was interrupted by {type(error).__name__}")
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and told everyone
-            self._loop.call_soon_threadsafe(self.lose, error)
+        self._soon(self.lose, error)
 
     async def finish(self, *, silently: bool) -> None:
         """Close, once the server has what was sent; silently: tell nobody who waits."""
+        with self.outstanding.lock:
+            self._closing = True
         in_flight = bool(self.outstanding)
         if silently:
             self.outstanding.drain()

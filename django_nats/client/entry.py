@@ -64,7 +64,9 @@ def _header(format: str | None, seconds: float | None) -> bytes:
 
 def format_of(field: bytes, stored: float) -> tuple[str | None, float | None]:
     """What the format header says of a value stored at a time: its name, and when it expires."""
-    name, seconds, moment = _format(field)
+    # What is longer than any of ours is somebody else's, and is not kept.
+    parse = _format if len(field) <= 64 else _format.__wrapped__
+    name, seconds, moment = parse(field)
     if seconds is not None:
         moment = stored + seconds
     return name, None if moment is None else min(moment, stored + wire.MAX_TTL_SECONDS)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from _thread import get_ident
 from collections import deque
 from random import SystemRandom
 from time import monotonic
@@ -53,6 +54,7 @@ class Session:
             lane.fault = None  # nobody asks for it any more
         self._probes = {}
         self._waking = False
+        self._waker = 0  # a signal's handler does not wait for what it has interrupted
         self._connection: Connection | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._fault: str | None = None
@@ -103,12 +105,14 @@ class Session:
         if fault is not None:
             raise NotSent(fault)
         connection = self._connection
-        if connection is not None and not self._queue and connection.carry(waiter):
-            return
+        if connection is not None:
+            if not self._queue and connection.carry(waiter):
+                return
+            connection.make_way()
         self._queue.append(waiter)
-        if not self._waking:
+        if not self._waking or self._waker == get_ident():
             try:
-                self._waking = True
+                self._waking, self._waker = True, get_ident()
                 self._thread.call(self._flush)
             except NatsError as error:
                 self._waking = False
@@ -126,6 +130,7 @@ class Session:
     def abandon(self, waiter: Waiter) -> None:
         """The caller has gone: leave nothing of it behind."""
         waiter.abandoned = True
+        waiter.thread = 0  # the right to read, if it has that, is only the loop's to take back now
 
         def forget() -> None:
             if waiter.shared is not None:
@@ -228,12 +233,14 @@ class Session:
         self._flush()
 
     def _go_down(self, reason: str, cause: Exception) -> None:
-        if self._fault is None:
-            logger.warning("No connection to NATS at %s: %s", self.config.where, reason)
+        is_news = self._fault is None
         self._fault = f"No connection to NATS at {self.config.where}: {reason}"
         self._cause = cause
         self._silent = False
         self._refuse_queue(self._fault)
+        # Last, since a handler of the log may wait for who was just refused.
+        if is_news:
+            logger.warning("%s", self._fault)
 
     def _refuse_queue(self, fault: str) -> None:
         # As many as there are now: what a thread adds meanwhile has its own flush to come.
@@ -252,20 +259,22 @@ class Session:
 
     # The circuit -----------------------------------------------------------------------------
 
-    def _timed_out(self, lane: Lane) -> None:
+    def _timed_out(self, lane: Lane) -> str | None:
+        """Open the circuit; what there is to be logged of it."""
         connection = self._connection
         if connection is None:
-            return
+            return None
         # It has been asked for a sign of life meanwhile.
         if connection.silent_since(lane.timeout / 2):
             if not self._silent:
                 self._silent = True
                 self._fault = f"NATS at {self.config.where} does not answer"
-                logger.warning("%s", self._fault)
+                return self._fault
         elif lane.fault is None and lane.probe is not None:
             lane.fault = f"{lane.name} does not answer at the moment"
-            logger.warning("%s", lane.fault)
             self._probes[lane] = asyncio.get_running_loop().create_task(self._probe(lane))
+            return lane.fault
+        return None
 
     def _heard(self) -> None:
         if self._silent:

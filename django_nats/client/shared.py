@@ -18,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from _thread import get_ident
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
+from typing import Protocol
 
 from .parser import ProtocolError
 
@@ -32,14 +34,46 @@ PATIENCE = 0.005
 AVAILABLE = hasattr(select, "epoll")
 
 _RIGHT = "to read"
-_NOBODY = object()
+_KERNEL_ROOM = 256 * 1024
+
+
+def keep_waiting_bytes_here(sock: socket.socket) -> None:
+    """Have what is still to be sent wait in the transport: in the system's buffers, which grow to
+    megabytes, it would look like what the server is taking its time to answer."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, _KERNEL_ROOM)
+
+
+class ClosedByServer(ConnectionResetError):
+    """Nothing more will come."""
 
 
 def is_interruption(error: BaseException) -> bool:
     """Whether a signal's handler raised it: what a socket raises has a number."""
+    if isinstance(error, ClosedByServer):
+        return False
     if isinstance(error, OSError):
         return error.errno is None
     return not isinstance(error, ProtocolError)
+
+
+class Reader(Protocol):
+    """Who may have the right to read."""
+
+    thread: int
+    at_rest: bool
+    """Whether the right could be taken away, as no bytes are in hand."""
+
+
+class _Loop:
+    """Who reads where no caller does, and who has closed."""
+
+    thread = 0
+    at_rest = False
+
+
+_NOBODY = _Loop()
 
 
 class SharedSocket:
@@ -57,7 +91,9 @@ class SharedSocket:
         self._loop = loop
         self._received = received
         self._failed = failed
-        self._holder: dict[str, object] = {}
+        self._reader = _Loop()
+        self._holder: dict[str, Reader] = {}
+        self._inside = False
         self._closed = False
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -78,22 +114,34 @@ class SharedSocket:
         except BlockingIOError:
             return 0
 
-    def begin_reading(self, reader: object) -> bool:
+    def begin_reading(self, reader: Reader) -> bool:
         """Give the right to read, if it is free, to a reader; it is to end_reading(), always."""
-        if self._closed or self._holder.setdefault(_RIGHT, reader) is not reader:
+        if self._closed or self._inside:
+            return False
+        if self._holder.setdefault(_RIGHT, reader) is not reader:
             return False
         self._watch.modify(self._socket, 0)
+        reader.at_rest = True
         return True
 
-    def read_until(self, done: Callable[[], bool]) -> None:
+    def read_until(self, reader: Reader, done: Callable[[], bool]) -> None:
         """Read, having begun, until done or out of patience."""
         give_up = monotonic() + PATIENCE
-        while not done() and self._poll.poll(PATIENCE * 1000) and self._read():
-            if monotonic() > give_up:
-                break
+        try:
+            self._inside = True  # of poll(), even when the right to read has been given away
+            while not done() and self._poll.poll(PATIENCE * 1000):
+                reader.at_rest = False
+                if self._holder.get(_RIGHT) is not reader or not self._read():
+                    break
+                reader.at_rest = True
+                if monotonic() > give_up:
+                    break
+        finally:
+            self._inside = False
 
-    def end_reading(self, reader: object) -> None:
+    def end_reading(self, reader: Reader) -> None:
         """Leave reading to the loop again; nothing for one who does not have the right."""
+        reader.at_rest = False
         if self._holder.get(_RIGHT) is reader:
             if not self._closed:
                 self._watch.modify(self._socket, select.EPOLLIN)
@@ -101,8 +149,19 @@ class SharedSocket:
         if self._closed:
             self._dispose()
 
+    def give_way(self) -> bool:
+        """For a call within a call of this thread, as a signal's handler makes one: leave reading
+        to the loop. False if that one has bytes in hand, and must go on first."""
+        reader = self._holder.get(_RIGHT)
+        if reader is None or reader.thread != get_ident():
+            return True
+        if not reader.at_rest:
+            return False
+        self.end_reading(reader)
+        return True
+
     def _readable(self) -> None:
-        if self._holder.setdefault(_RIGHT, self) is self:
+        if self._holder.setdefault(_RIGHT, self._reader) is self._reader:
             try:
                 self._read()
             finally:
@@ -124,7 +183,7 @@ class SharedSocket:
             if is_interruption(error):
                 raise
             return False
-        self._failed(ConnectionResetError("the server has closed the connection"))
+        self._failed(ClosedByServer("the server has closed the connection"))
         return False
 
     def close(self) -> None:

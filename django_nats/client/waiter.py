@@ -20,6 +20,7 @@ class Waiter:
     __slots__ = (
         "abandoned",
         "answers",
+        "at_rest",
         "blocking",
         "connection",
         "deadline",
@@ -29,6 +30,7 @@ class Waiter:
         "requests",
         "sent",
         "shared",
+        "thread",
         "timeout",
         "wake",
     )
@@ -45,6 +47,8 @@ class Waiter:
         self.timeout = requests[0].lane.timeout
         self.abandoned = False
         self.connection: Connection | None = None
+        self.thread = 0
+        self.at_rest = False
         self.shared: SharedSocket | None = None
         """What the right to read is to be given back to, wherever its caller is interrupted."""
         self.keys: list[bytes] = []

@@ -21,6 +21,7 @@ from django_nats.client.steps import Lane, Request, Steps
 from django_nats.client.waiter import Waiter
 from django_nats.client.wire import Reply
 from django_nats.devserver import NatsServer
+from django_nats.devserver.files import eventually
 from django_nats.exceptions import NotSent, OutcomeUnknown
 from tests.support.proxy import Proxy
 
@@ -318,3 +319,71 @@ def test_the_first_that_is_open() -> None:
     assert waiter.first_open is waiter.requests[1]
     waiter.answer(1, waiter.gather(1, END, 3) or END)
     assert waiter.first_open is waiter.requests[2]
+
+
+async def test_a_waiter_that_is_answered_while_it_is_timed_out_ends_no_timeouts(
+    session: Session, service: Client
+) -> None:
+    """A caller that reads for itself may answer it between the sweep's look and its verdict."""
+
+    async def ignore(message: Any) -> None: ...
+
+    await listen(service, "silence", ignore)
+    await ask(session, Request(LANE, "warm-up"))
+    connection = session._connection
+    assert connection is not None
+    waiter = Waiter([Request(LANE, "overdue")], lambda: None)
+    connection.outstanding.enlist(waiter, [], connection.max_payload)
+    (key,) = waiter.keys
+    held = connection.outstanding.waiters
+
+    def answered_meanwhile() -> set[Waiter]:
+        waiters = held()
+        waiter.deadline = 0
+        connection.outstanding.take(b"1", Reply(b"", b"", b"", key))
+        return waiters
+
+    connection.outstanding.waiters = answered_meanwhile  # type: ignore[method-assign]
+    swept = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def sweep() -> None:
+        connection._sweep(patient=False)
+        connection.outstanding.waiters = held  # type: ignore[method-assign]
+        loop.call_soon_threadsafe(swept.set)
+
+    bridge._thread.call(sweep)
+    await asyncio.wait_for(swept.wait(), 5)
+    assert isinstance(waiter.answers[0], Reply)
+    assert LANE.fault is None
+    (answer,) = await ask(session, Request(LANE, "silence"))
+    assert isinstance(answer, OutcomeUnknown)  # who comes next is still told in time
+
+
+async def test_nobody_writes_for_itself_while_the_transport_has_bytes_in_hand(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio's transport takes its rest out of its buffer while it sends, and looks empty then."""
+    await ask(session, Request(LANE, "warm-up"))
+    connection = session._connection
+    assert connection is not None
+    monkeypatch.setattr(connection, "_buffered", lambda: 0)
+    monkeypatch.setattr(connection, "_handed", True)
+    waiter = Waiter([Request(LANE, "nobody")], lambda: None)
+    assert not connection.carry(waiter)
+    monkeypatch.setattr(connection, "_handed", False)
+    assert connection.carry(waiter) is (connection._shared is not None)
+
+
+async def test_who_says_that_the_server_has_gone_is_not_taken_for_a_signal(
+    own_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = bridge.session(ConnectionConfig((own_server.url,), token=own_server.token))
+    await ask(session, Request(LANE, "warm-up"))
+    lost = session._connection
+    assert lost is not None
+    own_server.kill()
+    assert await asyncio.to_thread(
+        eventually, lambda: session._connection is not lost, time.monotonic() + 5
+    )
+    assert "interrupted" not in caplog.text

@@ -7,102 +7,170 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
-from nats.protocol.parser import Parser
 
+from django_nats.client import connection
 from django_nats.client.connection import Connection
 from django_nats.devserver import NatsServer
 
 pytestmark = pytest.mark.smoke
 
-
-class Recording(Client):  # type: ignore[misc]
-    """What the parser hands on, and to whom."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, ...]] = []
-
-    async def _process_msg(self, *args: Any) -> None:
-        self.calls.append(("msg", *args))
-
-    async def _process_pong(self) -> None:
-        self.calls.append(("pong",))
-
-    async def _error(self, error: Exception) -> None:
-        self.calls.append(("error", str(error)))
+_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err"]
+_CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
 
 
-@pytest.mark.parametrize("name", ["_process_msg", "_process_pong", "_process_op_err"])
+async def quiet(_: Exception) -> None:
+    return
+
+
+async def connected(client: Client, server: NatsServer, **options: Any) -> Client:
+    common = {"token": server.token, "allow_reconnect": False, "error_cb": quiet}
+    await client.connect(server.url, **{**common, **options})
+    return client
+
+
+@pytest.mark.parametrize("name", _OVERRIDDEN)
 def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(name: str) -> None:
     theirs = getattr(Client, name)
     assert inspect.iscoroutinefunction(theirs)
     ours = inspect.signature(getattr(Connection, name))
-    assert list(ours.parameters)[1:] == list(inspect.signature(theirs).parameters)[1:]
+    assert list(ours.parameters) == list(inspect.signature(theirs).parameters)
 
 
-async def _parsed(data: bytes) -> list[tuple[Any, ...]]:
-    client = Recording()
-    client._error_cb = client._error
-    await Parser(client).parse(data)
-    return client.calls
+@pytest.mark.parametrize("name", _CALLED)
+def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -> None:
+    theirs = getattr(Client, name)
+    assert inspect.iscoroutinefunction(theirs)
+    assert list(inspect.signature(theirs).parameters)[1:] == _CALLED[name]
 
 
-async def test_the_parser_hands_messages_to_process_msg() -> None:
-    assert await _parsed(b"MSG a.b 7 reply.to 2\r\nhi\r\n") == [
-        ("msg", 7, b"a.b", b"reply.to", b"hi", None)
-    ]
-    header = b"NATS/1.0\r\nA: b\r\n\r\n"
-    assert await _parsed(
-        b"HMSG a 1 %d %d\r\n%bhi\r\n" % (len(header), len(header) + 2, header)
-    ) == [("msg", 1, b"a", b"", b"hi", header)]
-    assert await _parsed(b"HMSG a 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n") == [
-        ("msg", 1, b"a", b"", b"", b"NATS/1.0 503\r\n\r\n")
-    ]
+def test_the_private_names_in_use_are_those_that_are_listed() -> None:
+    """And no name of the connection's own is one of nats-py's by chance."""
+    assert connection.__doc__ is not None
+    listed = set(re.findall(r"[`.](_[a-z_]+)\W", connection.__doc__))
+    used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
+    theirs = {name for name in [*dir(Client()), "_io_writer"] if not name.startswith("__")}
+    assert (used | vars(Connection).keys()) & theirs == listed
 
 
-async def test_the_parser_hands_pongs_to_process_pong() -> None:
-    assert await _parsed(b"PONG\r\n") == [("pong",)]
+async def test_the_reader_is_run_once_connected(server: NatsServer) -> None:
+    """With all that the server says from then on still to be read."""
+    read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
+    class Reading(Client):  # type: ignore[misc]
+        async def _read_loop(self) -> None:
+            await self._send_ping()
+            data = b""
+            while b"PONG\r\n" not in data:
+                data += await self._transport.read(1000)
+            read.set_result(data)
 
-async def test_a_permissions_violation_goes_to_the_error_callback_in_lower_case() -> None:
-    assert await _parsed(b"-ERR 'Permissions Violation for Publish to \"A.b\"'\r\n") == [
-        ("error", 'nats: permissions violation for publish to "a.b"')
-    ]
-
-
-async def test_a_connected_client_has_a_transport_and_a_reading_task(server: NatsServer) -> None:
-    client = Client()
-    await client.connect(server.url, token=server.token, allow_reconnect=False)
+    client = await connected(Reading(), server)
     try:
-        assert isinstance(client._transport, TcpTransport)
         assert isinstance(client._reading_task, asyncio.Task)
-        assert client._pings_outstanding == 0
-        writer = client._transport._io_writer
-        assert writer.get_extra_info("socket").fileno() > 0
-        assert writer.transport.get_write_buffer_size() == 0
-        assert callable(writer.transport.abort)
+        assert (await asyncio.wait_for(read, 5)).endswith(b"PONG\r\n")
     finally:
         await client.close()
 
 
-async def test_a_lost_peer_ends_in_process_op_err(server: NatsServer) -> None:
+async def test_pings_are_sent_by_one_method_and_answered_in_order(server: NatsServer) -> None:
+    of_its_own, asked_for = asyncio.Event(), asyncio.Event()
+
+    class Pinging(Client):  # type: ignore[misc]
+        async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+            (of_its_own if future is None else asked_for).set()
+            self._pongs.append(future or asyncio.get_running_loop().create_future())
+
+    client = await connected(Pinging(), server, ping_interval=0.01, max_outstanding_pings=1000)
+    try:
+        await asyncio.wait_for(of_its_own.wait(), 5)
+        flushing = asyncio.ensure_future(client.flush())
+        await asyncio.wait_for(asked_for.wait(), 5)
+        assert client._pings_outstanding > 0
+        while client._pongs:
+            assert not flushing.done()
+            await client._process_pong()
+        await asyncio.wait_for(flushing, 5)
+        assert client._pings_outstanding == 0
+    finally:
+        await client.close()
+
+
+async def test_too_many_pings_without_an_answer_end_in_process_op_err(server: NatsServer) -> None:
     lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     class Losing(Client):  # type: ignore[misc]
+        async def _read_loop(self) -> None:
+            await asyncio.shield(lost)
+
         async def _process_op_err(self, e: Exception) -> None:
             lost.set_result(e)
 
-    async def quiet(_: Exception) -> None:
-        return
-
-    client = Losing()
-    await client.connect(server.url, token=server.token, allow_reconnect=False, error_cb=quiet)
-    client._transport._io_writer.transport.pause_reading()
-    client._transport._io_reader.feed_eof()
-    assert isinstance(await asyncio.wait_for(lost, 5), Exception)
+    client = await connected(Losing(), server, ping_interval=0.01, max_outstanding_pings=2)
+    assert "stale" in str(await asyncio.wait_for(lost, 5))
     await client.close()
+
+
+async def test_a_permissions_violation_goes_to_the_error_callback(server: NatsServer) -> None:
+    told: list[str] = []
+
+    async def error(error: Exception) -> None:
+        told.append(str(error))
+
+    client = await connected(Client(), server, error_cb=error)
+    await client._process_err("'permissions violation for publish to \"a.b\"'")
+    assert told == ['nats: permissions violation for publish to "a.b"']
+    assert str(client.last_error) == told[0]
+    assert client.is_connected
+    await client.close()
+
+
+async def test_any_other_error_closes(server: NatsServer) -> None:
+    closed = asyncio.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    client = await connected(Client(), server, closed_cb=close)
+    await client._process_err("'authorization violation'")
+    await asyncio.wait_for(closed.wait(), 5)
+    assert "authorization" in str(client.last_error).lower()
+
+
+async def test_what_the_server_tells_of_itself_is_processed_twice(server: NatsServer) -> None:
+    """While connecting, when it may still be changed, and whenever it changes."""
+    seen: list[tuple[dict[str, Any], bool]] = []
+
+    class Told(Client):  # type: ignore[misc]
+        async def _process_info(
+            self, info: dict[str, Any], initial_connection: bool = False
+        ) -> None:
+            seen.append((info, initial_connection))
+            await super()._process_info(info, initial_connection)
+
+    client = await connected(Told(), server)
+    ((info, initial),) = seen
+    assert initial
+    assert info["max_payload"] == client.max_payload
+    await client._process_info({"connect_urls": ["127.0.0.1:1"]})
+    assert [each.geturl() for each in client.discovered_servers] == ["nats://127.0.0.1:1"]
+    await client.close()
+
+
+async def test_a_connected_client_has_a_transport(server: NatsServer) -> None:
+    client = await connected(Client(), server)
+    try:
+        assert isinstance(client._transport, TcpTransport)
+        writer = client._transport._io_writer
+        assert writer.get_extra_info("socket").fileno() > 0
+        assert writer.transport.get_extra_info("ssl_object") is None
+        assert writer.transport.get_write_buffer_size() == 0
+        assert callable(writer.transport.abort)
+        assert callable(writer.transport.pause_reading)
+    finally:
+        await client.close()

@@ -148,6 +148,113 @@ print(sorted(cache.get_many([f"child-{turn}" for turn in range(8)]).values()))
     _silent(ended, str([1] * 8))
 
 
+def test_while_another_thread_reads_for_itself(script: Script) -> None:
+    """Inside poll(), with the right to read, which the child's copy of it never gives back."""
+    ended = script(
+        _FORK
+        + """
+import asyncio, time
+from django_nats.client import shared
+from django_nats.devserver.files import eventually
+
+if not shared.AVAILABLE:
+    go()
+    print("done")
+    sys.exit()
+
+shared.PATIENCE = 20
+cache.set("key", "value")
+cache._bucket.reads.timeout = 60
+mine = cache.session._connection._shared
+own, watch = mine.descriptors
+sent = threading.Event()
+answer = threading.Event()
+read = shared.SharedSocket._read
+
+def held(self):
+    if threading.current_thread() is reader:
+        sent.set()
+        answer.wait()
+    return read(self)
+
+shared.SharedSocket._read = held
+found = []
+reader = threading.Thread(target=lambda: found.append(cache.get("key")))
+go()
+reader.start()
+sent.wait()
+
+def watched():
+    with open(f"/proc/self/fdinfo/{watch}") as info:
+        return [line.split() for line in info if line.startswith("tfd")]
+
+before = watched()
+assert len(before) == 1, before
+
+def child():
+    for each in (own, watch):
+        assert os.readlink(f"/proc/self/fd/{each}") == "/dev/null"
+    # What still knows the numbers, the parent's objects, harms nothing by them.
+    mine.begin_reading(mine._reader)
+    assert cache.get("key") == "value"
+    asyncio.run(cache.aset("child", 1))
+    assert cache.session._connection._shared is not mine
+
+for _ in range(3):
+    assert succeeded(fork(child))
+    assert watched() == before
+answer.set()
+reader.join()
+assert found == ["value"]
+(after,) = watched()
+assert after != before[0]  # the loop looks again
+assert cache.get("child") == 1 and cache.session._connection._shared is mine
+print("done")
+"""
+    )
+    _silent(ended, "done")
+
+
+def test_after_the_connection_was_lost(script: Script, own_server: NatsServer) -> None:
+    """Closed and not yet made anew, it has nothing a child could let go of."""
+    ended = script(
+        _FORK
+        + """
+import logging; logging.disable()
+from django_nats.client import bridge
+
+cache.set("key", 1)
+connection = cache.session._connection
+go()
+lost = threading.Event()
+forked = threading.Event()
+
+def lose():  # the loop's thread is held before it can tell the session
+    connection.lose(ConnectionResetError("lost"))
+    lost.set()
+    forked.wait()
+
+bridge._thread.call(lose)
+lost.wait()
+assert connection.descriptors()[1:] == [-1, -1] or not connection._shared
+pid = fork(lambda: cache.set("child", cache.get("key")))
+forked.set()
+assert succeeded(pid)
+from django_nats.devserver.files import eventually
+import time
+
+def answers():
+    try:
+        return cache.get("child") == 1
+    except Exception:
+        return False
+
+print(eventually(answers, time.monotonic() + 10))
+"""
+    )
+    _silent(ended, "True")
+
+
 def test_multiprocessing(script: Script) -> None:
     ended = script(
         _FORK

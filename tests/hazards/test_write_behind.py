@@ -89,6 +89,24 @@ def test_by_a_function_at_exit(script: Script, total: Callable[[], int]) -> None
     assert total() == 6
 
 
+def test_by_a_function_at_exit_that_was_registered_first(
+    own_server: NatsServer, total: Callable[[], int]
+) -> None:
+    """It is called last, when the connection is closed: what it adds is told to be lost."""
+    late = """
+import atexit
+added = []
+atexit.register(lambda: [counters.incr_later("k", n) for n in added])
+"""
+    for known, added in (("k", [5, 2]), ("", [5])):
+        code = f"known = {known!r}\nif known: counters.incr_later(known)\nadded += {added}"
+        where = (own_server.url, own_server.token)
+        ended = run_script(code + _GO, *where, prelude=late + _PRELUDE)
+        assert ended.status == 0
+        assert total() == 1
+        assert f"{sum(added):+d} in all, may be lost" in ended.stderr
+
+
 def test_with_other_threads_in_the_middle_of_it(script: Script, total: Callable[[], int]) -> None:
     ended = script(
         """
