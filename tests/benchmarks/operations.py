@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import count, repeat
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, cycle, islice, repeat
 from typing import Any, NamedTuple
 
 from .measuring import TIMEOUT, value
@@ -37,6 +37,19 @@ def operation(cache: Any, name: str, *, size: int, keys: int = 1, caller: int = 
     return _OPERATIONS[name](cache, value(size), f"{caller}:key", keys)
 
 
+class _Turns:
+    """Two values to be written by turns, and which was the last: a write that is lost shows."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = values
+        self.last: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        for each in islice(cycle(self._values), BATCH):
+            self.last = each
+            yield each
+
+
 def _nothing() -> None:
     return None
 
@@ -58,12 +71,13 @@ def _miss(cache: Any, stored: str, key: str, keys: int) -> Operation:
 
 
 def _set(cache: Any, stored: str, key: str, keys: int) -> Operation:
+    turns = _Turns(stored, stored[::-1])
     return Operation(
         "set",
         _nothing,
-        lambda: repeat((key, stored, TIMEOUT), BATCH),
+        lambda: ((key, text, TIMEOUT) for text in turns),
         lambda result: result in (None, True),
-        lambda: bool(cache.get(key) == stored),
+        lambda: bool(cache.get(key) == turns.last),
     )
 
 
@@ -115,13 +129,13 @@ def _get_many(cache: Any, stored: str, key: str, keys: int) -> Operation:
 
 
 def _set_many(cache: Any, stored: str, key: str, keys: int) -> Operation:
-    data = _data(stored, key, keys)
+    turns = _Turns(_data(stored, key, keys), _data(stored[::-1], key, keys))
     return Operation(
         "set_many",
         _nothing,
-        lambda: repeat((data, TIMEOUT), BATCH),
+        lambda: ((data, TIMEOUT) for data in turns),
         lambda result: not result,
-        lambda: bool(cache.get_many(list(data)) == data),
+        lambda: bool(cache.get_many(list(turns.last)) == turns.last),
     )
 
 

@@ -17,10 +17,11 @@ OPERATIONS = ("get", "miss", "set", "add", "incr", "delete", "get_many", "set_ma
 
 
 class LyingCache(LocMemCache):
-    """Does nothing in one method, and answers what looks like success."""
+    """Does nothing in one method, after some honest calls, and answers as if it had."""
 
     method = ""
     answer: Any = None
+    honest = 0
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         return self._lie("get", *args, **kwargs)
@@ -45,7 +46,9 @@ class LyingCache(LocMemCache):
 
     def _lie(self, method: str, *args: Any, **kwargs: Any) -> Any:
         if method == type(self).method:
-            return type(self).answer
+            type(self).honest -= 1
+            if type(self).honest < 0:
+                return type(self).answer
         return getattr(super(), method)(*args, **kwargs)
 
 
@@ -65,7 +68,7 @@ LIES = {
 def cache(settings: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     settings.CACHES = {"default": {"BACKEND": f"{__name__}.LyingCache", "LOCATION": __name__}}
     yield caches["default"]
-    LyingCache.method, LyingCache.answer = "", None
+    LyingCache.method, LyingCache.answer, LyingCache.honest = "", None, 0
     caches["default"].clear()
 
 
@@ -82,6 +85,14 @@ def test_a_call_that_lies_is_found_out(cache: Any, operation: str) -> None:
     lie_about(operation)
     with pytest.raises(ValueError, match="wrong result"):
         sync.single(cache, **cell)
+
+
+@pytest.mark.parametrize("operation", ["set", "set_many"])
+def test_so_is_one_that_stores_only_at_first(cache: Any, operation: str) -> None:
+    lie_about(operation)
+    LyingCache.honest = 1
+    with pytest.raises(ValueError, match="wrong result"):
+        sync.single(cache, **{**CELL, "operation": operation, "seconds": 0.001, "threads": 1})
 
 
 @pytest.mark.parametrize("operation", ["get", "set", "incr"])

@@ -125,7 +125,7 @@ async def _measure(callers: list[Operation], seconds: float) -> tuple[Meter, int
 async def _call(own: Any, calling: Operation, seconds: float) -> int:
     """How often one caller called in so many seconds; once at least."""
     call, right, clock = getattr(own, f"a{calling.method}"), calling.right, time.perf_counter
-    (arguments, *_) = calling.batch()
+    arguments = next(iter(calling.batch()))
     calls, end = 0, clock() + seconds
     while not calls or clock() < end:
         result = await call(*arguments)

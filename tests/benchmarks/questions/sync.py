@@ -136,7 +136,7 @@ def _call_in_threads(callers: list[tuple[Any, Operation]], seconds: float) -> tu
     def work(caller: tuple[Any, Operation]) -> int:
         own, calling = caller
         call, right, clock = getattr(own, calling.method), calling.right, time.perf_counter
-        (arguments, *_) = calling.batch()
+        arguments = next(iter(calling.batch()))
         start.wait()
         calls, end = 0, clock() + seconds
         while clock() < end:
