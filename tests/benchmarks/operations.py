@@ -38,10 +38,10 @@ def operation(cache: Any, name: str, *, size: int, keys: int = 1, caller: int = 
 
 
 class _Turns:
-    """Two values to be written by turns, and which was the last: a write that is lost shows."""
+    """Several values to be written by turns, and which was the last: a lost write shows."""
 
-    def __init__(self, *values: Any) -> None:
-        self._values = values
+    def __init__(self, make: Callable[[str], Any], stored: str) -> None:
+        self._values = [make(stored[turn:] + stored[:turn]) for turn in range(7)]
         self.last: Any = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -71,7 +71,7 @@ def _miss(cache: Any, stored: str, key: str, keys: int) -> Operation:
 
 
 def _set(cache: Any, stored: str, key: str, keys: int) -> Operation:
-    turns = _Turns(stored, stored[::-1])
+    turns = _Turns(str, stored)
     return Operation(
         "set",
         _nothing,
@@ -129,7 +129,7 @@ def _get_many(cache: Any, stored: str, key: str, keys: int) -> Operation:
 
 
 def _set_many(cache: Any, stored: str, key: str, keys: int) -> Operation:
-    turns = _Turns(_data(stored, key, keys), _data(stored[::-1], key, keys))
+    turns = _Turns(lambda text: _data(text, key, keys), stored)
     return Operation(
         "set_many",
         _nothing,
