@@ -335,6 +335,36 @@ def test_bytes_never_interleave(
 
 
 @alone
+def test_what_a_caller_left_behind_is_not_overtaken(loop: None) -> None:
+    """Nobody waits any more for what the transport still has to send, and nobody cuts it in two."""
+    with NatsServer() as server:
+        options = {"BUCKET": "own", "TOKEN": server.token, "REQUEST_TIMEOUT": 60}
+        cache = NatsCache(server.url, {"OPTIONS": options})
+        cache.set("key", "value")
+        same = cache.session._connection
+        assert same is not None
+
+        async def leave_behind() -> None:
+            tasks = [asyncio.ensure_future(cache.aset("big", "x" * 1_000_000)) for _ in range(15)]
+            await asyncio.wait(tasks, timeout=0.2)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+        server.pause()
+        asyncio.run(leave_behind())
+        assert eventually(lambda: cache.session.waiters == 0, time.monotonic() + _PATIENCE)
+        assert same._transport._io_writer.transport.get_write_buffer_size() > 0
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(cache.get, "key")
+            assert eventually(lambda: cache.session.waiters == 1, time.monotonic() + _PATIENCE)
+            server.resume()
+            assert found.result(_PATIENCE) == "value"
+        assert cache.session._connection is same
+        bridge.close()
+
+
+@alone
 def test_a_socket_that_is_full_is_the_loops_to_wait_for(cache: NatsCache) -> None:
     """By the system's own measure."""
     same = cache.session._connection
