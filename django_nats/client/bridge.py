@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import inspect
+import logging
 import os
 import threading
 import time
@@ -32,6 +33,8 @@ from .waiter import Waiter
 if TYPE_CHECKING:
     from .counterconfig import CounterConfig
     from .counters import CounterStream
+
+logger = logging.getLogger("django_nats")
 
 T = TypeVar("T")
 
@@ -140,7 +143,13 @@ def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
     except BaseException:
         session.abandon(waiter)
         raise
+    _log(waiter)
     return waiter.answers
+
+
+def _log(waiter: Waiter) -> None:
+    if waiter.news is not None:
+        logger.warning("%s", waiter.news)
 
 
 def _single(answer: Any) -> Any:
@@ -209,6 +218,7 @@ async def _await(session: Session, requests: Sequence[Request]) -> list[Any]:
     except BaseException:
         session.abandon(waiter)
         raise
+    _log(waiter)
     return waiter.answers
 
 

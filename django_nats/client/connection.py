@@ -345,11 +345,9 @@ class Connection(Client):
             self.outstanding.forget(waiter)
         self._ask_for_sign_of_life()
         # First the circuit, then the caller: its next request must find the circuit open. The
-        # log comes last, since a handler of it may wait for this very caller.
-        news = self._on_timeout(lane)
+        # caller logs it: a handler of the log might use the cache, and wait for this thread.
+        waiter.news = self._on_timeout(lane)
         waiter.fail(OutcomeUnknown(f"No answer within {waiter.timeout:g} s ({lane.name})"))
-        if news:
-            logger.warning("%s", news)
 
     def _ask_for_sign_of_life(self) -> None:
         if self._ping is None or self._ping.done():

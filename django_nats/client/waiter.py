@@ -27,6 +27,7 @@ class Waiter:
         "end",
         "keys",
         "left",
+        "news",
         "requests",
         "sent",
         "shared",
@@ -44,6 +45,8 @@ class Waiter:
         self.wake = wake
         self.answers: list[Answer | None] = [None] * len(requests)
         self.left = len(requests)
+        self.news: str | None = None
+        """What the caller is to log."""
         self.timeout = requests[0].lane.timeout
         self.abandoned = False
         self.connection: Connection | None = None

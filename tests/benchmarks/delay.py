@@ -120,11 +120,18 @@ class Entrance(End):
     def __init__(self, line: Line, port: int) -> None:
         super().__init__(line)
         self._port = port
+        self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.pause_reading()
         self._connecting = asyncio.ensure_future(self._connect())
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early.append(data)  # Python 3.10 reads once, paused or not
+        else:
+            super().data_received(data)
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -132,6 +139,8 @@ class Entrance(End):
             _, self.other = await loop.create_connection(
                 lambda: End(self._line, self), "127.0.0.1", self._port
             )
+            for data in self._early:
+                self.data_received(data)
         except OSError:
             self.transport.abort()
         else:

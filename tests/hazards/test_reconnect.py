@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -170,6 +170,31 @@ def test_a_view_when_the_server_stops_under_load(own: NatsCache, own_server: Nat
             each.result()
     assert max(slowest, default=0) < A_VIEW + 2 * SLACK
     assert not own._bucket.reads.fault
+
+
+def test_a_handler_of_the_log_may_use_the_cache(own: NatsCache, own_server: NatsServer) -> None:
+    """As one that throttles mails: it holds its lock while it waits, and the outage is logged."""
+
+    class Throttled(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with suppress(Unavailable):
+                own.get("mails")
+
+    handler = Throttled()
+    loggers = [logging.getLogger("django_nats"), logging.getLogger("tests.log")]
+    own.set("mails", 0)
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            own_server.pause()
+            try:
+                pool.submit(loggers[1].warning, "out of order").result(20)
+            finally:
+                own_server.resume()
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def test_more_than_a_stopped_server_takes(own_server: NatsServer, make_own: MakeOwn) -> None:
