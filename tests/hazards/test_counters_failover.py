@@ -45,7 +45,9 @@ def test_the_same_load_with_naive_retries_counts_twice(cluster: Cluster) -> None
     """So that the test above would notice."""
     entry = counters_failover.options(cluster, PREFIX="naive", STREAM="NAIVE")
     with override_settings(NATS_COUNTERS={"default": entry}):
-        figures = counters_failover.run(cluster, Counters(), faults=16, naive=True, until_twice=True)
+        figures = counters_failover.run(
+            cluster, Counters(), faults=16, naive=True, until_twice=True
+        )
     assert figures.too_many > 0, figures
 
 
