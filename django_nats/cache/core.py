@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
@@ -20,11 +20,17 @@ from ..client.wire import MAX_TTL_SECONDS
 from ..conf.caches import cache_config
 from ..exceptions import NatsError, Unavailable, Unreadable
 
+if TYPE_CHECKING:
+    from ..nearcache import NearCache
+
 logger = logging.getLogger("django_nats")
 
 T = TypeVar("T")
 
 MISSING: Any = object()
+UNKNOWN: Any = object()
+_IMMUTABLE = frozenset([str, bytes, int, float, bool, type(None)])
+_SMALL = 2048  # bytes; of what is larger, decoding is not what costs
 _PORTABLE = re.compile("[!-~]{1,250}")
 
 
@@ -44,6 +50,7 @@ class Core(BaseCache):
         # session and bucket are the process's.
         self._session = bridge.session(self._config.connection)
         self._bucket: Bucket = bridge.bucket(self._config.connection, self._config.bucket)
+        self._near = self._near_cache()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias}: bucket {self._config.bucket.name}>"
@@ -52,6 +59,20 @@ class Core(BaseCache):
     def session(self) -> Session:
         """The process's connection to the servers, shared by all that have the same settings."""
         return self._session
+
+    @property
+    def near(self) -> NearCache | None:
+        """The near cache, with what it holds and how it does; None without NEAR_CACHE."""
+        return self._near
+
+    def _near_cache(self) -> NearCache | None:
+        config = self._config
+        if config.near_cache is None:
+            return None
+        from ..nearcache import near_cache, shape_of  # whoever has none does not pay for it
+
+        shape = shape_of(self.make_key)
+        return near_cache(config.alias, config.connection, config.bucket, config.near_cache, shape)
 
     def close(self, **kwargs: Any) -> None:
         """Do nothing: Django closes caches after each request, the connection is the process's."""
@@ -107,6 +128,21 @@ class Core(BaseCache):
             )
             return MISSING
         bucket.hits += 1
+        return value
+
+    def _peek(self, near: NearCache, made: str) -> Any:
+        """The value of a copy, MISSING where it is known that there is none; UNKNOWN without."""
+        copy = near.find(made)
+        if copy is None:
+            near.start()
+            return UNKNOWN
+        memo = copy.memo
+        if memo is not None and memo[0] is self._codec:
+            self._bucket.hits += 1
+            return memo[1]
+        value = self._value(made, copy.entry)
+        if type(value) in _IMMUTABLE and copy.size < _SMALL:
+            copy.memo = self._codec, value
         return value
 
     def _remaining(self, entry: Entry) -> float | None:

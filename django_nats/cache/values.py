@@ -11,7 +11,7 @@ from ..client.entry import Entry, Write
 from ..client.exchange import begun
 from ..client.steps import Call, Steps
 from ..client.twins import twins
-from .core import MISSING, Core, logger, raise_unavailable
+from .core import MISSING, UNKNOWN, Core, logger, raise_unavailable
 
 _AWAY: Any = object()
 
@@ -24,8 +24,10 @@ class Values(Core):
     def _get(self, key: str, default: Any = None, version: int | None = None) -> Steps[Any]:
         """The value of a key, or the default. FAIL_OPEN: the default."""
         made = self.make_and_validate_key(key, version=version)
-        entry = yield from self._bucket.get(made)
-        value = self._value(made, entry)
+        near = self._near
+        value = UNKNOWN if near is None else self._peek(near, made)
+        if value is UNKNOWN:
+            value = self._value(made, (yield from self._bucket.get(made)))
         return default if value is MISSING else value
 
     get, aget = twins(_get, lambda key, default=None, version=None: default)
@@ -33,8 +35,18 @@ class Values(Core):
     def _get_many(self, keys: Iterable[str], version: int | None = None) -> Steps[dict[str, Any]]:
         """The values of those keys that have one. FAIL_OPEN: none."""
         made = {self.make_and_validate_key(key, version=version): key for key in keys}
-        entries = yield from self._bucket.get_many(list(made))
         values = {}
+        near = self._near
+        if near is not None:
+            for made_key, key in list(made.items()):
+                value = self._peek(near, made_key)
+                if value is not UNKNOWN:
+                    del made[made_key]
+                    if value is not MISSING:
+                        values[key] = value
+            if not made:
+                return values
+        entries = yield from self._bucket.get_many(list(made))
         for made_key, entry in entries.items():
             value = self._value(made_key, entry)
             if value is not MISSING:
@@ -143,8 +155,12 @@ class Values(Core):
         caller stored a value meanwhile, that one is returned. FAIL_OPEN: the default, not stored.
         """
         made = self.make_and_validate_key(key, version=version)
-        entry = yield from self._or(self._bucket.get(made), _AWAY)
-        value = MISSING if entry is _AWAY else self._value(made, entry)
+        near = self._near
+        value = UNKNOWN if near is None else self._peek(near, made)
+        entry: Any = None
+        if value is UNKNOWN:
+            entry = yield from self._or(self._bucket.get(made), _AWAY)
+            value = MISSING if entry is _AWAY else self._value(made, entry)
         if value is not MISSING:
             return value
         if callable(default):

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import ref
+from weakref import WeakSet, ref
 
 from ..exceptions import BridgeMisuse, NatsError, NotSent, OutcomeUnknown
 from .bucket import BucketConfig
@@ -27,12 +27,15 @@ from .kv import Bucket
 from .loop import LoopThread
 from .recent import Recent
 from .session import Session
-from .steps import Call, Pause, Request, Steps, next_item
+from .steps import Call, Pause, Request, Steps, Wait, next_item
 from .waiter import Waiter
 
 if TYPE_CHECKING:
+    from .copies import Copies
     from .counterconfig import CounterConfig
     from .counters import CounterStream
+    from .feed import Listener
+    from .watch import Watcher
 
 logger = logging.getLogger("django_nats")
 
@@ -43,6 +46,8 @@ _sessions: dict[ConnectionConfig, Session] = {}
 _buckets: dict[tuple[ConnectionConfig, BucketConfig], Bucket] = {}
 _counter_streams: dict[tuple[ConnectionConfig, CounterConfig], CounterStream] = {}
 _recents: dict[tuple[ConnectionConfig, str], Recent] = {}
+_copies: dict[tuple[ConnectionConfig, str], list[Copies]] = {}
+_watchers: WeakSet[Watcher] = WeakSet()
 _ALIVE_CHECK = 5.0
 _FAREWELL = 1.0
 
@@ -62,7 +67,29 @@ def bucket(connection: ConnectionConfig, config: BucketConfig) -> Bucket:
         return _buckets[known]
     except KeyError:
         recent = _recents.setdefault((connection, config.stream), Recent())
-        return _buckets.setdefault(known, Bucket(config, session(connection), recent))
+        copies = _copies.setdefault((connection, config.stream), [])
+        return _buckets.setdefault(known, Bucket(config, session(connection), recent, copies))
+
+
+def add_copies(connection: ConnectionConfig, config: BucketConfig, copies: Copies) -> None:
+    """Have all that this process reads and writes in a bucket told to those who keep copies."""
+    _copies.setdefault((connection, config.stream), []).append(copies)
+
+
+def watcher(
+    connection: ConnectionConfig,
+    config: BucketConfig,
+    filters: Sequence[str],
+    listener: Listener,
+    within: float,
+) -> Watcher:
+    """A feed of a bucket's changes, to be started."""
+    # Whoever has no use for it does not pay for importing it.
+    from .watch import Watcher
+
+    made = Watcher(session(connection), bucket(connection, config), arun, filters, listener, within)
+    _watchers.add(made)
+    return made
 
 
 def counter_stream(connection: ConnectionConfig, config: CounterConfig) -> CounterStream:
@@ -119,6 +146,8 @@ def _perform(session: Session, effect: Any) -> Any:
         return _wait(session, effect) if effect else []
     if kind is Pause:
         return time.sleep(effect.seconds)
+    if kind is Wait:
+        return _wait_for(effect)
     if kind is Call:
         result = effect.function(*effect.arguments)
         if inspect.iscoroutine(result):
@@ -145,6 +174,14 @@ def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
         raise
     _log(waiter)
     return waiter.answers
+
+
+def _wait_for(wait: Wait) -> None:
+    called = threading.Event()
+    wait.tell(called.set)
+    while not called.wait(_ALIVE_CHECK):
+        if not _thread.alive:
+            raise NotSent("The bridge's thread has ended")
 
 
 def _log(waiter: Waiter) -> None:
@@ -198,6 +235,8 @@ async def _aperform(session: Session, effect: Any) -> Any:
         return await _await(session, effect) if effect else []
     if kind is Pause:
         return await asyncio.sleep(effect.seconds)
+    if kind is Wait:
+        return await _await_for(effect)
     if kind is Call:
         result = effect.function(*effect.arguments)
         return await result if inspect.isawaitable(result) else result
@@ -205,13 +244,8 @@ async def _aperform(session: Session, effect: Any) -> Any:
 
 
 async def _await(session: Session, requests: Sequence[Request]) -> list[Any]:
-    loop = asyncio.get_running_loop()
-    doorbell = _doorbells.last()
-    if doorbell is None or doorbell.loop is not loop:
-        doorbell = _Doorbell(loop)
-        _doorbells.last = ref(doorbell)
-    future = loop.create_future()
-    waiter = Waiter(requests, partial(doorbell.ring, future))
+    future, ring = _bell()
+    waiter = Waiter(requests, ring)
     session.submit(waiter)
     try:
         await future
@@ -220,6 +254,23 @@ async def _await(session: Session, requests: Sequence[Request]) -> list[Any]:
         raise
     _log(waiter)
     return waiter.answers
+
+
+async def _await_for(wait: Wait) -> None:
+    future, ring = _bell()
+    wait.tell(ring)
+    await future
+
+
+def _bell() -> tuple[asyncio.Future[None], Callable[[], None]]:
+    """A future of the running loop, and what any thread may call to have it done."""
+    loop = asyncio.get_running_loop()
+    doorbell = _doorbells.last()
+    if doorbell is None or doorbell.loop is not loop:
+        doorbell = _Doorbell(loop)
+        _doorbells.last = ref(doorbell)
+    future = loop.create_future()
+    return future, partial(doorbell.ring, future)
 
 
 class _Doorbell:
@@ -267,10 +318,15 @@ _doorbells = _Doorbells()
 
 
 def _after_fork() -> None:
-    for each in _sessions.values():
-        each.after_fork()
+    for session in _sessions.values():
+        session.after_fork()
     for stream in _counter_streams.values():
         stream.after_fork()
+    for watcher in _watchers:
+        watcher.after_fork()
+    for each in _copies.values():
+        for copies in each:
+            copies.after_fork()
     _thread.after_fork()
 
 

@@ -27,6 +27,11 @@ class Timed(Messages[C]):
         self._clock = 0.0
         self._clock_due = 0.0
 
+    @property
+    def clock(self) -> float:
+        """What the server's time, in seconds since 1970, is ahead of the monotonic clock."""
+        return self._clock
+
     def now(self) -> float:
         """Seconds since 1970 on the server's clock."""
         return monotonic() + self._clock

@@ -33,6 +33,7 @@ from .parser import Parser
 from .shared import AVAILABLE, PIECE, SharedSocket, is_interruption, keep_waiting_bytes_here
 from .steps import Lane
 from .waiter import Waiter
+from .wire import Reply
 
 logger = logging.getLogger("django_nats")
 
@@ -188,6 +189,26 @@ class Connection(Client):
         self._written += size
         waiter.end = self._written
         return size
+
+    def listen(self, hear: Callable[[Reply], None]) -> tuple[bytes, str]:
+        """Subscribe; the subscription's id, and the subject whose messages the function gets."""
+        sid, subject = self.outstanding.listen(hear)
+        self._write(b"SUB %b %b\r\n" % (subject, sid))
+        return sid, subject.decode()
+
+    def unlisten(self, sid: bytes) -> None:
+        self.outstanding.unlisten(sid)
+        self._unsubscribe(sid)
+
+    def reply(self, subject: bytes) -> None:
+        """Answer, with nothing, a message that asks whether it has been read; from any thread."""
+        self._soon(self._write, b"PUB %b 0\r\n\r\n" % subject)
+
+    async def ping(self) -> None:
+        """Wait until all that the server had sent before this question has been read."""
+        answered = self._loop.create_future()
+        await self._send_ping(answered)
+        await asyncio.wait({answered, self.lost}, return_when=asyncio.FIRST_COMPLETED)
 
     def _watch_over(self) -> None:
         """See to it that who waits is told in time, from any thread."""

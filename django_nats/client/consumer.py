@@ -86,16 +86,17 @@ def _next_batch(stream: Exchange[Any], consumer: str, size: int) -> Steps[list[R
 
 
 # $JS.ACK[.<domain>.<account>].<stream>.<consumer>.<deliveries>.<seq>.<seq>.<ns>.<pending>[…]
-def _metadata(reply: Reply) -> list[bytes]:
+def metadata(reply: Reply) -> list[bytes]:
+    """Of a delivered message: its sequences in stream and consumer, nanoseconds, what is left."""
     tokens = reply.reply_to.split(b".")
     return tokens[5 if len(tokens) == 9 else 7 :]
 
 
 def _met(reply: Reply) -> Met:
-    sequence, _, stored, *_ = _metadata(reply)
+    sequence, _, stored, *_ = metadata(reply)
     return Met(reply, int(sequence), int(stored) / NANOSECONDS)
 
 
 def _left(reply: Reply) -> int:
     """How many messages the consumer has still to deliver."""
-    return int(_metadata(reply)[3])
+    return int(metadata(reply)[3])

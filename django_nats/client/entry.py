@@ -45,6 +45,13 @@ class Write(NamedTuple):
             return wire.header_block(self.fields())
         return _header(self.format, self.seconds)
 
+    def stored(self, revision: int, now: float) -> Entry:
+        """What a reader will find, if it was stored at this time, or soon after."""
+        expires = self.expires
+        if expires is None and self.seconds is not None:
+            expires = now + self.seconds
+        return Entry(self.payload, self.format or None, revision, expires)
+
     def fields(self) -> dict[str, str]:
         """The headers a reader needs: format and expiry."""
         # Another client's value keeps its lack of a format when it is given a new timeout.

@@ -8,7 +8,7 @@ value and the duration the value carries; the server's own TTL, in whole seconds
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import SystemRandom
 from time import monotonic
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from ..exceptions import (
 )
 from . import wire
 from .bucket import BucketConfig
+from .copies import EVERYTHING, Attempt, Copies
 from .entry import Entry, Write
 from .exchange import raise_error
 from .opening import Server
@@ -34,6 +35,7 @@ from .steps import Pause, Request, Steps
 from .wire import Message, Reply
 
 T = TypeVar("T")
+N = TypeVar("N", int, "int | None")
 
 MAX_ROUNDS = 1000
 """Attempts at a change before it counts as one that never ends."""
@@ -47,8 +49,14 @@ _chance = SystemRandom()  # the random module's state is the user's
 class Bucket(Reading):
     """One bucket, as seen by this process: shared by threads, loops and aliases."""
 
-    def __init__(self, config: BucketConfig, server: Server, recent: Recent | None = None) -> None:
-        super().__init__(config, server, recent or Recent())
+    def __init__(
+        self,
+        config: BucketConfig,
+        server: Server,
+        recent: Recent | None = None,
+        copies: Sequence[Copies] = (),
+    ) -> None:
+        super().__init__(config, server, recent or Recent(), copies)
         self._purge = f"$JS.API.STREAM.PURGE.{config.stream}"
         # Of this process, for statistics: threads may overwrite each other's addition.
         self.hits = self.misses = 0
@@ -60,12 +68,29 @@ class Bucket(Reading):
         if not self.is_ready:
             yield from self.ready()
         request = self._publish(key, write)
+        if self._copies:
+            return (yield from self._and_tell(key, write, self._put(key, request)))
+        return (yield from self._put(key, request))
+
+    def _put(self, key: str, request: Request) -> Steps[int]:
         try:
             ack = wire.parse_ack((yield from self.ask(request)))
         except BucketFull as error:
             raise self._full(key, error) from error
         self._remember(request.subject, ack.sequence)
         return ack.sequence
+
+    def _and_tell(self, key: str, write: Write | None, steps: Steps[N]) -> Steps[N]:
+        """A write, with those who keep copies told how it ends: by its sequence, or in doubt."""
+        attempts = self._begin(key, self._subject + self._encode(key))
+        began = self.now()
+        sequence: int | None = None
+        try:
+            outcome = yield from steps
+            sequence = outcome
+        finally:
+            self._tell(attempts, write, sequence, began)
+        return outcome
 
     def put_many(self, writes: Mapping[str, Write]) -> Steps[dict[str, NatsError]]:
         """Store many values, pipelined; the keys that failed, with the reason."""
@@ -77,7 +102,7 @@ class Bucket(Reading):
                 requests[key] = self._publish(key, write)
             except NatsError as error:
                 failed[key] = error
-        failed.update((yield from self._publish_all(requests)))
+        failed.update((yield from self._publish_all(requests, writes)))
         return failed
 
     def add(self, key: str, write: Write) -> Steps[int | None]:
@@ -167,9 +192,15 @@ class Bucket(Reading):
             **{EXPECTED: str(expected), "Nats-Msg-Id": identity},
         )
         try:
-            return (yield from self._exactly_once(request, identity))
+            return (yield from self._decided(key, write, request, identity))
         except BucketFull as error:
             raise self._full(key, error) from error
+
+    def _decided(
+        self, key: str, write: Write | None, request: Request, identity: str
+    ) -> Steps[int | None]:
+        steps = self._exactly_once(request, identity)
+        return (yield from self._and_tell(key, write, steps) if self._copies else steps)
 
     def _full(self, key: str, error: BucketFull) -> BucketFull:
         """The error for a key; the first of a row is logged, since FAIL_OPEN hides them all."""
@@ -245,6 +276,7 @@ class Bucket(Reading):
         while True:
             message, entry = yield from self._current(subject, leader=leader)
             if message is None or entry is None:
+                self._forget(subject)
                 return False
             identity = secrets.token_hex(8)
             request = self._tombstone(
@@ -255,7 +287,7 @@ class Bucket(Reading):
                 },
             )
             try:
-                if (yield from self._exactly_once(request, identity)) is not None:
+                if (yield from self._decided(key, None, request, identity)) is not None:
                     return True
             except BucketFull:
                 return (yield from self._make_room(subject, message.sequence))
@@ -280,7 +312,7 @@ class Bucket(Reading):
             if revisions is not None:
                 conditions[EXPECTED] = str(revisions[key])
             requests[key] = self._tombstone(self._subject + self._encode(key), **conditions)
-        failed = yield from self._publish_all(requests)
+        failed = yield from self._publish_all(requests, {})
         for key, error in list(failed.items()):
             if isinstance(error, BucketFull):
                 revision = None if revisions is None else revisions[key]
@@ -296,8 +328,14 @@ class Bucket(Reading):
         """
         yield from self.ready()
         marker = self._tombstone(self._subject + key_names.CLEAR)
-        yield from self._insist(Request(self.writes, self._purge), wire.parse_api)
-        cleared = yield from self._insist(marker, wire.parse_ack, begun=True)
+        upto = EVERYTHING
+        try:
+            yield from self._insist(Request(self.writes, self._purge), wire.parse_api)
+            cleared = yield from self._insist(marker, wire.parse_ack, begun=True)
+            upto = cleared.sequence
+        finally:
+            for copies in self._copies:
+                copies.cleared(upto)
         if self.replicated:
             self.recent.note_cleared(cleared.sequence)
 
@@ -330,20 +368,55 @@ class Bucket(Reading):
         if revision is not None:
             what["seq"] = revision + 1
         request = Request(self.writes, self._purge, wire.compact_json(what))
-        answer = wire.parse_api((yield from self.ask(request)))
         tombstone = self._tombstone(subject, **{EXPECTED: "0"})
         try:
+            answer = wire.parse_api((yield from self.ask(request)))
             wire.parse_ack((yield from self.ask(tombstone)))
         except (BucketFull, WrongRevision):
             pass  # another writer took the room, or the key; the value is gone all the same
+        finally:
+            self._forget(subject)
         return bool(answer.get("purged", 0))
 
-    def _publish_all(self, requests: Mapping[str, Request]) -> Steps[dict[str, NatsError]]:
+    def _forget(self, subject: str) -> None:
+        """Tell those who keep copies of a key that it has changed, or been found changed."""
+        for copies in self._copies:
+            copies.forget(subject)
+
+    def _publish_all(
+        self, requests: Mapping[str, Request], writes: Mapping[str, Write]
+    ) -> Steps[dict[str, NatsError]]:
+        """Send what stores these writes, or deletes the keys that have none; those that failed."""
         failed: dict[str, NatsError] = {}
-        answers = yield from self.pipeline(list(requests.values()))
-        for (key, request), answer in zip(requests.items(), answers, strict=True):
-            try:
-                self._remember(request.subject, wire.parse_ack(raise_error(answer)).sequence)
-            except NatsError as error:
-                failed[key] = error
+        stored: dict[str, int] = {}
+        attempts: dict[str, list[tuple[Copies, Attempt]]] = {}
+        if self._copies:
+            attempts = {key: self._begin(key, requests[key].subject.decode()) for key in requests}
+        began = self.now()
+        try:
+            answers = yield from self.pipeline(list(requests.values()))
+            for (key, request), answer in zip(requests.items(), answers, strict=True):
+                try:
+                    stored[key] = wire.parse_ack(raise_error(answer)).sequence
+                    self._remember(request.subject, stored[key])
+                except NatsError as error:
+                    failed[key] = error
+        finally:
+            for key, told in attempts.items():
+                self._tell(told, writes.get(key), stored.get(key), began)
         return failed
+
+    def _tell(
+        self,
+        told: list[tuple[Copies, Attempt]],
+        write: Write | None,
+        sequence: int | None,
+        began: float,
+    ) -> None:
+        """How a write that began at some time ended: acknowledged at a sequence, or in doubt."""
+        for copies, attempt in told:
+            if sequence is None:
+                copies.end_in_doubt(attempt)
+            else:
+                entry = None if write is None else write.stored(sequence, began)
+                copies.end_write(attempt, entry, sequence, self._clock)

@@ -46,14 +46,20 @@ def _listed(bucket: Bucket, met: Met) -> Listed | None:
     _, expires = format_of(wire.format_field(reply.header), met.stored)
     if expires is not None and expires <= bucket.now():
         return None
+    key = key_of(bucket.config.name, reply.subject, reply.header)
+    return None if key is None else Listed(key, met.sequence)
+
+
+def key_of(bucket: str, subject: bytes, header: bytes) -> str | None:
+    """The made key of a message of a bucket; None for what is no key of a Django cache."""
     try:
-        subject_key = reply.subject.decode()[len(bucket.config.name) + 5 :]
+        subject_key = subject.decode()[len(bucket) + 5 :]
         key = key_names.decode(subject_key)
         if key is None:
             # What a header claims to be the key counts only if it is the one that is stored.
-            key = wire.unquote_key(wire.field(reply.header, wire.KEY_HEADER) or "")
+            key = wire.unquote_key(wire.field(header, wire.KEY_HEADER) or "")
             if key_names.encode(key) != subject_key:
                 return None
     except (InvalidKey, UnicodeDecodeError):
-        return None  # another client's key, or the package's own: no Django key
-    return Listed(key, met.sequence)
+        return None  # another client's key, or the package's own
+    return key

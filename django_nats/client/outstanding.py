@@ -36,6 +36,7 @@ class Outstanding:
         self._unsubscribe = unsubscribe
         self._loops_thread = get_ident()
         self._waiting: dict[bytes, tuple[Waiter, int]] = {}
+        self._listeners: dict[bytes, Callable[[wire.Reply], None]] = {}
         self._next_token = _FIRST_TOKEN
         self._inbox = b""
         self._longest = 0
@@ -105,7 +106,8 @@ class Outstanding:
         key = reply.subject if sid == INBOX_SID else sid
         waiting = self._waiting.get(key)
         if waiting is None:
-            return  # its caller has given up
+            self._tell(sid, reply)  # unless its caller has given up
+            return
         waiter, index = waiting
         waiter.deadline = self.heard + waiter.timeout
         try:
@@ -128,6 +130,29 @@ class Outstanding:
             if self._is_interruption(error):
                 raise
             logger.exception("django-nats could not handle a reply")
+
+    def listen(self, hear: Callable[[wire.Reply], None]) -> tuple[bytes, bytes]:
+        """Have a function called for all that comes in on a subject of its own, under the lock and
+        on any thread; the subscription's id, and the subject."""
+        with self.lock:
+            token, self._next_token = self._next_token, self._next_token + 1
+            sid = b"%d" % token
+            self._listeners[sid] = hear
+        return sid, b"%b%d.feed" % (self._inbox, token)
+
+    def unlisten(self, sid: bytes) -> None:
+        with self.lock:
+            self._listeners.pop(sid, None)
+
+    def _tell(self, sid: bytes, reply: wire.Reply) -> None:
+        hear = self._listeners.get(sid)
+        if hear is not None:
+            try:
+                hear(reply)
+            except Exception as error:
+                if self._is_interruption(error):
+                    raise
+                logger.exception("django-nats could not handle a message of a change feed")
 
     def forget(self, waiter: Waiter) -> None:
         """Wait no longer for a waiter's replies."""

@@ -10,6 +10,7 @@ from .. import keys as key_names
 from ..exceptions import InvalidKey
 from .bucket import BucketConfig
 from .clock import Timed
+from .copies import Attempt, Copies
 from .entry import Entry, entry_of
 from .opening import Server
 from .recent import Recent
@@ -24,8 +25,11 @@ MAX_KEY_BYTES = 8192
 class Reading(Timed[BucketConfig]):
     """The part of a bucket that reads, and knows what this process has written."""
 
-    def __init__(self, config: BucketConfig, server: Server, recent: Recent) -> None:
+    def __init__(
+        self, config: BucketConfig, server: Server, recent: Recent, copies: Sequence[Copies] = ()
+    ) -> None:
         super().__init__(config, server, recent)
+        self._copies = copies
         self._subject = f"$KV.{config.name}."
         self._said_full = False
         self.max_message = config.max_value_size
@@ -37,13 +41,64 @@ class Reading(Timed[BucketConfig]):
 
     def get(self, key: str) -> Steps[Entry | None]:
         """The value of a key, or None. One round trip."""
-        message = yield from self._last(self._subject + self._encode(key))
+        subject = self._subject + self._encode(key)
+        if self._copies:
+            return (yield from self._get_and_tell(key, subject))
+        message = yield from self._last(subject)
         return None if message is None else self._entry(message)
+
+    def _get_and_tell(self, key: str, subject: str) -> Steps[Entry | None]:
+        """A read from which copies are made: of the leader, since with a replica that lags behind
+        they would go back in time."""
+        attempts = self._begin(key, subject)
+        try:
+            message = yield from self._last(subject, leader=self.replicated and bool(attempts))
+            entry = None if message is None else self._entry(message)
+        except BaseException:
+            for copies, attempt in attempts:
+                copies.give_up(attempt)
+            raise
+        for copies, attempt in attempts:
+            copies.end_read(attempt, entry, self._clock)
+        return entry
 
     def get_many(self, keys: Sequence[str]) -> Steps[dict[str, Entry]]:
         """The values of those keys that have one. One round trip up to MAX_BATCH keys."""
         wanted = {self._subject + self._encode(key): key for key in keys}
+        if self._copies:
+            return (yield from self._get_many_and_tell(wanted))
         found = yield from self._last_of(list(wanted))
+        return self._entries(found, wanted)
+
+    def _get_many_and_tell(self, wanted: Mapping[str, str]) -> Steps[dict[str, Entry]]:
+        attempts = {each: self._begin(wanted[each], each) for each in wanted}
+        copied = [each for each in wanted if attempts[each]]
+        found: dict[str, Message | None] = {}
+        try:
+            if self.replicated:
+                yield from self._batch_from_leader(copied, found)
+                others = [each for each in wanted if not attempts[each]]
+                found.update((yield from self._last_of(others)))
+            else:
+                found = yield from self._last_of(list(wanted))
+            entries = self._entries(found, wanted)
+        except BaseException:
+            for each in copied:
+                for copies, attempt in attempts[each]:
+                    copies.give_up(attempt)
+            raise
+        for each in copied:
+            for copies, attempt in attempts[each]:
+                copies.end_read(attempt, entries.get(wanted[each]), self._clock)
+        return entries
+
+    def _begin(self, key: str, subject: str) -> list[tuple[Copies, Attempt]]:
+        """Tell those who keep copies of a key that it is about to be read or written."""
+        return [(each, each.begin(key, subject)) for each in self._copies if each.covers(key)]
+
+    def _entries(
+        self, found: Mapping[str, Message | None], wanted: Mapping[str, str]
+    ) -> dict[str, Entry]:
         entries = {}
         now = self.now_at_least
         for subject, message in found.items():

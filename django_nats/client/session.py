@@ -13,6 +13,7 @@ import logging
 import os
 from _thread import get_ident
 from collections import deque
+from collections.abc import Callable
 from random import SystemRandom
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -74,6 +75,11 @@ class Session:
         return self._connection is not None and not self._silent
 
     @property
+    def connection(self) -> Connection | None:
+        """The connection of this moment, for what runs on the loop's thread."""
+        return self._connection
+
+    @property
     def max_payload(self) -> int:
         """Bytes, headers included, that the connected server takes in one message."""
         connection = self._connection
@@ -121,6 +127,10 @@ class Session:
             except BaseException:
                 self._thread.call(self._flush)  # others, who are queued too, rely on it
                 raise
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run a function on the loop's thread, from any. Raises NotSent when there is none."""
+        self._thread.call(function)
 
     def post(self, request: Request) -> None:
         """Send a request whose answer nobody waits for; not at all while the circuit is open."""

@@ -84,6 +84,13 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
 
+class Wait(NamedTuple):
+    """Wait until a function is called, which another is told of: from any thread, maybe at once,
+    maybe more than once."""
+
+    tell: Callable[[Callable[[], object]], object]
+
+
 class Item(NamedTuple):
     """One item of an iteration."""
 

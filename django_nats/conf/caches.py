@@ -14,6 +14,7 @@ from ..client.bucket import DEFAULT_MAX_VALUE_SIZE, BucketConfig
 from ..client.config import ConnectionConfig
 from ..values import Codec, make_codec
 from .connection import CONNECTION_OPTIONS, EMBEDDED, EMBEDDED_OPTIONS, read_connection
+from .nearcache import NearCacheConfig, read_near_cache
 from .reader import Options, Reader
 
 DEFAULT_BUCKET = "django_cache"
@@ -41,6 +42,7 @@ CACHE_OPTIONS = {
     *BUCKET_OPTIONS,
     *CODEC_OPTIONS,
     "FAIL_OPEN",
+    "NEAR_CACHE",
 }
 
 
@@ -53,6 +55,7 @@ class CacheConfig:
     bucket: BucketConfig
     codec: Codec
     fail_open: bool
+    near_cache: NearCacheConfig | None = None
 
 
 _read: list[tuple[object, CacheConfig]] = []
@@ -105,6 +108,7 @@ def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
         bucket=bucket,
         codec=codec,
         fail_open=reader.boolean("FAIL_OPEN", False),
+        near_cache=read_near_cache(reader),
     )
 
 

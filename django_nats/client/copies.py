@@ -1,0 +1,261 @@
+"""Copies of a bucket's entries in this process, and the one door by which all news of them enters.
+
+What a read found, what this process has written, and what the change feed tells are all news of a
+key at a revision. A copy is served only while nothing newer is known and the feed is whole: the
+highest revision wins, and what was begun before the feed was opened anew counts for nothing.
+
+Every read and every write that is on its way is an Attempt, and learns of all that is heard of its
+key meanwhile: an answer may have left the server before news that has overtaken it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from .entry import Entry
+
+OVERHEAD = 640
+"""Bytes that a copy takes besides its payload and key, measured on CPython."""
+
+EVERYTHING = 1 << 64
+"""Newer than any revision."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much is copied, and for how long."""
+
+    max_entries: int = 10_000
+    max_bytes: int = 64 * 1024 * 1024
+    max_stale: float = 1.0
+    """Seconds for which copies are served when nothing proves any more that they are current."""
+    max_age: float = 60.0
+    """Seconds after which a copy is read anew: what changes without being announced."""
+    misses: bool = False
+    """Whether it is kept, too, that a key has no value."""
+
+
+class Attempt:
+    """A read or a write of one key that is on its way."""
+
+    __slots__ = ("began", "generation", "key", "seen", "subject")
+
+    def __init__(self, key: str, subject: str, generation: object) -> None:
+        self.key = key
+        self.subject = subject
+        self.generation = generation
+        self.began = monotonic()
+        self.seen = 0
+        """The highest revision heard of since it began."""
+
+
+class Copy:
+    """An entry, or that there is none, as of a revision."""
+
+    __slots__ = ("entry", "key", "memo", "revision", "size", "subject", "until")
+
+    def __init__(self, attempt: Attempt, entry: Entry | None, revision: int, until: float) -> None:
+        self.key = attempt.key
+        self.subject = attempt.subject
+        self.entry = entry
+        self.revision = revision
+        self.until = until
+        self.size = OVERHEAD + len(self.key) + len(self.subject)
+        if entry is not None:
+            self.size += len(entry.payload)
+        self.memo: tuple[object, Any] | None = None
+        """Who has decoded it last, and the value, where nobody can change that."""
+
+
+class Copies:
+    """The copies of one bucket, under one set of bounds; for any thread."""
+
+    def __init__(self, bounds: Bounds, covers: Callable[[str], bool]) -> None:
+        self.bounds = bounds
+        self.covers = covers
+        """Whether a made key is to be copied, of whose changes the feed must tell."""
+        self.fresh_until = 0.0
+        """On the monotonic clock: until then the feed is known to have told everything."""
+        self.hits = self.misses = self.flushes = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        # Reentrant: a signal's handler, or a finalizer, may use the cache at any point.
+        self._lock = threading.RLock()
+        self._copies: OrderedDict[str, Copy] = OrderedDict()
+        self._by_subject: dict[str, Copy] = {}
+        self._attempts: dict[str, list[Attempt]] = {}
+        self._generation = object()
+        self._whole = False
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    # Serving ---------------------------------------------------------------------------------
+
+    def find(self, key: str) -> Copy | None:
+        """The copy of a made key, if it may be served now. Takes no lock."""
+        copy = self._copies.get(key)
+        if copy is not None:
+            now = monotonic()
+            if now < self.fresh_until and now < copy.until:
+                try:
+                    self._copies.move_to_end(key)
+                except KeyError:
+                    pass  # dropped at this moment; the read began before that
+                self.hits += 1
+                return copy
+        return None
+
+    # Reads and writes ------------------------------------------------------------------------
+
+    def begin(self, key: str, subject: str) -> Attempt:
+        """A read or a write is about to be sent. It must end, by one of the next four."""
+        with self._lock:
+            attempt = Attempt(key, subject, self._generation)
+            self._attempts.setdefault(subject, []).append(attempt)
+        return attempt
+
+    def end_read(self, attempt: Attempt, entry: Entry | None, clock: float) -> None:
+        """What whoever decides on the key's writes has answered; None for no value.
+
+        ``clock`` is what the server's time is ahead of the monotonic one.
+        """
+        with self._lock:
+            self.misses += 1
+            self._leave(attempt)
+            if entry is not None:
+                self._hear(attempt.subject, entry.revision)
+                self._install(attempt, entry, entry.revision, clock)
+            elif not attempt.seen:
+                self._drop(attempt.subject)
+                self._install(attempt, None, 0, clock)
+
+    def end_write(self, attempt: Attempt, entry: Entry | None, revision: int, clock: float) -> None:
+        """The server has acknowledged a write at a revision; None for a delete."""
+        with self._lock:
+            self._leave(attempt)
+            self._hear(attempt.subject, revision)
+            self._install(attempt, entry, revision, clock)
+
+    def end_in_doubt(self, attempt: Attempt) -> None:
+        """A write was not acknowledged: what is stored is for the server to say."""
+        with self._lock:
+            self._leave(attempt)
+            self.forget(attempt.subject)
+
+    def give_up(self, attempt: Attempt) -> None:
+        """A read has brought no answer."""
+        with self._lock:
+            self._leave(attempt)
+
+    def forget(self, subject: str) -> None:
+        """Something may have happened to a subject that no revision tells of."""
+        with self._lock:
+            self._drop(subject)
+            _tell(self._attempts.get(subject, ()), EVERYTHING)
+
+    # The feed --------------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """From now on the feed tells of every change."""
+        with self._lock:
+            self._generation = object()
+            self._flush()
+            self._whole = True
+
+    def changed(self, subject: str, revision: int) -> None:
+        """The feed tells of a change."""
+        with self._lock:
+            self._hear(subject, revision)
+
+    def cleared(self, revision: int) -> None:
+        """All that is older than a revision is gone."""
+        with self._lock:
+            for subject in list(self._by_subject):
+                if self._by_subject[subject].revision < revision:
+                    self._drop(subject)
+            for attempts in self._attempts.values():
+                _tell(attempts, revision)
+
+    def proven(self, moment: float) -> None:
+        """Everything up to a moment of the monotonic clock has been heard."""
+        with self._lock:
+            if self._whole:
+                self.fresh_until = max(self.fresh_until, moment + self.bounds.max_stale)
+
+    def shut(self) -> None:
+        """The feed may have missed something: no copy counts any more."""
+        with self._lock:
+            self._whole = False
+            self.fresh_until = 0.0
+            self._generation = object()
+            self._flush()
+
+    def after_fork(self) -> None:
+        """In a forked child: begin with nothing. Another thread may have held the lock."""
+        self.fresh_until = 0.0
+        self._reset()
+
+    # Under the lock --------------------------------------------------------------------------
+
+    def _leave(self, attempt: Attempt) -> None:
+        attempts = self._attempts.get(attempt.subject)
+        if attempts is not None and attempt in attempts:  # not so in a child of its process
+            attempts.remove(attempt)
+            if not attempts:
+                del self._attempts[attempt.subject]
+
+    def _hear(self, subject: str, revision: int) -> None:
+        copy = self._by_subject.get(subject)
+        if copy is not None and copy.revision < revision:
+            self._drop(subject)
+        _tell(self._attempts.get(subject, ()), revision)
+
+    def _install(self, attempt: Attempt, entry: Entry | None, revision: int, clock: float) -> None:
+        if not self._whole or attempt.generation != self._generation:
+            return
+        if revision < attempt.seen:
+            return
+        known = self._by_subject.get(attempt.subject)
+        if known is not None and known.revision > revision:
+            return
+        self._drop(attempt.subject)
+        until = attempt.began + self.bounds.max_age
+        if entry is None:
+            if not self.bounds.misses:
+                return
+        elif entry.expires is not None:
+            until = min(until, entry.expires - clock)
+        copy = Copy(attempt, entry, revision, until)
+        if copy.size > self.bounds.max_bytes:
+            return
+        self._by_subject[copy.subject] = copy
+        self._copies[copy.key] = copy
+        self.bytes += copy.size
+        while len(self._copies) > self.bounds.max_entries or self.bytes > self.bounds.max_bytes:
+            self._drop(next(iter(self._copies.values())).subject)
+
+    def _drop(self, subject: str) -> None:
+        copy = self._by_subject.pop(subject, None)
+        if copy is not None:
+            self._copies.pop(copy.key, None)
+            self.bytes -= copy.size
+
+    def _flush(self) -> None:
+        if self._copies:
+            self.flushes += 1
+        self._copies.clear()
+        self._by_subject.clear()
+        self.bytes = 0
+
+
+def _tell(attempts: Iterable[Attempt], revision: int) -> None:
+    for attempt in attempts:
+        attempt.seen = max(attempt.seen, revision)

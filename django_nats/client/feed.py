@@ -1,0 +1,196 @@
+"""One change feed on one connection: a push consumer, and whether it can have missed something.
+
+Consumer sequences show a gap, idle heartbeats that the feed is alive, and flow control keeps a slow
+reader from being cut off (ADR-15).
+
+How current a feed is, is judged by questions and not by what arrives. A process that was held up
+finds heartbeats in its socket that are as old as the changes behind them; but once the server has
+answered a ping, all that it had sent before has been read, so that the feed is as current as the
+moment at which the ping was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..exceptions import NatsError, NotSent
+from . import wire
+from .consumer import metadata
+from .kv import Bucket
+from .steps import Steps
+from .streamconfig import NANOSECONDS
+from .wire import Reply
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+_LEAST_HEARTBEAT = 0.1  # seconds; the server refuses less
+_PROOFS = 4  # pings within the time that one of them is good for
+_ABANDONED = 5  # seconds after which the server removes a feed that nobody listens to
+
+
+class Listener(Protocol):
+    """Who follows a feed.
+
+    ``changed`` and ``shut`` are called on any thread, under the connection's lock: they may not
+    wait, log or raise. The others are called on the loop's thread.
+    """
+
+    def position(self, stream: Mapping[str, Any]) -> dict[str, Any]:
+        """Where to begin: deliver_policy, and what belongs to it; given STREAM.INFO."""
+
+    def opened(self) -> None:
+        """Every change from that position on is told."""
+
+    def changed(self, subject: str, revision: int, header: bytes) -> None:
+        """A message was stored."""
+
+    def proven(self, moment: float) -> None:
+        """All that was stored up to a moment of the monotonic clock has been told."""
+
+    def shut(self) -> None:
+        """Something may be missed from now on, until ``opened`` says otherwise."""
+
+
+class Broken(NatsError):
+    """The feed may have missed something."""
+
+
+class Feed:
+    """One life of a feed. Made on the loop's thread."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        bucket: Bucket,
+        filters: Sequence[str],
+        listener: Listener,
+        within: float,
+    ) -> None:
+        """``within``: seconds after which a feed that cannot prove itself current is broken."""
+        self._connection = connection
+        self._bucket = bucket
+        self._filters = filters
+        self._listener = listener
+        self._within = within
+        self._loop = asyncio.get_running_loop()
+        self._name = f"feed-{secrets.token_hex(8)}"
+        self._fault: asyncio.Future[str] = self._loop.create_future()
+        self._why = ""
+        self._told = self._revision = 0
+        self._heard = monotonic()
+        self._behind: float | None = None
+        """When the last change was stored that has been told, if more are to come."""
+        self.lag = 0.0
+        """Seconds between the last change and its arrival."""
+        self._sid, deliver_to = connection.listen(self._hear)
+        self._control = deliver_to.encode()
+
+    def open(self) -> Steps[None]:
+        """Have the server tell of changes."""
+        stream = yield from self._bucket.open()
+        heartbeat = max(_LEAST_HEARTBEAT, self._within / 3)
+        config = {
+            "name": self._name,
+            "deliver_subject": self._control.decode(),
+            "ack_policy": "none",
+            "headers_only": True,
+            "flow_control": True,
+            "idle_heartbeat": int(heartbeat * NANOSECONDS),
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": _ABANDONED * NANOSECONDS,
+            "filter_subjects": list(self._filters),
+            **self._listener.position(stream),
+        }
+        where = self._bucket.config.stream
+        payload = wire.compact_json({"stream_name": where, "config": config})
+        subject = f"$JS.API.CONSUMER.CREATE.{where}.{self._name}"
+        wire.parse_api((yield from self._bucket.ask(self._bucket.api_request(subject, payload))))
+        if (yield from self._bucket.open())["created"] != stream["created"]:
+            raise Broken("The stream was made anew, and counts from the start")
+
+    async def follow(self) -> None:
+        """Tell the listener that the feed is open, and how current it is, until it is broken.
+
+        Raises Broken, or NotSent when the connection was lost.
+        """
+        with self._connection.outstanding.lock:
+            if not self._why:
+                self._listener.opened()
+        while True:
+            sent = monotonic()
+            await self._connection.ping()
+            if self._why:
+                raise Broken(self._why)
+            if self._connection.lost.done():
+                raise NotSent("The connection was lost")
+            # What the server had sent has been read by now: the silence is the feed's.
+            if sent - self._heard > self._within:
+                raise Broken("The feed has fallen silent")
+            behind = self._behind
+            self._listener.proven(sent if behind is None else min(sent, behind))
+            ends: set[asyncio.Future[Any]] = {self._fault, self._connection.lost}
+            await asyncio.wait(
+                ends,
+                timeout=self._within / _PROOFS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+
+    def close(self) -> None:
+        """Listen no longer, and have the server forget the consumer."""
+        self._break("The feed was closed")
+        self._connection.unlisten(self._sid)
+        where = self._bucket.config.stream
+        delete = f"$JS.API.CONSUMER.DELETE.{where}.{self._name}"
+        self._bucket.post(self._bucket.api_request(delete))
+
+    # On any thread, under the connection's lock ----------------------------------------------
+
+    def _hear(self, reply: Reply) -> None:
+        self._heard = monotonic()
+        if self._why:
+            return None
+        if reply.subject == self._control:
+            self._obey(reply)
+            return None
+        fields = metadata(reply)
+        revision, told, stored, left = map(int, fields[:4])
+        if told != self._told + 1:
+            return self._break(f"Changes {self._told + 1} to {told - 1} of the feed are missing")
+        if revision <= self._revision:
+            return self._break("The stream counts from the start again")
+        self._told, self._revision = told, revision
+        moment = stored / NANOSECONDS - self._bucket.clock
+        self.lag = max(0.0, self._heard - moment)
+        self._behind = moment if left else None
+        self._listener.changed(reply.subject.decode(), revision, reply.header)
+        return None
+
+    def _obey(self, reply: Reply) -> None:
+        """A heartbeat, or the question whether all up to here has been read."""
+        last = wire.field(reply.header, "Nats-Last-Consumer")
+        if last is not None and int(last) != self._told:
+            return self._break(f"Changes {self._told + 1} to {last} of the feed are missing")
+        stalled = wire.field(reply.header, "Nats-Consumer-Stalled")
+        if stalled is not None:
+            self._connection.reply(stalled.encode())
+        elif reply.reply_to:
+            self._connection.reply(reply.reply_to)
+        return None
+
+    def _break(self, why: str) -> None:
+        if not self._why:
+            self._why = why
+            self._listener.shut()
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._fail, why)
+
+    def _fail(self, why: str) -> None:
+        if not self._fault.done():
+            self._fault.set_result(why)

@@ -1,0 +1,55 @@
+"""Sending key_changed on a thread of its own: receivers may take their time, and use the cache."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+
+from django.db import close_old_connections
+
+MOST = 10_000
+"""Announcements that wait for slow receivers."""
+
+
+class Announcer:
+    """A thread that makes announcements in turn, started by the first."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def after_fork(self) -> None:
+        """In a forked child: what waits is the parent's to announce."""
+        _inherited.append(self._thread)
+        self._reset()
+
+    def put(self, announce: Callable[[], None]) -> bool:
+        """Have a function called soon, from any thread; False when too many wait already."""
+        if self._queue.qsize() >= MOST:
+            return False
+        self._queue.put(announce)
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="django-nats-signals", daemon=True
+            )
+            with suppress(RuntimeError):  # the interpreter is ending
+                self._thread.start()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            announce = self._queue.get()
+            try:
+                announce()
+            finally:
+                # As after a request: a receiver may have used the database.
+                close_old_connections()
+
+
+announcer = Announcer()
+_inherited: list[object] = []
