@@ -12,15 +12,15 @@ from django.utils.module_loading import import_string
 from ..client.steps import Steps
 from ..client.twins import twins
 from ..stats import CacheStats
-from .listing import Listing
 from .revisions import Revisions
 from .timeouts import Timeouts
 from .values import Values
+from .watching import Watching
 
 __all__ = ["NatsCache", "nats_aliases", "nats_caches"]
 
 
-class NatsCache(Values, Timeouts, Revisions, Listing):
+class NatsCache(Values, Timeouts, Revisions, Watching):
     """A Django cache on a NATS key-value bucket.
 
     Every method has an async twin, native and not a thread's, with an ``a`` before its name.

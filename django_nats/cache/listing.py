@@ -27,7 +27,7 @@ class Listing(Core):
         or no more.
         """
         head, tail = self._affixes(version)
-        made = f"{_literally(head)}{pattern}{_literally(tail)}"
+        made = f"{literally(head)}{pattern}{literally(tail)}"
         steps = listing.iter_keys(self._bucket, made, itersize or _BATCH)
         while (item := (yield from next_item(steps))) is not None:
             yield Item(item.value.key[len(head) : len(item.value.key) - len(tail)])
@@ -49,7 +49,7 @@ class Listing(Core):
     ) -> Steps[int]:
         """Delete the keys that match; how many. FAIL_OPEN: 0."""
         head, tail = self._affixes(version)
-        made = f"{_literally(head)}{pattern}{_literally(tail)}"
+        made = f"{literally(head)}{pattern}{literally(tail)}"
         steps = listing.iter_keys(self._bucket, made, itersize or _BATCH)
         deleted = 0
         while True:
@@ -87,5 +87,5 @@ class Listing(Core):
         return head, tail
 
 
-def _literally(text: str) -> str:
+def literally(text: str) -> str:
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)

@@ -56,6 +56,9 @@ class Listener(Protocol):
     def shut(self) -> None:
         """Something may be missed from now on, until ``opened`` says otherwise."""
 
+    def refused(self, error: NatsError) -> None:
+        """The server does not let the feed be opened; that is tried again, now and then."""
+
 
 class Broken(NatsError):
     """The feed may have missed something."""

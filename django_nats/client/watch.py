@@ -108,6 +108,7 @@ class Watcher:
                     self.state = explain(error)
                 except NatsError as error:
                     pause, self.state = _RETRY_REFUSED, explain(error)
+                    self._listener.refused(error)
                     if refused != self.state:
                         refused = self.state
                         await self._log(f"cannot be opened, and is done without: {refused}")

@@ -103,10 +103,13 @@ class CounterStatus(StreamStatus):
         self.max_age = None if age is None else age / NANOSECONDS
 
     def lines(self) -> list[tuple[str, str]]:
-        forgotten = "never" if self.max_age is None else f"after {self.max_age:g} s"
+        kept = "until reset"
+        if self.max_age is not None:
+            kept = f"for {self.max_age:,.12g} s after its last change"
+        most = "no limit" if self.history is None else f"up to {self.history:,}"
         lines = [
-            ("counters", f"{self.counters:,}, forgotten {forgotten}"),
-            ("messages", f"{self.messages:,}, {_limit(self.history)} for each counter"),
+            ("counters", f"{self.counters:,}, each kept {kept}"),
+            ("messages", f"{self.messages:,}, {most} for each counter"),
             ("bytes", f"{self.bytes:,}"),
         ]
         return [*lines, *(("source", _keeping_up(each)) for each in self.sources)]

@@ -11,6 +11,7 @@ from .. import keys
 from ..client.copies import Copies
 from ..client.listing import key_of
 from ..client.wire import is_tombstone
+from ..exceptions import NatsError
 from ..signals import key_changed
 from .announce import announcer
 from .shape import Shape
@@ -48,7 +49,8 @@ class Follower:
         self._copies.shut()
         self._announce(None, 0, b"")
 
-    # Signals ---------------------------------------------------------------------------------
+    def refused(self, error: NatsError) -> None:
+        """Nothing: every read goes to the server, and the watcher has said so."""
 
     def _announce(self, subject: str | None, revision: int, header: bytes) -> None:
         if key_changed.receivers and not announcer.put(
