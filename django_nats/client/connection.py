@@ -200,9 +200,9 @@ class Connection(Client):
         self.outstanding.unlisten(sid)
         self._unsubscribe(sid)
 
-    def reply(self, subject: bytes) -> None:
-        """Answer, with nothing, a message that asks whether it has been read; from any thread."""
-        self._soon(self._write, b"PUB %b 0\r\n\r\n" % subject)
+    def post(self, subject: bytes) -> None:
+        """Send an empty message whose answer is dropped, from any thread."""
+        self._soon(self._write, b"PUB %b %b0 0\r\n\r\n" % (subject, self._inbox))
 
     async def ping(self) -> None:
         """Wait until all that the server had sent before this question has been read."""

@@ -149,9 +149,8 @@ class Feed:
         """Listen no longer, and have the server forget the consumer."""
         self._break("The feed was closed")
         self._connection.unlisten(self._sid)
-        where = self._bucket.config.stream
-        delete = f"$JS.API.CONSUMER.DELETE.{where}.{self._name}"
-        self._bucket.post(self._bucket.api_request(delete))
+        delete = f"$JS.API.CONSUMER.DELETE.{self._bucket.config.stream}.{self._name}"
+        self._connection.post(delete.encode())
 
     # On any thread, under the connection's lock ----------------------------------------------
 
@@ -182,9 +181,9 @@ class Feed:
             return self._break(f"Changes {self._told + 1} to {last} of the feed are missing")
         stalled = wire.field(reply.header, "Nats-Consumer-Stalled")
         if stalled is not None:
-            self._connection.reply(stalled.encode())
+            self._connection.post(stalled.encode())
         elif reply.reply_to:
-            self._connection.reply(reply.reply_to)
+            self._connection.post(reply.reply_to)
         return None
 
     def _break(self, why: str) -> None:

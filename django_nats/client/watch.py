@@ -48,7 +48,8 @@ class Watcher:
     def _reset(self) -> None:
         self.state = "not started"
         """In words: "whole" while nothing can have been missed, otherwise what is the matter."""
-        self._started = False
+        self.started = False
+        """Whether the feed is open, or being opened."""
         self._feed: Feed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -65,13 +66,13 @@ class Watcher:
 
     def start(self) -> None:
         """Open the feed in the background, unless that has been done. Raises NotSent."""
-        if self._started:
+        if self.started:
             return
-        self._started = True
+        self.started = True
         try:
             self._session.call(self._begin)
         except BaseException:
-            self._started = False
+            self.started = False
             raise
 
     def stop(self) -> None:

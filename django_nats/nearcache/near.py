@@ -82,8 +82,9 @@ class NearCache:
 
     def start(self) -> None:
         """Open the feed in the background, unless it is open; copies are made from then on."""
-        with suppress(NatsError):  # the operation that wants it meets the same
-            self._watcher.start()
+        if not self._watcher.started:
+            with suppress(NatsError):  # the operation that wants it meets the same
+                self._watcher.start()
 
     def stop(self) -> None:
         """End the feed, and drop the copies, until the next read."""
