@@ -6,16 +6,17 @@ import logging
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 
 from ..client import bridge
 from ..client.entry import Entry, Write
 from ..client.kv import Bucket
 from ..client.session import Session
 from ..client.steps import Steps
-from ..client.twins import AWAY
+from ..client.twins import AWAY, UNKNOWN
 from ..client.wire import MAX_TTL_SECONDS
 from ..conf.caches import cache_config
 from ..exceptions import NatsError, Unavailable, Unreadable
@@ -28,10 +29,18 @@ logger = logging.getLogger("django_nats")
 T = TypeVar("T")
 
 MISSING: Any = object()
-UNKNOWN: Any = object()
 _IMMUTABLE = frozenset([str, bytes, int, float, bool, type(None)])
 _SMALL = 2048  # bytes; of what is larger, decoding is not what costs
 _PORTABLE = re.compile("[!-~]{1,250}")
+
+
+@lru_cache(maxsize=16_384, typed=True)
+def _portable_key(prefix: str, version: int, key: str) -> str:
+    """A key as Django makes it. Raises ValueError if it is one to warn of."""
+    made = str(default_key_func(key, prefix, version))
+    if not _PORTABLE.fullmatch(made):
+        raise ValueError(made)
+    return made
 
 
 class Core(BaseCache):
@@ -51,6 +60,11 @@ class Core(BaseCache):
         self._session = bridge.session(self._config.connection)
         self._bucket: Bucket = bridge.bucket(self._config.connection, self._config.bucket)
         self._near = self._near_cache()
+        # Making a key takes longer than finding a copy. A function of one's own may depend on more
+        # than its arguments, as on a tenant, and is called every time.
+        own = (type(self).make_key, type(self).validate_key, self.key_func)
+        plain = (BaseCache.make_key, Core.validate_key, default_key_func)
+        self._plain_keys = self._near is not None and own == plain
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias}: bucket {self._config.bucket.name}>"
@@ -79,6 +93,17 @@ class Core(BaseCache):
 
     async def aclose(self, **kwargs: Any) -> None:
         """Do nothing, and without the thread that Django's own would take for it."""
+
+    def make_and_validate_key(self, key: str, version: int | None = None) -> str:
+        """The key as the bucket knows it, by KEY_FUNCTION; warns as Django does."""
+        if self._plain_keys:
+            if version is None:
+                version = self.version
+            try:
+                return _portable_key(self.key_prefix, version, key)
+            except (ValueError, TypeError):
+                pass  # not portable, or not hashable: the longer way
+        return super().make_and_validate_key(key, version)
 
     def validate_key(self, key: str) -> None:
         """Warn as Django does about keys that memcached would not take; any other is fast."""

@@ -10,8 +10,8 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from ..client.entry import Entry, Write
 from ..client.exchange import begun
 from ..client.steps import Call, Steps
-from ..client.twins import twins
-from .core import MISSING, UNKNOWN, Core, logger, raise_unavailable
+from ..client.twins import UNKNOWN, twins
+from .core import MISSING, Core, logger, raise_unavailable
 
 _AWAY: Any = object()
 
@@ -24,13 +24,17 @@ class Values(Core):
     def _get(self, key: str, default: Any = None, version: int | None = None) -> Steps[Any]:
         """The value of a key, or the default. FAIL_OPEN: the default."""
         made = self.make_and_validate_key(key, version=version)
-        near = self._near
-        value = UNKNOWN if near is None else self._peek(near, made)
-        if value is UNKNOWN:
-            value = self._value(made, (yield from self._bucket.get(made)))
+        value = self._value(made, (yield from self._bucket.get(made)))
         return default if value is MISSING else value
 
-    get, aget = twins(_get, lambda key, default=None, version=None: default)
+    def _copied(self, key: str, default: Any = None, version: int | None = None) -> Any:
+        near = self._near
+        if near is None:
+            return UNKNOWN
+        value = self._peek(near, self.make_and_validate_key(key, version))
+        return default if value is MISSING else value
+
+    get, aget = twins(_get, lambda key, default=None, version=None: default, _copied)
 
     def _get_many(self, keys: Iterable[str], version: int | None = None) -> Steps[dict[str, Any]]:
         """The values of those keys that have one. FAIL_OPEN: none."""
@@ -58,7 +62,10 @@ class Values(Core):
 
     def _has_key(self, key: str, version: int | None = None) -> Steps[bool]:
         """Whether the key has a value. FAIL_OPEN: False."""
-        return (yield from self._get(key, MISSING, version)) is not MISSING
+        found = self._copied(key, MISSING, version)
+        if found is UNKNOWN:
+            found = yield from self._get(key, MISSING, version)
+        return found is not MISSING
 
     has_key, ahas_key = twins(_has_key, lambda key, version=None: False)
 

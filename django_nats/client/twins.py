@@ -20,6 +20,10 @@ AWAY = (Unavailable, BucketFull)
 """What FAIL_OPEN covers: a server that cannot be asked, and a bucket that takes nothing more."""
 
 
+UNKNOWN: Any = object()
+"""Only the server can tell."""
+
+
 class Host(Protocol):
     """What an object with operations has."""
 
@@ -34,16 +38,23 @@ H = TypeVar("H", bound=Host)
 
 
 def twins(
-    steps: Callable[Concatenate[H, P], Steps[T]], away: Callable[P, Any] | None = None
+    steps: Callable[Concatenate[H, P], Steps[T]],
+    away: Callable[P, Any] | None = None,
+    at_once: Callable[Concatenate[H, P], T] | None = None,
 ) -> tuple[Callable[Concatenate[H, P], T], Callable[Concatenate[H, P], Coroutine[Any, Any, T]]]:
     """The sync and the async method of an operation.
 
     ``away`` makes what both return under fail_open when the server is away, from the same
-    arguments; without it the steps themselves see to that.
+    arguments; without it the steps themselves see to that. ``at_once`` answers where no server
+    need be asked, or else UNKNOWN, and then the steps are taken.
     """
 
     @functools.wraps(steps)
     def sync_shell(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if at_once is not None:
+            found = at_once(self, *args, **kwargs)
+            if found is not UNKNOWN:
+                return found
         try:
             return bridge.run(self.session, steps(self, *args, **kwargs))
         except AWAY:
@@ -53,6 +64,10 @@ def twins(
 
     @functools.wraps(steps)
     async def async_shell(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if at_once is not None:
+            found = at_once(self, *args, **kwargs)
+            if found is not UNKNOWN:
+                return found
         try:
             return await bridge.arun(self.session, steps(self, *args, **kwargs))
         except AWAY:
