@@ -1,14 +1,17 @@
-"""``python -m tests.django_suite [directory]``: Django's own tests on a NATS server.
+"""``python -m tests.django_suite [--near-cache] [directory]``: Django's own tests on a NATS server.
 
-The directory (default: build/django) keeps the source distribution of the installed Django.
+The directory (default: build/django) keeps the source distribution of the installed Django. With
+--near-cache, every key is copied in the process, and so is that a key has no value.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import unittest
 import warnings
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import django
@@ -46,14 +49,14 @@ class Runner(DiscoverRunner):
         return failures + unexcused
 
 
-def configure(server: NatsServer, tests: Path) -> None:
+def configure(server: NatsServer, tests: Path, options: dict[str, Any]) -> None:
     """The settings that Django's test run would make, with NATS for the default cache."""
     settings.configure(
         CACHES={
             "default": {
                 "BACKEND": "django_nats.cache.NatsCache",
                 "LOCATION": server.url,
-                "OPTIONS": {"TOKEN": server.token},
+                "OPTIONS": {"TOKEN": server.token, **options},
             }
         },
         DATABASES={
@@ -81,16 +84,21 @@ def configure(server: NatsServer, tests: Path) -> None:
 
 def main() -> int:
     """Run them; the number of failures."""
-    tests = tests_of_django(Path(*sys.argv[1:] or ["build", "django"]).absolute())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", nargs="?", type=Path, default=Path("build/django"))
+    parser.add_argument("--near-cache", action="store_true")
+    arguments = parser.parse_args()
+    options = {"NEAR_CACHE": {"MISSES": True}} if arguments.near_cache else {}
+    tests = tests_of_django(arguments.directory.absolute())
     sys.path.insert(0, str(tests))
     warnings.simplefilter("error", ResourceWarning)
     warnings.simplefilter("error", RuntimeWarning)
     with NatsServer() as server:
-        configure(server, tests)
+        configure(server, tests, options)
         from .backend import in_place_of_locmem
 
         with mock.patch(
-            "django.core.cache.backends.locmem.LocMemCache", in_place_of_locmem(server)
+            "django.core.cache.backends.locmem.LocMemCache", in_place_of_locmem(server, options)
         ):
             failures: int = Runner().run_tests(["tests.django_suite.suite"])
         bridge.close()

@@ -9,13 +9,13 @@ from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
 
 
-def in_place_of_locmem(server: NatsServer) -> type[NatsCache]:
+def in_place_of_locmem(server: NatsServer, options: dict[str, Any]) -> type[NatsCache]:
     """NatsCache with a bucket for each location, as LocMemCache has a dictionary for each."""
 
     class InPlaceOfLocMem(NatsCache):
         def __init__(self, location: str, params: dict[str, Any]) -> None:
             bucket = "locmem_" + re.sub(r"\W", "_", location)
-            options = {"TOKEN": server.token, "BUCKET": bucket}
-            super().__init__(server.url, {**params, "OPTIONS": options})
+            own = {"TOKEN": server.token, "BUCKET": bucket, **options}
+            super().__init__(server.url, {**params, "OPTIONS": own})
 
     return InPlaceOfLocMem
