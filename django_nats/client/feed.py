@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 _LEAST_HEARTBEAT = 0.1  # seconds; the server refuses less
-_PROOFS = 4  # pings within the time that one of them is good for
+_PROOFS = 5  # pings, and heartbeats, within the time that one of them is good for
 _ABANDONED = 5  # seconds after which the server removes a feed that nobody listens to
 
 
@@ -87,6 +87,10 @@ class Feed:
         self._why = ""
         self._told = self._revision = 0
         self._heard = monotonic()
+        self._answered = 0.0
+        """When the last ping was sent that has been answered."""
+        self._alive = 0.0
+        """When the feed is known to have existed: what comes after an answer was sent after it."""
         self._behind: float | None = None
         """When the last change was stored that has been told, if more are to come."""
         self.lag = 0.0
@@ -97,7 +101,7 @@ class Feed:
     def open(self) -> Steps[None]:
         """Have the server tell of changes."""
         stream = yield from self._bucket.open()
-        heartbeat = max(_LEAST_HEARTBEAT, self._within / 3)
+        heartbeat = max(_LEAST_HEARTBEAT, self._within / _PROOFS)
         config = {
             "name": self._name,
             "deliver_subject": self._control.decode(),
@@ -114,6 +118,7 @@ class Feed:
         where = self._bucket.config.stream
         payload = wire.compact_json({"stream_name": where, "config": config})
         subject = f"$JS.API.CONSUMER.CREATE.{where}.{self._name}"
+        self._alive = monotonic()
         wire.parse_api((yield from self._bucket.ask(self._bucket.api_request(subject, payload))))
         if (yield from self._bucket.open())["created"] != stream["created"]:
             raise Broken("The stream was made anew, and counts from the start")
@@ -136,8 +141,9 @@ class Feed:
             # What the server had sent has been read by now: the silence is the feed's.
             if sent - self._heard > self._within:
                 raise Broken("The feed has fallen silent")
+            self._answered = sent
             behind = self._behind
-            self._listener.proven(sent if behind is None else min(sent, behind))
+            self._listener.proven(self._alive if behind is None else min(self._alive, behind))
             ends: set[asyncio.Future[Any]] = {self._fault, self._connection.lost}
             await asyncio.wait(
                 ends,
@@ -156,6 +162,7 @@ class Feed:
 
     def _hear(self, reply: Reply) -> None:
         self._heard = monotonic()
+        self._alive = max(self._alive, self._answered)
         if self._why:
             return None
         if reply.subject == self._control:
@@ -184,6 +191,8 @@ class Feed:
             self._connection.post(stalled.encode())
         elif reply.reply_to:
             self._connection.post(reply.reply_to)
+        else:
+            self._behind = None  # idle: whatever was to come has come
         return None
 
     def _break(self, why: str) -> None:
