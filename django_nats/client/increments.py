@@ -105,7 +105,7 @@ class Increments(Messages[CounterConfig]):
             except Unreadable as error:
                 raise Unreadable(f"The increment was counted, but: {error}") from error
 
-        return (yield from self._insist(counter, request, total))
+        return self._insist(counter, request, total)
 
     def _increment(self, counter: str, delta: int, identity: str | None = None) -> Request:
         # Unique among all increments of the stream, whoever makes them.

@@ -97,7 +97,7 @@ class Counters:
         Raises CounterUnavailable, with ``may_have_happened``, when that is not acknowledged within
         DEADLINE; TypeError for what is no integer; ValueError for what is no name. FAIL_OPEN: None.
         """
-        return (yield from self.stream.incr(subject_of(name), n))
+        return (yield from self.stream.incr(_known_subject_of(name), n))
 
     incr, aincr = twins(_incr, lambda name, n=1: None)
 

@@ -220,10 +220,20 @@ def test_status_shows_server_and_stream(configure: Configure, nats: Nats) -> Non
     assert f"default: counter stream {counters.settings.stream.stream} on nats://" in output
     assert "server   nats-server 2." in output
     assert "storage  memory, replicas: 1" in output
-    assert "counters 2, forgotten after 90 s" in output
-    assert "messages 3, of at most 3 for each counter" in output
+    assert "counters 2, each kept for 90 s after its last change" in output
+    assert "messages 3, up to 3 for each counter" in output
     assert f"bytes    {stream(counters)['state']['bytes']}\n" in output
     assert "differs" not in output
+
+
+def test_status_shows_how_long_counters_are_kept(configure: Configure, nats: Nats) -> None:
+    configure(MAX_AGE=30 * 86400).incr("a")
+    configure("lasting", STREAM="LASTING").incr("a")
+
+    output = nats("status")
+
+    assert "counters 1, each kept for 2,592,000 s after its last change\n" in output
+    assert "counters 1, each kept until reset\n" in output
 
 
 def test_status_of_a_stream_that_is_absent_does_not_make_it(

@@ -306,6 +306,28 @@ def test_status_shows_server_and_bucket(configure: Configure, server: NatsServer
     assert "differs" not in output
 
 
+def test_status_shows_what_a_near_cache_follows(configure: Configure) -> None:
+    configure(default={"NEAR_CACHE": {"KEYS": ["flags:*", "config"]}})
+    caches["default"].set("key", "value")
+    bucket = caches["default"]._bucket.config.name
+    follows = [f"$KV.{bucket}.{each}" for each in ("=.*.config", "=.*.flags.>", "=clear")]
+
+    assert f"  near     copies of flags:*, config, by {', '.join(follows)}\n" in nats("status")
+
+    (default,) = json.loads(nats("status", "--json"))["caches"]
+    assert default["near_cache"] == ["flags:*", "config"]
+    assert default["follows"] == follows
+
+
+def test_status_shows_no_near_cache_where_there_is_none(configure: Configure) -> None:
+    configure(default={})
+    caches["default"].set("key", "value")
+
+    assert "  near " not in nats("status")
+    (default,) = json.loads(nats("status", "--json"))["caches"]
+    assert (default["near_cache"], default["follows"]) == ([], [])
+
+
 def test_status_of_a_bucket_that_is_absent_does_not_make_it(configure: Configure) -> None:
     configure(default={})
 
