@@ -100,7 +100,7 @@ def decode(subject_key: str, *, limit: int = LIMIT) -> str | None:
 
 def is_hashed(subject_key: str) -> bool:
     """Whether a KV key ends in a hash, so that its original is in a header of the value."""
-    return _HASH.search(subject_key) is not None
+    return len(subject_key) >= _HASH_LENGTH and _HASH.search(subject_key) is not None
 
 
 def is_reserved(subject_key: str) -> bool:

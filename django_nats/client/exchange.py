@@ -72,9 +72,9 @@ def raise_error(answer: Any) -> Any:
 
 
 def _is_without_stream(answer: Any) -> bool:
-    if isinstance(answer, list):
+    if type(answer) is list:
         answer = answer[-1]
-    return isinstance(answer, Reply) and wire.is_without_stream(answer)
+    return type(answer) is Reply and wire.is_without_stream(answer)
 
 
 def in_chunks(

@@ -74,6 +74,9 @@ class Ack(NamedTuple):
     duplicate: bool
 
 
+_ack: Callable[[tuple[int, bool]], Ack] = partial(tuple.__new__, Ack)
+
+
 def is_tombstone(header: bytes) -> bool:
     return b"\r\nKV-Operation: " in header or b"\r\nNats-Marker-Reason: " in header
 
@@ -226,7 +229,7 @@ def parse_ack(reply: Reply) -> Ack:
     """The acknowledgement of a publish. Raises the error the server answered with."""
     match = _ACK.fullmatch(reply.payload)
     if match:
-        return Ack(int(match[1]), duplicate=False)
+        return _ack((int(match[1]), False))
     answer = parse_api(reply)
     return Ack(answer["seq"], answer.get("duplicate", False))
 
@@ -250,7 +253,8 @@ def is_without_stream(reply: Reply) -> bool:
     if reply.header:
         return status(reply) == 503
     # Replies of the API and acknowledgements have no header; stored values always have one.
-    return _STREAM_NOT_FOUND in reply.payload
+    # Not "in", which takes eight times as long: it tries first whether this is an int.
+    return reply.payload.find(_STREAM_NOT_FOUND) >= 0
 
 
 def answers_for_stream(reply: Reply) -> bool:

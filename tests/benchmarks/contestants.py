@@ -9,6 +9,7 @@ from typing import Any
 OURS = "django-nats"
 ASYNCIO = "django-nats, asyncio"
 FILE = "django-nats, file"
+NEAR = "django-nats, near cache"
 COUNTER = "django-nats, counter"
 FILE_COUNTER = "django-nats, counter, file"
 DJANGO_REDIS_CACHE = "Django's RedisCache"
@@ -17,6 +18,7 @@ VCACHE = "django-vcache"
 LOCMEM = "LocMemCache"
 EMPTY_VIEW = "empty view"
 NATS_FLOOR = "NATS socket"
+COUNTER_FLOOR = "NATS socket, counter"
 REDIS_FLOOR = "Redis socket"
 
 
@@ -33,19 +35,19 @@ class Contestant:
     environment: Mapping[str, str] = field(default_factory=dict)
     floor: bool = False
     """Whether it is no cache but the least that any client of its server must do: it has get,
-    set, get_many and set_many, and one thread."""
+    set, get_many and set_many, or what the one question needs that it is for, and one thread."""
     asynchronous: bool = True
     """Whether it has Django's async methods beside the others."""
     only: tuple[str, ...] = ()
     """The names of the questions it is for; none when it is for all."""
 
 
-def _nats(bucket: str, storage: str = "memory") -> Callable[[str], dict[str, Any]]:
+def _nats(bucket: str, storage: str = "memory", **options: Any) -> Callable[[str], dict[str, Any]]:
     # Redis and memcached keep everything in memory, and here Redis persists nothing.
     return lambda address: {
         "BACKEND": "django_nats.cache.NatsCache",
         "LOCATION": f"nats://{address}",
-        "OPTIONS": {"BUCKET": bucket, "STORAGE": storage},
+        "OPTIONS": {"BUCKET": bucket, "STORAGE": storage, **options},
     }
 
 
@@ -74,6 +76,7 @@ CONTESTANTS = (
     Contestant(OURS, _nats("uvloop"), "nats", ("uvloop",), _UVLOOP),
     Contestant(ASYNCIO, _nats("asyncio"), "nats", environment=_ASYNCIO),
     Contestant(FILE, _nats("file", "file"), "nats", ("uvloop",), _UVLOOP),
+    Contestant(NEAR, _nats("near", NEAR_CACHE={}), "nats", ("uvloop",), _UVLOOP, only=("near",)),
     Contestant(COUNTER, _counters("memory"), "nats", ("uvloop",), _UVLOOP, only=_COUNTED),
     Contestant(
         FILE_COUNTER, _counters("file", "file"), "nats", ("uvloop",), _UVLOOP, only=_COUNTED
@@ -138,6 +141,13 @@ CONTESTANTS = (
         only=("requests", "network"),
     ),
     Contestant(NATS_FLOOR, _at(f"{_FLOORS}.NatsFloor", "{}"), "nats", floor=True),
+    Contestant(
+        COUNTER_FLOOR,
+        _at(f"{_FLOORS}.CounterFloor", "{}"),
+        "nats",
+        floor=True,
+        only=("contention",),
+    ),
     Contestant(REDIS_FLOOR, _at(f"{_FLOORS}.RedisFloor", "{}/5"), "redis", floor=True),
 )
 

@@ -7,11 +7,14 @@ thread, no reconnecting, no clusters: nobody can use these, and nothing can be f
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django_nats.client.bucket import BucketConfig
+from django_nats.client.counterconfig import CounterConfig
+from django_nats.client.streamconfig import StreamConfig
 
 _ROOM = 8 * 1024 * 1024
 
@@ -23,6 +26,7 @@ class Channel:
         self._socket = socket.create_connection((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.send = self._socket.sendall
+        self.close = self._socket.close
         self._buffer = bytearray(_ROOM)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -55,30 +59,60 @@ class Channel:
         self._end += got
 
 
-class NatsFloor:
-    """A key-value bucket over a socket: one subscription, to which all replies come."""
+class NatsSocket:
+    """A connection to NATS with one subscription, to which all replies come."""
 
-    _INBOX = b"_INBOX.floor"
-
-    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, location: str) -> None:
         host, _, port = location.partition(":")
+        # Of its own: there is a floor for each route, and on a subject they shared each would be
+        # sent the other's replies, too.
+        self._inbox = f"_INBOX.floor.{secrets.token_hex(8)}".encode()
         self._channel = Channel(host, int(port))
+        self.close = self._channel.close
         self._channel.line()  # INFO
         connect = {"verbose": False, "headers": True, "lang": "python", "version": "0"}
         self._channel.send(
-            b"CONNECT %b\r\nSUB %b 1\r\n" % (json.dumps(connect).encode(), self._INBOX)
+            b"CONNECT %b\r\nSUB %b 1\r\n" % (json.dumps(connect).encode(), self._inbox)
         )
+
+    def _create(self, config: StreamConfig) -> None:
+        create = f"$JS.API.STREAM.CREATE.{config.stream}"
+        self._channel.send(self._publish(create, json.dumps(config.stream_config()).encode()))
+        _acknowledged(self._reply()[1])
+
+    def _publish(self, subject: str, payload: bytes) -> bytes:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), self._inbox, len(payload), payload)
+
+    def _reply(self) -> tuple[bytes, bytes]:
+        """Header and payload of the next message."""
+        while True:
+            verb, *words = self._channel.line().split()
+            if verb == b"HMSG":
+                size = int(words[-2])
+                block = self._channel.block(int(words[-1]))
+                return block[:size], block[size:]
+            if verb == b"MSG":
+                return b"", self._channel.block(int(words[-1]))
+            if verb == b"PING":
+                self._channel.send(b"PONG\r\n")
+            elif verb == b"-ERR":
+                raise ConnectionError(b" ".join(words).decode())
+
+
+class NatsFloor(NatsSocket):
+    """A key-value bucket."""
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        super().__init__(location)
         bucket = BucketConfig("floor")
         self._subject = f"$KV.{bucket.name}."
         self._direct = f"$JS.API.DIRECT.GET.{bucket.stream}"
-        create = f"$JS.API.STREAM.CREATE.{bucket.stream}"
-        self._channel.send(self._publish(create, json.dumps(bucket.stream_config()).encode()))
-        _acknowledged(self._reply()[1])
+        self._create(bucket)
 
     def get(self, key: str) -> str | None:
         self._channel.send(
             b"PUB %b.%b%b %b 0\r\n\r\n"
-            % (self._direct.encode(), self._subject.encode(), key.encode(), self._INBOX)
+            % (self._direct.encode(), self._subject.encode(), key.encode(), self._inbox)
         )
         header, payload = self._reply()
         return None if header.startswith(b"NATS/1.0 404") else payload.decode()
@@ -108,36 +142,44 @@ class NatsFloor:
             _acknowledged(self._reply()[1])
         return []
 
-    def _publish(self, subject: str, payload: bytes) -> bytes:
-        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), self._INBOX, len(payload), payload)
-
     def _store(self, key: str, value: str, timeout: int) -> bytes:
         header = b"NATS/1.0\r\nNats-TTL: %d\r\n\r\n" % timeout
         payload = value.encode()
         return b"HPUB %b%b %b %d %d\r\n%b%b\r\n" % (
             self._subject.encode(),
             key.encode(),
-            self._INBOX,
+            self._inbox,
             len(header),
             len(header) + len(payload),
             header,
             payload,
         )
 
-    def _reply(self) -> tuple[bytes, bytes]:
-        """Header and payload of the next message."""
-        while True:
-            verb, *words = self._channel.line().split()
-            if verb == b"HMSG":
-                size = int(words[-2])
-                block = self._channel.block(int(words[-1]))
-                return block[:size], block[size:]
-            if verb == b"MSG":
-                return b"", self._channel.block(int(words[-1]))
-            if verb == b"PING":
-                self._channel.send(b"PONG\r\n")
-            elif verb == b"-ERR":
-                raise ConnectionError(b" ".join(words).decode())
+
+class CounterFloor(NatsSocket):
+    """Counters. Their increments have no ids: one whose acknowledgement is lost may count twice."""
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        super().__init__(location)
+        config = CounterConfig("FLOOR", "floor", storage="memory", history=1)
+        self._subject = f"{config.prefix}."
+        self._create(config)
+
+    def get(self, key: str) -> int:
+        return self.incr(key, 0)
+
+    def set(self, key: str, value: int | str, timeout: float | None) -> None:
+        self.incr(key, int(value) - self.incr(key, 0))
+
+    def incr(self, key: str, delta: int = 1) -> int:
+        header = b"NATS/1.0\r\nNats-Incr: %+d\r\n\r\n" % delta
+        self._channel.send(
+            b"HPUB %b%b %b %d %d\r\n%b\r\n"
+            % (self._subject.encode(), key.encode(), self._inbox, len(header), len(header), header)
+        )
+        payload = self._reply()[1]
+        _acknowledged(payload)
+        return int(json.loads(payload)["val"])
 
 
 def _acknowledged(payload: bytes) -> None:

@@ -16,7 +16,9 @@ from .contestants import (
     DJANGO_REDIS_CACHE,
     EMPTY_VIEW,
     FILE_COUNTER,
+    LOCMEM,
     NATS_FLOOR,
+    NEAR,
     OURS,
     VCACHE,
 )
@@ -115,7 +117,23 @@ def _ratios() -> Iterator[Ratio]:
     yield Ratio(name, "network", cell, "rate", DJANGO_REDIS_CACHE, 5, 10)
     cell = {"until": "setup"}
     yield Ratio("import and django.setup() added", "startup", cell, "ms", None, 30, None)
+    yield from _of_near_cache()
     yield from _of_counters()
+
+
+def _of_near_cache() -> Iterator[Ratio]:
+    cell = {"operation": "get"}
+    name = "get of a copy"
+    yield Ratio(name, "near", cell, "p50_us", LOCMEM, 1.1, 0.7, NEAR)
+    for against in (DJANGO_REDIS, VCACHE):
+        yield Ratio(name, "near", cell, "p50_us", against, 1 / 25, None, NEAR)
+    cell = {"operation": "get_many"}
+    yield Ratio("get_many(100) of copies", "near", cell, "p50_us", LOCMEM, 1, None, NEAR)
+    cell = {"operation": "first get"}
+    yield Ratio("get without a copy", "near", cell, "p50_us", OURS, 1.15, None, NEAR)
+    cell = {"operation": "change"}
+    yield Ratio("change seen, median", "near", cell, "p50_us", None, 1500, None, NEAR)
+    yield Ratio("change seen, 99 %", "near", cell, "p99_us", None, 5000, None, NEAR)
 
 
 def _of_counters() -> Iterator[Ratio]:

@@ -105,6 +105,16 @@ PICTURES = {
             Panel("aset_many, 10 keys", "rate", {"operation": "set_many", **_HUNDRED}),
         ),
     ),
+    "near": Picture(
+        "What does a near cache save?",
+        "Median in µs, one thread, values of 100 bytes. Shorter is better.",
+        (
+            Panel("get", "p50_us", {"operation": "get"}),
+            Panel("get_many, 100 keys", "p50_us", {"operation": "get_many"}),
+            Panel("aget", "p50_us", {"operation": "aget"}),
+            Panel("first get of a key", "p50_us", {"operation": "first get"}),
+        ),
+    ),
     "requests": Picture(
         "How many requests does a view with six cache operations serve?",
         "Requests a second of one server process, 50 clients. Longer is better.",

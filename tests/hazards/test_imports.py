@@ -61,3 +61,39 @@ def test_the_first_operation_does(own_server: NatsServer) -> None:
     assert "'nats'" in ended.stdout
     assert ended.stdout.endswith(" 2")
     assert counted == [1]
+
+
+_SETUP = """
+import sys
+import django
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.cache import caches
+settings.configure(
+    SECRET_KEY="only-for-tests",
+    CACHES={
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        "nats": {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": "nats://127.0.0.1:1"},
+    },
+)
+django.setup()
+caches["default"]
+before = set(sys.modules)
+AppConfig.create("django_nats").ready()
+caches["nats"]
+added = set(sys.modules) - before
+print("ready", flush=True)
+sys.stdin.readline()
+parts = {"counters", "devserver", "nearcache", "management", "templatetags"}
+print(
+    sorted(name for name in added if name.split(".")[0] not in ("django_nats", "__future__")),
+    sorted(parts & {name.split(".")[1] for name in added if "." in name}),
+    "django_nats.cache" in added,
+)
+"""
+
+
+def test_setup_adds_nothing_but_the_package_and_of_that_only_the_cache() -> None:
+    """What a cache of Django's own imports, every process has; the rest is paid for at start."""
+    ended = run_script("", prelude=_SETUP)
+    assert ended.stdout == "[] [] True", ended

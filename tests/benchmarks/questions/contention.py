@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.cache import caches
 
-from ..contestants import FILE, Contestant
+from ..contestants import COUNTER_FLOOR, FILE, Contestant
 from ..measuring import SERVER_PID_VARIABLE, expect, percentiles, processor_seconds
 from ..results import Cell
 
@@ -33,7 +33,9 @@ def cells(quick: bool) -> list[dict[str, Any]]:
 
 
 def takes_part(contestant: Contestant, cell: Cell) -> bool:
-    return contestant.server is not None and not contestant.floor and contestant.name != FILE
+    if contestant.floor:
+        return contestant.name == COUNTER_FLOOR
+    return contestant.server is not None and contestant.name != FILE
 
 
 def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
