@@ -21,7 +21,11 @@ CACHES: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "django_nats.cache.NatsCache",
         "LOCATION": LOCATION,
-        "OPTIONS": {"BUCKET": "testproject"},
+        "OPTIONS": {
+            "BUCKET": "testproject",
+            # Copies of the flags in every process; see testproject/magazine/flags.py.
+            "NEAR_CACHE": {"KEYS": ["flags:*"]},
+        },
     }
 }
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"

@@ -184,7 +184,7 @@ def test_every_page_that_the_home_page_links_to_opens(visitor: Visitor) -> None:
     home = visitor.get("/")
     paths = set(re.findall(r'href="(/[^"#]*)', home))
     assert {"/almanac/", "/articles/latest/", "/cache/", "/dispatches/", "/reading/"} <= paths
-    assert {"/articles/", "/live/", "/regions/"} <= paths
+    assert {"/articles/", "/flags/", "/live/", "/regions/"} <= paths
     for path in paths:
         assert visitor.get(path)
 

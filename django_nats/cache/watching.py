@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .. import keys
 from ..client import bridge
+from ..client.copies import EVERYTHING
 from ..client.listing import key_of
 from ..client.mailbox import Mailbox, Told
 from ..client.session import Session
@@ -24,7 +25,9 @@ class Change(NamedTuple):
     """As it was given to the cache. None: changes may have been missed before this one, and any
     key may be another by now."""
     revision: int
+    """Of the key now; 0 for a gap."""
     deleted: bool
+    """Whether the key has no value now."""
 
     @property
     def gap(self) -> bool:
@@ -72,11 +75,14 @@ class Watching(Listing):
         bucket = self._config.bucket
         found = dict.fromkeys([keys.subject_filter(made), keys.CLEAR])
         subjects = [f"$KV.{bucket.name}.{each}" for each in (">" if ">" in found else found)]
+        clear = f"$KV.{bucket.name}.{keys.CLEAR}"
         mailbox = Mailbox()
 
         def change_of(told: Told | None) -> Change | None:
-            if told is None or told.subject.endswith(f".{keys.CLEAR}"):
+            if told is None or told.subject == clear:
+                self._bucket.heard(None, EVERYTHING)
                 return _GAP
+            self._bucket.heard(told.subject, told.revision)
             key = key_of(bucket.name, told.subject.encode(), told.header)
             if key is None or not matches(key):
                 return None

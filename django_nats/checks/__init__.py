@@ -22,11 +22,12 @@ id                      run by    what is wrong
 ``django_nats.W007``    check     An option is beside OPTIONS, where nothing reads it.
 ``django_nats.W008``    --deploy  A model was renamed, and its counters are under its new name.
 ``django_nats.W009``    check     An admin without the mixin offers to sort by a counter.
+``django_nats.W010``    --deploy  NEAR_CACHE cannot have its change feed.
 ======================  ========  ================================================================
 
-Only W005 and W006 ask the servers, and wait no longer than CONNECT_TIMEOUT and REQUEST_TIMEOUT
-allow; all the others look at settings, models, admins and migrations alone. LOCATION "embedded" is
-for development: W003 to W006 leave it alone.
+Only W005, W006 and W010 ask the servers, and wait no longer than CONNECT_TIMEOUT and
+REQUEST_TIMEOUT allow; all the others look at settings, models, admins and migrations alone.
+LOCATION "embedded" is for development: W003 to W006 and W010 leave it alone.
 """
 
 from __future__ import annotations

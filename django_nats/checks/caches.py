@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..cache import NatsCache, nats_aliases
 from ..conf.caches import CACHE_OPTIONS
-from . import streams
+from . import feeds, streams
 
 
 def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
@@ -110,6 +110,11 @@ def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
         yield from streams.compared(shared)
 
 
+def check_feeds(**kwargs: Any) -> Iterable[CheckMessage]:
+    """W010: what NEAR_CACHE needs is permitted."""
+    yield from feeds.refused(_caches_of_servers())
+
+
 def _sound_caches() -> dict[str, NatsCache]:
     found = {}
     for alias in nats_aliases():
@@ -136,5 +141,5 @@ CHECKS = (
     check_shared_buckets,
     check_sessions,
 )
-DEPLOY = (check_memory, check_servers)
+DEPLOY = (check_memory, check_servers, check_feeds)
 """Those that only ``check --deploy`` runs."""

@@ -43,7 +43,7 @@ class Bounds:
 class Attempt:
     """A read or a write of one key that is on its way."""
 
-    __slots__ = ("began", "generation", "key", "seen", "subject")
+    __slots__ = ("began", "generation", "gone", "key", "seen", "subject")
 
     def __init__(self, key: str, subject: str, generation: object) -> None:
         self.key = key
@@ -52,6 +52,8 @@ class Attempt:
         self.began = monotonic()
         self.seen = 0
         """The highest revision heard of since it began."""
+        self.gone = False
+        """Whether a read has found no value meanwhile, as of a revision that nobody knows."""
 
 
 class Copy:
@@ -133,8 +135,10 @@ class Copies:
             if entry is not None:
                 self._hear(attempt.subject, entry.revision)
                 self._install(attempt, entry, entry.revision, clock)
-            elif not attempt.seen:
+            else:
                 self._drop(attempt.subject)
+                for other in self._attempts.get(attempt.subject, ()):
+                    other.gone = True
                 self._install(attempt, None, 0, clock)
 
     def end_write(self, attempt: Attempt, entry: Entry | None, revision: int, clock: float) -> None:
@@ -221,12 +225,15 @@ class Copies:
     def _install(self, attempt: Attempt, entry: Entry | None, revision: int, clock: float) -> None:
         if not self._whole or attempt.generation != self._generation:
             return
-        if revision < attempt.seen:
-            return
         known = self._by_subject.get(attempt.subject)
-        if known is not None and known.revision > revision:
+        # What is newer is not kept, either: it may be of a stream that is no more, and this of the
+        # one that was made anew, where revisions begin again.
+        if known is not None:
+            self._drop(attempt.subject)
+            if known.revision > revision:
+                return
+        if revision < attempt.seen or (attempt.gone and entry is not None):
             return
-        self._drop(attempt.subject)
         until = attempt.began + self.bounds.max_age
         if entry is None:
             if not self.bounds.misses:
@@ -240,7 +247,8 @@ class Copies:
         self._copies[copy.key] = copy
         self.bytes += copy.size
         while len(self._copies) > self.bounds.max_entries or self.bytes > self.bounds.max_bytes:
-            self._drop(next(iter(self._copies.values())).subject)
+            # In one step: an iterator would notice that find(), without the lock, moves copies.
+            self._drop(self._copies.popitem(last=False)[1].subject)
 
     def _drop(self, subject: str) -> None:
         copy = self._by_subject.pop(subject, None)

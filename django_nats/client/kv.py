@@ -57,6 +57,7 @@ class Bucket(Writing):
             identity = secrets.token_hex(8)
             request = self._tombstone(
                 subject,
+                key,
                 **{
                     EXPECTED: str(message.sequence),
                     "Nats-Msg-Id": identity,
@@ -66,7 +67,7 @@ class Bucket(Writing):
                 if (yield from self._decided(key, None, request, identity)) is not None:
                     return True
             except BucketFull:
-                return (yield from self._make_room(subject, message.sequence))
+                return (yield from self._make_room(subject, key, message.sequence))
             leader = self.replicated
 
     def discard(self, key: str) -> Steps[None]:
@@ -87,12 +88,12 @@ class Bucket(Writing):
             conditions = {}
             if revisions is not None:
                 conditions[EXPECTED] = str(revisions[key])
-            requests[key] = self._tombstone(self._subject + self._encode(key), **conditions)
+            requests[key] = self._tombstone(self._subject + self._encode(key), key, **conditions)
         failed = yield from self._publish_all(requests, {})
         for key, error in list(failed.items()):
             if isinstance(error, BucketFull):
                 revision = None if revisions is None else revisions[key]
-                yield from self._make_room(requests[key].subject.decode(), revision)
+                yield from self._make_room(requests[key].subject.decode(), key, revision)
                 del failed[key]
         return failed
 
@@ -131,11 +132,13 @@ class Bucket(Writing):
                     raise OutcomeUnknown(f"Only a part was done: {error}") from error
             yield Pause(chance.uniform(0.2, 1) * PATIENCE)
 
-    def _tombstone(self, subject: str, **conditions: str) -> Request:
+    def _tombstone(self, subject: str, key: str = "", **conditions: str) -> Request:
+        if key_names.is_hashed(subject):
+            conditions[wire.KEY_HEADER] = wire.quote_key(key)  # for whoever follows changes
         fields = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": TOMBSTONE_TTL}
         return Request(self.writes, subject, b"", wire.header_block({**fields, **conditions}))
 
-    def _make_room(self, subject: str, revision: int | None) -> Steps[bool]:
+    def _make_room(self, subject: str, key: str, revision: int | None) -> Steps[bool]:
         """Delete on a bucket too full for a tombstone: purge, and then announce it.
 
         With a revision, what was written after it stays: another's value, or its announcement.
@@ -144,7 +147,7 @@ class Bucket(Writing):
         if revision is not None:
             what["seq"] = revision + 1
         request = Request(self.writes, self._purge, wire.compact_json(what))
-        tombstone = self._tombstone(subject, **{EXPECTED: "0"})
+        tombstone = self._tombstone(subject, key, **{EXPECTED: "0"})
         try:
             answer = wire.parse_api((yield from self.ask(request)))
             wire.parse_ack((yield from self.ask(tombstone)))

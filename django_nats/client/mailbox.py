@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -41,7 +42,11 @@ class Mailbox:
         """All that there is. Raises what the server refused the feed with."""
         if self._refusal is not None:
             raise self._refusal
-        return [self._told.popleft() for _ in range(len(self._told))]
+        taken = []
+        with suppress(IndexError):  # the feed has thrown away what was too much, meanwhile
+            for _ in range(len(self._told)):
+                taken.append(self._told.popleft())
+        return taken
 
     def tell(self, wake: Callable[[], object]) -> None:
         """Have a function called when there is something, maybe now, maybe more than once."""

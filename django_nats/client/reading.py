@@ -92,6 +92,15 @@ class Reading(Timed[BucketConfig]):
                 copies.end_read(attempt, entries.get(wanted[each]), self._clock)
         return entries
 
+    def heard(self, subject: str | None, revision: int) -> None:
+        """Tell those who keep copies of a change, or, without a subject, that anything may have
+        changed up to a revision: nobody who knows of it reads older copies then."""
+        for copies in self._copies:
+            if subject is None:
+                copies.cleared(revision)
+            else:
+                copies.changed(subject, revision)
+
     def _begin(self, key: str, subject: str) -> list[tuple[Copies, Attempt]]:
         """Tell those who keep copies of a key that it is about to be read or written."""
         return [(each, each.begin(key, subject)) for each in self._copies if each.covers(key)]

@@ -89,6 +89,8 @@ class Watcher:
 
     def _begin(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._keep())
+        # Not in the task itself: cancelled before it has begun, it never gets there.
+        self._task.add_done_callback(lambda task: self._reset())
 
     def _end(self) -> None:
         if self._task is not None:
@@ -97,26 +99,23 @@ class Watcher:
     async def _keep(self) -> None:
         refused = ""
         pause = _RETRY_FIRST
-        try:
-            while True:
-                try:
-                    async with self._opened() as feed:
-                        if refused:
-                            await self._log("can be opened now")
-                        refused, pause, self.state = "", _RETRY_FIRST, WHOLE
-                        await feed.follow()
-                except (Broken, Unavailable) as error:
-                    self.state = explain(error)
-                except NatsError as error:
-                    pause, self.state = _RETRY_REFUSED, explain(error)
-                    self._listener.refused(error)
-                    if refused != self.state:
-                        refused = self.state
-                        await self._log(f"cannot be opened, and is done without: {refused}")
-                await asyncio.sleep(_chance.uniform(pause / 2, pause))
-                pause = min(pause * 2, max(pause, _RETRY_MOST))
-        finally:
-            self._reset()
+        while True:
+            try:
+                async with self._opened() as feed:
+                    if refused:
+                        await self._log("can be opened now")
+                    refused, pause, self.state = "", _RETRY_FIRST, WHOLE
+                    await feed.follow()
+            except (Broken, Unavailable) as error:
+                self.state = explain(error)
+            except NatsError as error:
+                pause, self.state = _RETRY_REFUSED, explain(error)
+                self._listener.refused(error)
+                if refused != self.state:
+                    refused = self.state
+                    await self._log(f"cannot be opened, and is done without: {refused}")
+            await asyncio.sleep(_chance.uniform(pause / 2, pause))
+            pause = min(pause * 2, max(pause, _RETRY_MOST))
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[Feed]:

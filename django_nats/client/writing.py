@@ -139,6 +139,10 @@ class Writing(Reading):
         entry = None if message is None else self._entry(message)
         if entry is None and self.replicated and not leader:
             return (yield from self._current(subject, leader=True))
+        if entry is None:
+            self._forget(subject)
+        else:
+            self.heard(subject, entry.revision)
         return message, entry
 
     def _publish(self, key: str, write: Write, **conditions: str) -> Request:

@@ -42,12 +42,7 @@ class Reader:
         known = set(known)
         for option in self.options:
             if option not in known:
-                from difflib import get_close_matches  # which only mistakes need
-
-                close = get_close_matches(str(option).upper(), known, n=1)
-                hint = (
-                    f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
-                )
+                hint = _hint(option, known)
                 raise ImproperlyConfigured(f"{self.where}: unknown option {option!r}. {hint}")
 
     def text(self, option: str, default: str = "") -> str:
@@ -100,6 +95,13 @@ class Reader:
             self.fail(option, f"must be a dict with {', '.join(sorted(known))}")
         for name in value:
             if name not in known:
-                members = ", ".join(sorted(known))
-                self.fail(option, f"has an unknown member {name!r}; known: {members}")
+                problem = f"{option} has an unknown member {name!r}"
+                raise ImproperlyConfigured(f"{self.where}: {problem}. {_hint(name, known)}")
         return {name: str(each) if isinstance(each, Path) else each for name, each in value.items()}
+
+
+def _hint(option: object, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # which only mistakes need
+
+    close = get_close_matches(str(option).upper(), known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."

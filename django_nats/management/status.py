@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ..cache import nats_caches
+from ..cache import NatsCache, nats_caches
 from ..checks.streams import Kept, of_caches, of_counters
 from ..client import bridge
 from ..client.differences import differences
@@ -19,6 +19,7 @@ from ..client.sources import SourceLag, lags_of
 from ..client.streamconfig import NANOSECONDS
 from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
+from ..nearcache import subjects_of
 from .subcommand import NOTHING, Subcommand
 
 
@@ -63,6 +64,10 @@ class CacheStatus(StreamStatus):
     max_entries: int | None = None
     max_bytes: int | None = None
     max_value_size: int | None = None
+    near_cache: list[str] = field(default_factory=list)
+    """Patterns of the keys of which each process keeps copies; none without NEAR_CACHE."""
+    follows: list[str] = field(default_factory=list)
+    """Subjects whose changes the server tells each of those processes."""
 
     def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         super().learn(config, state)
@@ -78,6 +83,10 @@ class CacheStatus(StreamStatus):
         ]
         if self.max_value_size is not None:
             lines.append(("values", f"up to {self.max_value_size:,} bytes each"))
+        if self.near_cache:
+            lines.append(
+                ("near", f"copies of {', '.join(self.near_cache)}, by {', '.join(self.follows)}")
+            )
         return lines
 
 
@@ -126,7 +135,8 @@ class Status(Subcommand):
         parser.add_argument("--json", action="store_true", help="Write JSON, for programs.")
 
     def handle(self, options: Mapping[str, Any]) -> None:
-        caches = {kept: _of_cache(kept) for kept in of_caches(nats_caches())}
+        known = nats_caches()
+        caches = {kept: _of_cache(kept, known[kept.alias]) for kept in of_caches(known)}
         aliases = {alias: counter_settings(alias) for alias in counter_aliases()}
         counters = {kept: _of_counters(kept) for kept in of_counters(aliases)}
         if options["json"]:
@@ -168,10 +178,14 @@ class Status(Subcommand):
             self.stdout.write("  `manage.py nats setup --plan` tells what can be done about that")
 
 
-def _of_cache(kept: Kept) -> CacheStatus:
+def _of_cache(kept: Kept, cache: NatsCache) -> CacheStatus:
     status = CacheStatus(
         alias=kept.alias, servers=kept.connection.where, bucket=kept.stream.config.name
     )
+    near = cache._config.near_cache
+    if near is not None:
+        status.near_cache = list(near.keys)
+        status.follows = list(subjects_of(status.bucket, cache.make_key, near.keys))
     _ask(kept, status)
     return status
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 
 from django.db import close_old_connections
@@ -21,6 +22,7 @@ class Announcer:
 
     def _reset(self) -> None:
         self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._instead: set[Callable[[], None]] = set()
         self._thread: threading.Thread | None = None
 
     def after_fork(self) -> None:
@@ -28,10 +30,14 @@ class Announcer:
         _inherited.append(self._thread)
         self._reset()
 
-    def put(self, announce: Callable[[], None]) -> bool:
-        """Have a function called soon, from any thread; False when too many wait already."""
+    def put(self, announce: Callable[[], None], instead: Callable[[], None]) -> None:
+        """Have a function called soon, from any thread; when too many wait already, another one,
+        once for all of which there was none."""
         if self._queue.qsize() >= MOST:
-            return False
+            if instead in self._instead:
+                return
+            self._instead.add(instead)
+            announce = partial(self._make_up, instead)
         self._queue.put(announce)
         if self._thread is None:
             self._thread = threading.Thread(
@@ -39,7 +45,10 @@ class Announcer:
             )
             with suppress(RuntimeError):  # the interpreter is ending
                 self._thread.start()
-        return True
+
+    def _make_up(self, instead: Callable[[], None]) -> None:
+        self._instead.discard(instead)
+        instead()
 
     def _run(self) -> None:
         while True:

@@ -26,13 +26,14 @@ class Follower:
         self._bucket = bucket
         self._shape = shape
         self._clear = f"$KV.{bucket}.{keys.CLEAR}"
-        self._missed = False
 
     def position(self, stream: Mapping[str, Any]) -> dict[str, Any]:
         return {"deliver_policy": "new"}
 
     def opened(self) -> None:
         self._copies.opened()
+        # Now, and not when the last feed ended: who reads at once reads what is told from here on.
+        self._announce(None, 0, b"")
 
     def changed(self, subject: str, revision: int, header: bytes) -> None:
         if subject == self._clear:
@@ -47,23 +48,20 @@ class Follower:
 
     def shut(self) -> None:
         self._copies.shut()
-        self._announce(None, 0, b"")
 
     def refused(self, error: NatsError) -> None:
         """Nothing: every read goes to the server, and the watcher has said so."""
 
     def _announce(self, subject: str | None, revision: int, header: bytes) -> None:
-        if key_changed.receivers and not announcer.put(
-            partial(self._send, subject, revision, header)
-        ):
-            self._missed = True
+        if key_changed.receivers:
+            announcer.put(partial(self._send, subject, revision, header), self._send_gap)
+
+    def _send_gap(self) -> None:
+        self._send(None, 0, b"")
 
     def _send(self, subject: str | None, revision: int, header: bytes) -> None:
-        if self._missed:
-            self._missed = False
-            self._send(None, 0, b"")
         key: str | None = None
-        version: str | None = None
+        version: int | str | None = None
         if subject is not None:
             made = key_of(self._bucket, subject.encode(), header)
             if made is None or not self._copies.covers(made):
@@ -71,8 +69,8 @@ class Follower:
             key = made
             found = None if self._shape is None else self._shape.user_key(made)
             if found is not None:
-                key, version = found
-        for alias in self.aliases:
+                key, version = found[0], int(found[1]) if found[1].isdecimal() else found[1]
+        for alias in list(self.aliases):
             key_changed.send_robust(
                 sender=Follower,
                 alias=alias,

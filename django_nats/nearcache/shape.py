@@ -32,7 +32,9 @@ class Shape(NamedTuple):
             return None
         rest = made[len(self.head) : len(made) - len(self.tail)]
         version, found, key = rest.partition(self.middle)
-        return (key, version) if found and len(version) <= _MOST_VERSION else None
+        # No more than one token, and no more of a subject than _ROOM.
+        narrow = len(version) <= _MOST_VERSION and version.isascii() and ":" not in version
+        return (key, version) if found and narrow else None
 
 
 def shape_of(make_key: Callable[..., str]) -> Shape | None:
@@ -67,6 +69,13 @@ def filters(bucket: str, shape: Shape | None, patterns: Sequence[str]) -> tuple[
     found.add(keys.CLEAR)
     narrow = [each for each in found if not any(_lets(other, each) for other in found - {each})]
     return tuple(f"$KV.{bucket}.{each}" for each in sorted(narrow))
+
+
+def subjects_of(
+    bucket: str, make_key: Callable[..., str], patterns: Sequence[str]
+) -> tuple[str, ...]:
+    """The subjects that a near cache follows: filters(), for what makes the keys."""
+    return filters(bucket, shape_of(make_key), patterns)
 
 
 def _filter(shape: Shape, pattern: str) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from django_nats.counters.admin import CounterAdminMixin
-from testproject.magazine.models import Article
+from testproject.magazine.models import Article, Flag
 
 
 @admin.register(Article)
@@ -13,3 +13,9 @@ class ArticleAdmin(CounterAdminMixin, admin.ModelAdmin):  # type: ignore[type-ar
     search_fields = ["title", "standfirst", "body", "author"]
     prepopulated_fields = {"slug": ["title"]}
     date_hierarchy = "published"
+
+
+@admin.register(Flag)
+class FlagAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ["name", "on"]
+    list_editable = ["on"]

@@ -57,6 +57,12 @@ EXHIBITS = (
         "await aprefetch_counters()",
     ),
     Exhibit(
+        "Feature flags",
+        "flags",
+        "Flip a flag in the admin: two other processes show it, and the time it took.",
+        'OPTIONS["NEAR_CACHE"]',
+    ),
+    Exhibit(
         "Two banks, one river",
         "regions",
         "Two servers in two regions count, each for itself; a third has their exact sum.",

@@ -46,3 +46,16 @@ class Article(models.Model):
     @property
     def minutes(self) -> int:
         return max(1, round(len(self.body.split()) / WORDS_A_MINUTE))
+
+
+class Flag(models.Model):
+    """A switch of the site. Saving it tells every process: see ``flags``."""
+
+    name = models.SlugField(unique=True)
+    on = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,10 +1,14 @@
 # ruff: noqa: RUF001  (typographic quotes belong in prose)
-"""The magazine's articles."""
+"""The magazine's articles and flags, and who may edit them."""
 
 from __future__ import annotations
 
 from datetime import date
 from typing import TypedDict
+
+EDITOR = "editor"
+"""Name and password of the admin's user."""
+FLAGS = ("evening-edition", "new-masthead", "tide-clock")
 
 
 class Sample(TypedDict):

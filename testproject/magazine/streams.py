@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -24,26 +25,34 @@ def close() -> None:
     _closing = True
 
 
-def stream(request: HttpRequest, read: Callable[[], Awaitable[Totals]]) -> HttpResponseBase:
-    """Send what ``read`` returns, at once and whenever it has changed, until the browser leaves.
+def stream(request: HttpRequest, totals: AsyncGenerator[Totals, None]) -> HttpResponseBase:
+    """Send totals, at once and whenever they have changed, until the browser leaves.
 
-    Each open page asks for itself: once a tick, for all that it shows.
+    They have to come at least once a tick, changed or not: what comes is when a stream can end.
     """
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Totals move under ASGI only: python -m testproject", status=501)
     return StreamingHttpResponse(
-        _events(read),
+        _events(totals),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store"},
     )
 
 
-async def _events(read: Callable[[], Awaitable[Totals]]) -> AsyncIterator[str]:
+async def ticking(read: Callable[[], Awaitable[Totals]]) -> AsyncGenerator[Totals, None]:
+    """What ``read`` returns, once a tick: each open page asks for itself, for all that it shows."""
+    while True:
+        yield await read()
+        await asyncio.sleep(TICK)
+
+
+async def _events(totals: AsyncGenerator[Totals, None]) -> AsyncIterator[str]:
     sent = None
     end = time.monotonic() + LONGEST
-    while not _closing and time.monotonic() < end:
-        totals = await read()
-        if totals != sent:
-            yield f"data: {json.dumps(totals)}\n\n"
-            sent = totals
-        await asyncio.sleep(TICK)
+    async with aclosing(totals):
+        async for each in totals:
+            if _closing or time.monotonic() > end:
+                return
+            if each != sent:
+                yield f"data: {json.dumps(each)}\n\n"
+                sent = each

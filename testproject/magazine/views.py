@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import partial
 from typing import Any
@@ -23,8 +24,10 @@ from testproject.magazine import almanac as almanacs
 from testproject.magazine import dispatches as dispatch
 from testproject.magazine import totals
 from testproject.magazine.exhibits import EXHIBITS
-from testproject.magazine.models import Article, Topic
-from testproject.magazine.streams import stream
+from testproject.magazine.models import Article, Flag, Topic
+from testproject.magazine.sample import EDITOR
+from testproject.magazine.streams import stream, ticking
+from testproject.magazine.workers import WORKERS
 
 PAGE_SECONDS = 60
 SIDEBAR_SECONDS = 30
@@ -190,7 +193,7 @@ async def live(request: HttpRequest) -> HttpResponse:
 @require_safe
 async def live_totals(request: HttpRequest) -> HttpResponseBase:
     articles = [each async for each in Article.objects.all()]
-    return stream(request, partial(totals.of_articles, articles))
+    return stream(request, ticking(partial(totals.of_articles, articles)))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -209,7 +212,7 @@ async def regions(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def regions_totals(request: HttpRequest) -> HttpResponseBase:
-    return stream(request, totals.of_banks)
+    return stream(request, ticking(totals.of_banks))
 
 
 @require_POST
@@ -223,3 +226,15 @@ async def count(request: HttpRequest, bank: str) -> HttpResponse:
     else:
         changed = {bank: str(counted), "problem": ""}
     return answer(request, changed, reverse("regions"))
+
+
+@require_safe
+async def flags(request: HttpRequest) -> HttpResponse:
+    flags = [each async for each in Flag.objects.all()]
+    context = {"flags": flags, "workers": WORKERS.names, "pid": os.getpid(), "editor": EDITOR}
+    return render(request, "magazine/flags.html", context)
+
+
+@require_safe
+async def flags_seen(request: HttpRequest) -> HttpResponseBase:
+    return stream(request, WORKERS.follow())

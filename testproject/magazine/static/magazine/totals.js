@@ -9,7 +9,8 @@ function show(totals) {
     for (const place of document.querySelectorAll(`[data-total="${name}"]`)) {
       if (place.textContent === total) continue;
       place.textContent = total;
-      if (!still.matches) place.animate({ color: ["var(--accent)", "currentcolor"], scale: [1.25, 1] }, 600);
+      if ("is" in place.dataset) place.dataset.is = total;
+      if (!still.matches && !place.closest("[data-steady]")) place.animate({ color: ["var(--accent)", "currentcolor"], scale: [1.25, 1] }, 600);
     }
   }
 }

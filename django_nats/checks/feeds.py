@@ -1,0 +1,72 @@
+"""The check of NEAR_CACHE: that a process may follow the changes of its bucket."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from django.core.checks import CheckMessage, Warning
+
+from ..cache import NatsCache
+from ..client import bridge, wire
+from ..client.kv import Bucket
+from ..client.steps import Steps
+from ..client.streamconfig import NANOSECONDS
+from ..exceptions import NatsError, Unavailable
+from ..nearcache import subjects_of
+from .streams import outages_unlogged
+
+_ABANDONED = 5  # seconds after which the server removes what this could not
+
+
+def refused(caches: Mapping[str, NatsCache]) -> Iterator[CheckMessage]:
+    """W010: feeds can be opened. Makes a consumer, as a feed does, and deletes it."""
+    for alias, cache in caches.items():
+        near = cache._config.near_cache
+        if near is None:
+            continue
+        bucket, session = cache._bucket, cache.session
+        subjects = subjects_of(bucket.config.name, cache.make_key, near.keys)
+        with outages_unlogged():
+            try:
+                if bridge.run(session, bucket.info()) is None:
+                    continue  # made on first use
+            except NatsError:
+                continue  # W006
+            try:
+                bridge.run(session, _try(bucket, subjects))
+            except NatsError as error:
+                where = bucket.config.stream
+                yield Warning(
+                    f'CACHES["{alias}"] has NEAR_CACHE, but the change feed of the '
+                    f"{bucket.config.title} cannot be had, and every read goes to the server: "
+                    f"{error}",
+                    hint=f"Let it publish to $JS.API.CONSUMER.CREATE.{where}.>, "
+                    f"$JS.API.CONSUMER.DELETE.{where}.* and $JS.FC.{where}.>, and leave room for "
+                    "a consumer of each process, or take NEAR_CACHE away.",
+                    id="django_nats.W010",
+                )
+
+
+def _try(bucket: Bucket, subjects: Sequence[str]) -> Steps[None]:
+    """Raises what the server refuses a feed, or its parts, with."""
+    where = bucket.config.stream
+    name = f"check-{secrets.token_hex(8)}"
+    config = {
+        "name": name,
+        "deliver_subject": f"_INBOX.{name}",
+        "deliver_policy": "new",
+        "ack_policy": "none",
+        "headers_only": True,
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": _ABANDONED * NANOSECONDS,
+        "filter_subjects": list(subjects),
+    }
+    payload = wire.compact_json({"stream_name": where, "config": config})
+    create = bucket.api_request(f"$JS.API.CONSUMER.CREATE.{where}.{name}", payload)
+    wire.parse_api((yield create))
+    wire.parse_api((yield bucket.api_request(f"$JS.API.CONSUMER.DELETE.{where}.{name}")))
+    with suppress(Unavailable):  # nobody need answer
+        yield bucket.api_request(f"$JS.FC.{where}.{name}.{secrets.token_hex(4)}")
