@@ -51,6 +51,9 @@ def make_cache(server: NatsServer) -> Iterator[MakeCache]:
         return cache
 
     yield make
+    for cache in made:
+        if cache.near is not None:
+            cache.near.stop()  # or it would make the bucket again, to follow it
     for cache in {cache._bucket: cache for cache in made}.values():
         api(cache, f"STREAM.DELETE.KV_{cache._bucket.config.name}")
 

@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Tags, run_checks
 
 from django_nats.cache import nats_caches
 from django_nats.checks import TAG
+from django_nats.client import bridge
 from django_nats.devserver import NatsServer
 from tests.conftest import api
 
@@ -244,6 +245,70 @@ def test_a_server_that_is_away_is_a_warning(settings: Any) -> None:
     assert messages.keys() == {"W006"}
     assert f"No connection to NATS at {DEAD}" in messages["W006"].msg
     assert not messages["W006"].is_serious()
+
+
+# Near caches ---------------------------------------------------------------------------------
+
+
+def test_a_near_cache_that_may_follow_changes_passes_in_silence(
+    settings: Any, server: NatsServer, bucket: str
+) -> None:
+    options = {"TOKEN": server.token, "BUCKET": bucket, "MAX_BYTES": "8MiB"}
+    settings.CACHES = {"default": entry(server.url, NEAR_CACHE={"KEYS": ["a:*"]}, **options)}
+    caches["default"].set("key", "value")
+
+    assert found(deploy=True) == {}
+    # Nothing is left behind, and no feed was begun.
+    assert api(nats_caches()["default"], f"CONSUMER.NAMES.KV_{bucket}")["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "denied",
+    ["$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DELETE.>", "$JS.FC.>"],
+)
+def test_a_near_cache_that_lacks_a_permission_is_warned_of(settings: Any, denied: str) -> None:
+    user = f'user: web, password: s3cret, permissions: {{ publish: {{ deny: ["{denied}"] }} }}'
+    with NatsServer(token="", config=f"authorization {{ users: [{{ {user} }}] }}") as server:
+        options = {"USER": "web", "PASSWORD": "s3cret", "STORAGE": "file"}
+        settings.CACHES = {
+            "default": entry(server.url, NEAR_CACHE={}, **options),
+            "without": entry(server.url, **options),
+        }
+        caches["default"].set("key", "value")
+
+        assert found().keys() == {"W002"}
+        messages = found(deploy=True)
+        bridge.close()
+
+    assert messages.keys() == {"W002", "W010"}
+    assert 'CACHES["default"] has NEAR_CACHE' in messages["W010"].msg
+    assert f"No permission to publish to {denied[:-1]}" in messages["W010"].msg
+    assert denied[:-1] in str(messages["W010"].hint)
+    assert "s3cret" not in str(messages["W010"])
+    assert not messages["W010"].is_serious()
+
+
+def test_a_near_cache_without_room_for_its_consumer_is_warned_of(
+    settings: Any, server: NatsServer, bucket: str
+) -> None:
+    options = {"TOKEN": server.token, "BUCKET": bucket, "MAX_BYTES": "8MiB"}
+    settings.CACHES = {"default": entry(server.url, NEAR_CACHE={}, **options)}
+    cache = nats_caches()["default"]
+    config = cache._bucket.config.stream_config()
+    api(cache, f"STREAM.CREATE.KV_{bucket}", {**config, "max_consumers": 1})
+    taken = {"stream_name": f"KV_{bucket}", "config": {"name": "taken", "ack_policy": "none"}}
+    api(cache, f"CONSUMER.CREATE.KV_{bucket}.taken", taken)
+
+    messages = found(deploy=True)
+
+    assert messages.keys() == {"W010"}
+    assert "maximum consumers limit reached" in messages["W010"].msg
+
+
+def test_a_near_cache_of_a_server_that_is_away_is_warned_of_once(settings: Any) -> None:
+    settings.CACHES = {"default": entry(STORAGE="file", NEAR_CACHE={})}
+
+    assert found(deploy=True).keys() == {"W006"}
 
 
 def test_only_the_checks_for_deployment_open_connections(settings: Any) -> None:

@@ -12,7 +12,9 @@ from django.test import override_settings
 from django_nats.client import bridge
 from django_nats.client.bucket import BucketConfig
 from django_nats.client.config import ConnectionConfig, TLSConfig
+from django_nats.client.copies import Bounds
 from django_nats.conf.caches import CacheConfig, cache_config
+from django_nats.conf.nearcache import NearCacheConfig
 from django_nats.serializers import JSONSerializer, PickleSerializer
 from tests.support import accounts
 
@@ -235,6 +237,82 @@ def test_a_secret_of_a_wrong_type_is_not_shown(option: str, value: object) -> No
     said = problem(**{option: value})
     assert option in said
     assert "271828" not in said
+
+
+# NEAR_CACHE ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"NEAR_CACHE": None}])
+def test_without_a_near_cache(options: dict[str, object]) -> None:
+    assert config(**options).near_cache is None
+
+
+def test_a_near_cache_is_of_every_key_by_default() -> None:
+    assert config(NEAR_CACHE={}).near_cache == NearCacheConfig(
+        keys=("*",), bounds=Bounds(10_000, 64 * MIB, max_stale=1.0, max_age=60.0, misses=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "expected"),
+    [
+        ("KEYS", ["flags:*", "config"], NearCacheConfig(keys=("flags:*", "config"))),
+        ("KEYS", ("*",), NearCacheConfig()),
+        ("MAX_ENTRIES", 1, NearCacheConfig(bounds=Bounds(max_entries=1))),
+        ("MAX_BYTES", "8MiB", NearCacheConfig(bounds=Bounds(max_bytes=8 * MIB))),
+        ("MAX_BYTES", 1, NearCacheConfig(bounds=Bounds(max_bytes=1))),
+        ("MAX_BYTES", None, NearCacheConfig()),
+        ("MAX_STALE", 0.25, NearCacheConfig(bounds=Bounds(max_stale=0.25))),
+        ("MAX_STALE", 2, NearCacheConfig(bounds=Bounds(max_stale=2.0))),
+        ("MAX_AGE", 0.5, NearCacheConfig(bounds=Bounds(max_age=0.5))),
+        ("MISSES", True, NearCacheConfig(bounds=Bounds(misses=True))),
+    ],
+)
+def test_members_of_near_cache(member: str, value: object, expected: NearCacheConfig) -> None:
+    assert config(NEAR_CACHE={member: value}).near_cache == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (True, 'CACHES["web"]: NEAR_CACHE must be a dict with KEYS, MAX_AGE, MAX_BYTES, '),
+        (["flags:*"], 'CACHES["web"]: NEAR_CACHE must be a dict with KEYS, '),
+        ({"KEY": ["a"]}, "NEAR_CACHE has an unknown member 'KEY'. Did you mean KEYS?"),
+        ({"max_stale": 1}, "NEAR_CACHE has an unknown member 'max_stale'. Did you mean MAX_STALE?"),
+        ({"TTL": 1}, "NEAR_CACHE has an unknown member 'TTL'. Known: KEYS, MAX_AGE, "),
+        ({1: 1}, "NEAR_CACHE has an unknown member 1. Known: KEYS, "),
+        ({"KEYS": ["a\ud800:*"]}, "NEAR_CACHE: KEYS holds 'a\\ud800:*', which is no key's: "),
+        ({"KEYS": "flags:*"}, "KEYS must be a list of patterns like [\"flags:*\"], not 'flags:*'"),
+        ({"KEYS": []}, "KEYS must be a list of patterns"),
+        ({"KEYS": None}, "KEYS must be a list of patterns"),
+        ({"KEYS": {"flags:*"}}, "KEYS must be a list of patterns"),
+        ({"KEYS": [""]}, "KEYS holds ''; a pattern is a string like \"flags:*\""),
+        ({"KEYS": ["a", 1]}, "KEYS holds 1; a pattern is a string"),
+        ({"KEYS": ["a", b"a"]}, "KEYS holds b'a'; a pattern is a string"),
+        ({"MAX_ENTRIES": 0}, "MAX_ENTRIES must be a whole number"),
+        ({"MAX_ENTRIES": -1}, "MAX_ENTRIES must be a whole number"),
+        ({"MAX_ENTRIES": 1.5}, "MAX_ENTRIES must be a whole number"),
+        ({"MAX_ENTRIES": True}, "MAX_ENTRIES must be a whole number"),
+        ({"MAX_ENTRIES": None}, "MAX_ENTRIES must be a whole number"),
+        ({"MAX_BYTES": 0}, "MAX_BYTES must be a number of bytes"),
+        ({"MAX_BYTES": "64 megs"}, "MAX_BYTES must be a number of bytes"),
+        ({"MAX_STALE": 0}, "MAX_STALE must be a number of seconds"),
+        ({"MAX_STALE": 0.09}, "MAX_STALE is 0.09 seconds; 0.25 is the least"),
+        ({"MAX_STALE": "1"}, "MAX_STALE must be a number of seconds"),
+        ({"MAX_STALE": None}, "MAX_STALE must be a number of seconds"),
+        ({"MAX_AGE": 0}, "MAX_AGE must be a number of seconds"),
+        ({"MAX_AGE": 3600}, "MAX_AGE must be a number of seconds between 0 and 3600"),
+        ({"MAX_AGE": float("nan")}, "MAX_AGE must be a number of seconds"),
+        ({"MISSES": 1}, "MISSES must be True or False, not 1"),
+    ],
+)
+def test_a_wrong_near_cache_names_alias_and_member(entries: Any, value: object, said: str) -> None:
+    entries(web={"LOCATION": URL, "OPTIONS": {"NEAR_CACHE": value}})
+    with pytest.raises(ImproperlyConfigured) as caught:
+        caches["web"]
+    assert str(caught.value).startswith('CACHES["web"]')
+    assert "NEAR_CACHE" in str(caught.value)
+    assert said in str(caught.value)
 
 
 # LOCATION ------------------------------------------------------------------------------------

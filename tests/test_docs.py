@@ -38,12 +38,15 @@ from django.test.utils import isolate_apps
 
 from django_nats import checks, exceptions
 from django_nats.cache import NatsCache
+from django_nats.checks import feeds
 from django_nats.client import bridge, kv, wire
 from django_nats.conf import caches as conf
+from django_nats.conf import nearcache
 from django_nats.conf.counters import COUNTER_OPTIONS, counter_aliases, counter_settings
 from django_nats.counters import Counter, Counters, later
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import PermissionDenied
+from django_nats.nearcache import near
 
 from .conftest import MakeCache, api
 
@@ -103,6 +106,9 @@ class Reader:
 
     def close(self) -> None:
         later.discard()
+        for each in near._known.values():
+            if each._watcher.started:
+                each.stop()  # or it would make its bucket again, to follow it
         self.settings.close()
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
@@ -358,11 +364,21 @@ def test_every_option_is_documented_with_its_default() -> None:
         "COMPRESSOR": config.codec.compressor,
         "COMPRESS_MIN_LENGTH": config.codec.compress_min_length,
         "FAIL_OPEN": config.fail_open,
+        "NEAR_CACHE": config.near_cache,
         "EMBEDDED_DIR": None,
         "ALLOW_EMBEDDED": False,
     }
     assert documented == actual
     assert documented.keys() == conf.CACHE_OPTIONS
+
+
+def test_every_member_of_near_cache_is_documented_with_its_default() -> None:
+    rows = re.findall(r'^\| `"([A-Z_]+)"` \| `([^`]+)` \|', text_of("reference/settings.md"), re.M)
+    documented = {member: ast.literal_eval(default) for member, default in rows}
+
+    assert documented.keys() == nearcache.MEMBERS
+    spelt_out = conf.cache_config(READERS_SERVER, {"OPTIONS": {"NEAR_CACHE": documented}})
+    assert spelt_out.near_cache == nearcache.NearCacheConfig()
 
 
 def test_every_option_of_counters_is_documented_with_its_default() -> None:
@@ -427,9 +443,10 @@ def test_what_counters_return_under_fail_open_is_told_of_every_method() -> None:
 
 
 def test_every_operation_is_on_the_api_page() -> None:
-    documented = re.findall(r"automethod:: NatsCache\.(\w+)", text_of("reference/api.md"))
+    pages = text_of("reference/api.md") + text_of("reference/near_cache.md")
+    documented = re.findall(r"automethod:: NatsCache\.(\w+)", pages)
 
-    assert set(documented) == operations()
+    assert sorted(documented) == sorted({*operations(), "watch"})
 
 
 def test_the_fail_open_table_has_every_method() -> None:
@@ -490,6 +507,9 @@ def test_the_permissions_the_docs_name_are_enough() -> None:
             assert cache.delete("a")
             cache.clear()
             assert cache.stats().connected
+        near_options = {**options, "NEAR_CACHE": {}}
+        followed = {"web": NatsCache(server.url, {"OPTIONS": near_options})}
+        assert [*feeds.refused(followed)] == []
         elsewhere = NatsCache(server.url, {"OPTIONS": {**options, "BUCKET": "other"}})
         with pytest.raises(PermissionDenied):
             elsewhere.get("a")

@@ -93,6 +93,10 @@ class Feed:
         """When the feed is known to have existed: what comes after an answer was sent after it."""
         self._behind: float | None = None
         """When the last change was stored that has been told, if more are to come."""
+        self._moved = 0.0
+        """When a change has last been told."""
+        self._stalled = False
+        """Whether the server waits for an answer, and keeps back what has changed meanwhile."""
         self.lag = 0.0
         """Seconds between the last change and its arrival."""
         self._sid, deliver_to = connection.listen(self._hear)
@@ -141,8 +145,11 @@ class Feed:
             # What the server had sent has been read by now: the silence is the feed's.
             if sent - self._heard > self._within:
                 raise Broken("The feed has fallen silent")
-            self._answered = sent
             behind = self._behind
+            held_up = behind is not None or self._stalled
+            if held_up and sent - self._moved > self._within:
+                raise Broken("The feed has stalled, or what it was to tell of is gone")
+            self._answered = sent
             self._listener.proven(self._alive if behind is None else min(self._alive, behind))
             ends: set[asyncio.Future[Any]] = {self._fault, self._connection.lost}
             await asyncio.wait(
@@ -162,7 +169,6 @@ class Feed:
 
     def _hear(self, reply: Reply) -> None:
         self._heard = monotonic()
-        self._alive = max(self._alive, self._answered)
         if self._why:
             return None
         if reply.subject == self._control:
@@ -178,6 +184,9 @@ class Feed:
         moment = stored / NANOSECONDS - self._bucket.clock
         self.lag = max(0.0, self._heard - moment)
         self._behind = moment if left else None
+        self._moved = self._heard
+        self._stalled = False
+        self._alive = max(self._alive, self._answered)
         self._listener.changed(reply.subject.decode(), revision, reply.header)
         return None
 
@@ -187,6 +196,9 @@ class Feed:
         if last is not None and int(last) != self._told:
             return self._break(f"Changes {self._told + 1} to {last} of the feed are missing")
         stalled = wire.field(reply.header, "Nats-Consumer-Stalled")
+        self._stalled = stalled is not None
+        if not self._stalled:
+            self._alive = max(self._alive, self._answered)
         if stalled is not None:
             self._connection.post(stalled.encode())
         elif reply.reply_to:

@@ -60,7 +60,6 @@ class Mailbox:
         state = stream["state"]
         resumes = (
             stream["created"] == self._created
-            and state["first_seq"] <= self._last + 1
             and state["last_seq"] >= self._last
             # After a crash, other messages than before may have the same sequences.
             and stream["config"].get("persist_mode") != "async"

@@ -107,7 +107,7 @@ class Watcher:
                     refused, pause, self.state = "", _RETRY_FIRST, WHOLE
                     await feed.follow()
             except (Broken, Unavailable) as error:
-                self.state = explain(error)
+                pause, self.state = min(pause, _RETRY_MOST), explain(error)
             except NatsError as error:
                 pause, self.state = _RETRY_REFUSED, explain(error)
                 self._listener.refused(error)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..client.copies import Bounds
+from ..exceptions import InvalidKey
+from ..keys import subject_filter
 from .reader import Reader
 
 MEMBERS = {"KEYS", "MAX_ENTRIES", "MAX_BYTES", "MAX_STALE", "MAX_AGE", "MISSES"}
-_LEAST_STALE = 0.1
+_LEAST_STALE = 0.25
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ def read_near_cache(reader: Reader) -> NearCacheConfig | None:
     for pattern in keys:
         if not isinstance(pattern, str) or not pattern:
             members.fail("KEYS", f'holds {pattern!r}; a pattern is a string like "flags:*"')
+        try:
+            subject_filter(pattern)
+        except InvalidKey as error:
+            members.fail("KEYS", f"holds {pattern!r}, which is no key's: {error}")
     default = Bounds()
     max_stale = members.seconds("MAX_STALE", default.max_stale)
     if max_stale < _LEAST_STALE:

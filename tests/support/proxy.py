@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 _CHUNK = 256 * 1024
@@ -46,6 +47,8 @@ class Proxy:
 
     def __init__(self, port: int, delay: float = 0.02) -> None:
         self.delay = delay
+        self.lose: Callable[[bytes], bool] = lambda data: False
+        """Says of what comes from the server whether it is to be dropped."""
         self.refusing = False
         """While true, connections are closed as soon as they are accepted."""
         self.connections = 0
@@ -141,6 +144,8 @@ class Proxy:
             while data := source.recv(_CHUNK):
                 if replies:
                     time.sleep(self.delay)
+                    if self.lose(data):
+                        continue
                 self._flowing.wait()
                 with self._lock:
                     (self._note_replies if replies else self._note_requests)(frames.feed(data))

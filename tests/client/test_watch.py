@@ -1,0 +1,136 @@
+"""A feed that is opened, and opened again, whatever the server makes of that."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.client import bridge, watch
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import PermissionDenied, ServerError
+from tests.conftest import MakeCache, api
+from tests.support.following import Following
+
+
+@pytest.fixture
+def crowded(cache: NatsCache) -> NatsCache:
+    """A bucket with room for one consumer, and that one taken."""
+    stream = cache._bucket.config.stream
+    config = {**cache._bucket.config.stream_config(), "max_consumers": 1}
+    api(cache, f"STREAM.CREATE.{stream}", config)
+    taken = {"stream_name": stream, "config": {"name": "taken", "ack_policy": "none"}}
+    assert "error" not in api(cache, f"CONSUMER.CREATE.{stream}.taken", taken)
+    return cache
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_RETRY_REFUSED", 0.05)
+
+
+def about_feeds(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each for each in caplog.messages if each.startswith("The change feed of the bucket")]
+
+
+def test_a_refusal_is_logged_once_and_so_is_its_end(
+    crowded: NatsCache, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "django_nats")
+    following = Following(crowded, wait=False)
+    following.wait_for(lambda: len(following.recorder.refusals) >= 3)
+    assert "maximum consumers limit reached" in following.watcher.state
+    assert isinstance(following.recorder.refusals[0], ServerError)
+    bucket = crowded._bucket.config.name
+    assert len(about_feeds(caplog)) == 1
+    assert about_feeds(caplog)[0].startswith(
+        f"The change feed of the bucket {bucket} cannot be opened, and is done without: "
+    )
+
+    api(crowded, f"CONSUMER.DELETE.{crowded._bucket.config.stream}.taken")
+
+    following.wait_for(lambda: bool(following.recorder.proofs))
+    assert following.watcher.state == "whole"
+    assert about_feeds(caplog)[1:] == [f"The change feed of the bucket {bucket} can be opened now"]
+    following.stop()
+
+
+def test_a_refusal_is_not_asked_for_again_and_again(crowded: NatsCache) -> None:
+    following = Following(crowded, wait=False)
+    following.wait_for(lambda: bool(following.recorder.refusals))
+    asked = time.monotonic()
+    following.wait_for(lambda: time.monotonic() > asked + 0.5)
+    assert len(following.recorder.refusals) == 1
+    following.stop()
+
+
+@pytest.mark.parametrize("denied", ["$JS.API.CONSUMER.CREATE.>", "$JS.API.STREAM.INFO.>"])
+def test_what_is_not_permitted_is_named(denied: str) -> None:
+    user = f'user: web, password: secret, permissions: {{ publish: {{ deny: ["{denied}"] }} }}'
+    with NatsServer(token="", config=f"authorization {{ users: [{{ {user} }}] }}") as server:
+        options = {"USER": "web", "PASSWORD": "secret"}
+        cache = NatsCache(server.url, {"OPTIONS": options})
+        following = Following(cache, wait=False)
+        following.wait_for(lambda: bool(following.recorder.refusals))
+        assert isinstance(following.recorder.refusals[0], PermissionDenied)
+        assert following.watcher.state.startswith("No permission to publish to ")
+        assert denied.rstrip(">").lower() in following.watcher.state.lower()
+        following.stop()
+        bridge.close()
+
+
+def test_it_says_what_it_does(cache: NatsCache) -> None:
+    following = Following(cache)
+    bucket = cache._bucket.config.name
+    assert repr(following.watcher) == f"<Watcher $KV.{bucket}.>: whole>"
+    cache.set("key", 1)
+    following.wait_for(lambda: 0 < following.watcher.lag < 5)
+    following.stop()
+    assert repr(following.watcher) == f"<Watcher $KV.{bucket}.>: not started>"
+    assert following.watcher.lag == 0
+
+
+def test_it_can_be_started_once_and_again_after_it_was_stopped(cache: NatsCache) -> None:
+    following = Following(cache)
+    for _ in range(3):
+        following.watcher.start()
+        following.wait_for(lambda: following.watcher.state == "whole")
+        assert api(cache, f"CONSUMER.NAMES.{cache._bucket.config.stream}")["total"] == 1
+        following.stop()
+
+
+def test_stopped_before_it_has_begun_it_can_be_started_again(cache: NatsCache) -> None:
+    following = Following(cache)
+    following.stop()
+    for _ in range(50):
+        following.watcher.start()
+        following.stop()
+    following.watcher.start()
+    lives = following.recorder.lives
+    following.wait_for(lambda: following.recorder.lives > lives)
+    following.stop()
+
+
+def test_it_does_not_outlive_the_connections(cache: NatsCache) -> None:
+    following = Following(cache)
+    bridge.close()
+    assert not following.watcher.started
+    assert following.recorder.events == ["opened", "shut"]
+    following.watcher.start()
+    following.wait_for(lambda: following.recorder.lives == 2)
+    following.stop()
+
+
+def test_before_the_first_connection_the_server_is_waited_for(
+    own_server: NatsServer, make_cache: MakeCache
+) -> None:
+    cache = make_cache(on=own_server)
+    own_server.stop()
+    following = Following(cache, wait=False)
+    following.wait_for(lambda: following.watcher.state.startswith("No connection to NATS at"))
+    assert following.recorder.refusals == []
+    own_server.start()
+    following.wait_for(lambda: bool(following.recorder.proofs))
+    following.stop()

@@ -1,0 +1,395 @@
+"""key_changed: what the processes that read from a near cache are told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.client import bridge
+from django_nats.devserver import NatsServer
+from django_nats.nearcache import announce
+from django_nats.nearcache.follow import Follower
+from django_nats.signals import key_changed
+from tests.conftest import MakeCache, api
+from tests.nearcache.conftest import follow, hashed, near_of, soon
+from tests.support.process import run_in_processes
+from tests.support.proxy import Proxy
+from tests.support.scripts import run_script
+
+
+class Event(NamedTuple):
+    key: str | None
+    version: int | str | None
+    deleted: bool
+    revision: int
+
+
+GAP = Event(None, None, True, 0)
+
+
+class Receiver:
+    """Notes what it is sent."""
+
+    def __init__(self) -> None:
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self.last: Event | None = None
+        self.threads: set[str] = set()
+        self.aliases: set[str] = set()
+
+    def __call__(self, sender: object, alias: str, signal: object, **event: Any) -> None:
+        assert sender is Follower
+        self.threads.add(threading.current_thread().name)
+        self.aliases.add(alias)
+        self.last = Event(**event)
+        self._events.put(self.last)
+
+    def next(self) -> Event:
+        return self._events.get(timeout=10)
+
+    def up_to(self, key: str) -> list[Event]:
+        """All events before that of a key."""
+        events: list[Event] = []
+        while (event := self.next()).key != key:
+            events.append(event)
+        return events
+
+
+@pytest.fixture
+def told() -> Iterator[Receiver]:
+    others_done = threading.Event()  # the thread is the process's, and may be at another test's
+    announce.announcer.put(others_done.set, others_done.set)
+    assert others_done.wait(10)
+    receiver = Receiver()
+    key_changed.connect(receiver)
+    yield receiver
+    key_changed.disconnect(receiver)
+
+
+@pytest.fixture
+def cache(told: Receiver, make_cache: MakeCache) -> NatsCache:
+    """A cache with a near cache whose changes are told of."""
+    return followed(told, make_cache)
+
+
+def followed(
+    told: Receiver, make_cache: MakeCache, members: dict[str, Any] | None = None, **params: Any
+) -> NatsCache:
+    options = {"NEAR_CACHE": members or {}, **params.pop("OPTIONS", {})}
+    cache = make_cache(OPTIONS=options, **params)
+    follow(cache)
+    # That the feed has been opened is a gap: nothing is known of what was before.
+    assert told.next() == GAP
+    return cache
+
+
+# What is told --------------------------------------------------------------------------------
+
+
+def test_sets_and_deletes_are_told_with_their_revisions(told: Receiver, cache: NatsCache) -> None:
+    cache.set("a:b", 1)
+    _, revision = cache.get_with_revision("a:b")
+    assert told.next() == Event("a:b", 1, deleted=False, revision=revision)
+    cache.touch("a:b", 100)
+    assert told.next() == Event("a:b", 1, deleted=False, revision=revision + 1)
+    cache.delete("a:b")
+    assert told.next() == Event("a:b", 1, deleted=True, revision=revision + 2)
+    assert told.threads == {"django-nats-signals"}
+
+
+def test_changes_of_every_version_are_told(told: Receiver, cache: NatsCache) -> None:
+    cache.set("key", 1, version=7)
+    cache.incr_version("key", version=7)
+    assert [told.next()[:3] for _ in range(3)] == [
+        ("key", 7, False),
+        ("key", 8, False),
+        ("key", 7, True),
+    ]
+
+
+def test_a_version_may_be_text(told: Receiver, make_cache: MakeCache) -> None:
+    cache = followed(told, make_cache, VERSION="v2")
+    cache.set("key", 1)
+    assert told.next()[:2] == ("key", "v2")
+
+
+def test_changes_by_another_process_are_told(
+    told: Receiver, cache: NatsCache, server: NatsServer
+) -> None:
+    run_in_processes(server, cache, "cache.set_many({'a': 1, 'b': 2})\ncache.delete('a')")
+    events = [told.next() for _ in range(3)]
+    assert [(event.key, event.deleted) for event in events] == [
+        ("a", False),
+        ("b", False),
+        ("a", True),
+    ]
+
+
+def test_only_keys_of_the_patterns_and_the_prefix_are_told(
+    told: Receiver, make_cache: MakeCache
+) -> None:
+    cache = followed(told, make_cache, {"KEYS": ["flags:*", "f?"]}, KEY_PREFIX="site:a")
+    unprefixed = make_cache()
+    unprefixed.set("flags:x", 1)
+    for key in ("flags", "other:flags:x", "fxx", "flags:a", "fx"):
+        cache.set(key, 1)
+    assert [told.next().key, told.next().key] == ["flags:a", "fx"]
+
+
+@pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
+@pytest.mark.parametrize("key", ["x" * 3000, "größe: *?", "a b", ":", "a.b"])
+def test_keys_are_told_as_they_were_given(told: Receiver, cache: NatsCache, key: str) -> None:
+    cache.set(key, 1)
+    assert told.next()[:3] == (key, 1, False)
+    cache.delete(key)
+    assert told.next()[:3] == (key, 1, True)
+
+
+def test_without_a_shape_made_keys_are_told(told: Receiver, make_cache: MakeCache) -> None:
+    cache = followed(told, make_cache, {"KEYS": ["flags:*"]}, KEY_FUNCTION=hashed)
+    cache.set("key", 1)
+    assert told.next()[:3] == (cache.make_key("key"), None, False)
+
+
+def test_a_clear_changes_every_key(told: Receiver, cache: NatsCache) -> None:
+    cache.set("key", 1)
+    assert told.next().key == "key"
+    cache.clear()
+    event = told.next()
+    assert event[:3] == (None, None, True)
+    assert event.revision > 0
+
+
+def test_another_clients_messages_are_not_keys(told: Receiver, cache: NatsCache) -> None:
+    stray = f"$KV.{cache._bucket.config.name}.=.1.a=zz"
+    bridge.run(cache.session, publish(cache, stray))
+    cache.set("key", 1)
+    assert told.next().key == "key"
+
+
+def publish(cache: NatsCache, subject: str) -> Any:
+    from django_nats.client.steps import Request
+
+    return (yield Request(cache._bucket.writes, subject, b"x"))
+
+
+def test_it_is_sent_for_every_alias(told: Receiver, make_cache: MakeCache) -> None:
+    one = make_cache(OPTIONS={"NEAR_CACHE": {}})
+    near_of(one).belongs_to("second")
+    follow(one)
+    told.next()
+    one.set("key", 1)
+    assert [told.next().key, told.next().key][1] == "key"
+    assert told.aliases == {one.alias, "second"}
+
+
+# Gaps ----------------------------------------------------------------------------------------
+
+
+def test_what_changed_while_the_connection_was_lost_is_a_gap(
+    told: Receiver, make_cache: MakeCache, proxy: Proxy
+) -> None:
+    other = make_cache()
+    other.set("key", "old")
+    far = followed(told, make_cache, location=proxy.url)
+    assert far.get("key") == "old"
+    found: list[object] = []
+
+    def reread(key: str | None, **kwargs: object) -> None:
+        if key is None:
+            found.append(far.get("key"))
+
+    key_changed.connect(reread)
+    try:
+        proxy.refusing = True
+        proxy.cut()
+        assert soon(lambda: near_of(far).state == "The connection was lost")
+        other.set("key", "new")
+        proxy.refusing = False
+        # One who reads whenever there is a gap has seen the change, or will be told of it.
+        assert told.next() == GAP
+        assert soon(lambda: found == ["new"])
+        other.set("next", 1)
+        assert told.next().key == "next"
+    finally:
+        key_changed.disconnect(reread)
+
+
+def test_a_bucket_made_anew_is_a_gap(told: Receiver, make_cache: MakeCache) -> None:
+    cache = followed(told, make_cache, {"MAX_STALE": 0.3})
+    api(cache, f"STREAM.DELETE.{cache._bucket.config.stream}")
+    assert told.next() == GAP
+    cache.set("key", 1)
+    assert told.next().key == "key"
+
+
+class Slow:
+    """A receiver that stays with the first event until it may go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, **kwargs: object) -> None:
+        self.begun.set()
+        self.go_on.wait(30)
+
+
+@pytest.fixture
+def slow() -> Iterator[Slow]:
+    receiver = Slow()
+    key_changed.connect(receiver)
+    yield receiver
+    receiver.go_on.set()
+    key_changed.disconnect(receiver)
+
+
+def test_of_a_slow_receiver_too_many_changes_are_a_gap(
+    slow: Slow,
+    told: Receiver,
+    make_cache: MakeCache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(announce, "MOST", 3)
+    cache, silent = (make_cache(OPTIONS={"NEAR_CACHE": {}, "BUCKET": name}) for name in TWO)
+    for each in (cache, silent):
+        follow(each)
+    assert slow.begun.wait(10)
+    for each in (cache, silent):
+        near_of(each)._follower.aliases = {each._bucket.config.name: None}
+        for number in range(10):
+            each.set(f"key-{number}", number)
+    assert soon(lambda: all(told_by(each) >= 10 for each in (cache, silent)))
+
+    slow.go_on.set()
+
+    assert soon(lambda: told.aliases >= set(TWO))
+    cache.set("last", 1)
+    before = told.up_to("last")
+    # As many as may wait, and a gap for each bucket; what was missed is told of by its gap.
+    assert 1 <= before.count(GAP) <= 4
+    assert len(before) <= 3 + 4
+    assert before[-1] == GAP
+
+
+def test_every_overflow_is_a_gap(
+    slow: Slow, told: Receiver, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "MOST", 1)
+    cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
+    follow(cache)
+    for again in range(2):
+        assert slow.begun.wait(10)
+        for number in range(10):
+            cache.set(f"key-{number}", number)
+        assert soon(lambda: told_by(cache) % 12 == 10)
+        slow.go_on.set()
+        assert soon(lambda: told.last == GAP)
+        cache.set("last", again)
+        assert told.up_to("last")[-1] == GAP
+        slow.begun.clear()
+        slow.go_on.clear()
+        cache.set("next", again)
+
+
+def told_by(cache: NatsCache) -> int:
+    feed = near_of(cache)._watcher._feed
+    return 0 if feed is None else feed._told
+
+
+TWO = ("overflow_one", "overflow_two")
+
+
+# Receivers -----------------------------------------------------------------------------------
+
+
+def test_a_receiver_may_use_the_cache(told: Receiver, cache: NatsCache) -> None:
+    def copy(key: str | None, **kwargs: object) -> None:
+        if key == "source":
+            cache.set("target", cache.get("source"))
+
+    key_changed.connect(copy)
+    try:
+        cache.set("source", 5)
+        assert [told.next().key, told.next().key] == ["source", "target"]
+        assert cache.get("target") == 5
+    finally:
+        key_changed.disconnect(copy)
+
+
+def test_a_receiver_that_raises_keeps_nothing_from_the_others(
+    told: Receiver, cache: NatsCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**kwargs: object) -> None:
+        raise LookupError("a receiver's mistake")
+
+    key_changed.connect(fail)
+    try:
+        cache.set("a", 1)
+        cache.set("b", 1)
+        assert [told.next().key, told.next().key] == ["a", "b"]
+    finally:
+        key_changed.disconnect(fail)
+
+
+def test_nobody_waits_for_receivers(slow: Slow, make_cache: MakeCache) -> None:
+    cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
+    follow(cache)
+    assert slow.begun.wait(10)
+    for number in range(100):
+        cache.set("key", number)
+        assert cache.get("key") == number
+
+
+def test_nothing_is_sent_without_receivers(make_cache: MakeCache) -> None:
+    cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
+    follow(cache)
+    receiver = Receiver()
+    cache.set("before", 1)
+    assert soon(lambda: near_of(cache).lag > 0)
+    key_changed.connect(receiver)
+    try:
+        cache.set("after", 1)
+        assert receiver.next().key == "after"
+        with pytest.raises(Empty):
+            receiver._events.get_nowait()
+    finally:
+        key_changed.disconnect(receiver)
+
+
+def test_a_receivers_database_connection_is_closed(server: NatsServer, cache: NatsCache) -> None:
+    """In a program of its own: the database is a file's, as tests' is not."""
+    prelude = """
+import sys, tempfile, threading
+from django.conf import settings
+file = tempfile.NamedTemporaryFile()
+databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": file.name}}
+settings.configure(SECRET_KEY="only-for-tests", DATABASES=databases)
+import django
+django.setup()
+from django_nats.cache import NatsCache
+options = {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "NEAR_CACHE": {}}
+cache = NatsCache(sys.argv[1], {"OPTIONS": options})
+"""
+    code = """
+from queue import SimpleQueue
+from django.db import connection
+from django_nats.signals import key_changed
+open_before = SimpleQueue()
+def receiver(**kwargs):
+    open_before.put(connection.connection is not None)
+    connection.ensure_connection()
+key_changed.connect(receiver)
+print("ready", flush=True)
+sys.stdin.readline()
+cache.get("key")
+print(open_before.get(timeout=10))
+cache.set("key", 1)
+print(open_before.get(timeout=10))
+"""
+    bucket = cache._bucket.config.name
+    ended = run_script(code, server.url, bucket, server.token, prelude=prelude)
+    assert (ended.status, ended.stdout) == (0, "False\nFalse"), ended.stderr

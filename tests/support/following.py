@@ -1,0 +1,129 @@
+"""Following a bucket's change feed, and messages in it that the server has not sent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from django_nats.cache import NatsCache
+from django_nats.client import bridge
+from django_nats.client.watch import Watcher
+from django_nats.devserver import NatsServer
+from django_nats.devserver.files import eventually
+from django_nats.exceptions import NatsError
+
+
+class Recorder:
+    """A listener that notes all it is told, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        """Revisions that changed, and "opened" and "shut" where that was another than before."""
+        self.heard = threading.Event()
+        """Set when a change is told."""
+        self.proofs: list[float] = []
+        self.refusals: list[NatsError] = []
+
+    def position(self, stream: Mapping[str, Any]) -> dict[str, Any]:
+        return {"deliver_policy": "new"}
+
+    def opened(self) -> None:
+        self.events.append("opened")
+
+    def changed(self, subject: str, revision: int, header: bytes) -> None:
+        self.events.append(revision)
+        self.heard.set()
+
+    def proven(self, moment: float) -> None:
+        self.proofs.append(moment)
+
+    def shut(self) -> None:
+        if self.events[-1:] == ["opened"] or isinstance((self.events or [""])[-1], int):
+            self.events.append("shut")
+
+    def refused(self, error: NatsError) -> None:
+        self.refusals.append(error)
+
+    @property
+    def lives(self) -> int:
+        """How many feeds have been opened."""
+        return self.events.count("opened")
+
+    @property
+    def revisions(self) -> list[int]:
+        return [each for each in self.events if isinstance(each, int)]
+
+
+class Following:
+    """A watcher of all of a cache's bucket, at work."""
+
+    def __init__(self, cache: NatsCache, within: float = 0.4, *, wait: bool = True) -> None:
+        config = cache._config
+        self.recorder = Recorder()
+        self.watcher: Watcher = bridge.watcher(
+            config.connection,
+            config.bucket,
+            [f"$KV.{config.bucket.name}.>"],
+            self.recorder,
+            within,
+        )
+        self.watcher.start()
+        if wait:
+            self.wait_for(lambda: bool(self.recorder.proofs))
+
+    @property
+    def control(self) -> str:
+        """The subject that the feed is delivered to."""
+        assert self.watcher._feed is not None
+        return self.watcher._feed._control.decode()
+
+    @property
+    def consumer(self) -> str:
+        assert self.watcher._feed is not None
+        return self.watcher._feed._name
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+        assert eventually(condition, time.monotonic() + seconds), (
+            self.watcher,
+            self.recorder.events[-10:],
+        )
+
+    def stop(self) -> None:
+        self.watcher.stop()
+        self.wait_for(lambda: not self.watcher.started)
+
+
+def forge(server: NatsServer, subject: str, *, header: str) -> None:
+    """Have the server deliver a message of ours, and return when it has been taken."""
+    block = f"{header}\r\n".encode()
+    with _connected(server) as sock:
+        size = len(block)
+        _exchange(sock, f"HPUB {subject} {size} {size}\r\n".encode() + block + b"\r\n")
+
+
+@contextmanager
+def listening(server: NatsServer, subject: str) -> Iterator[socket.socket]:
+    """A socket to which the messages of a subject come, as subscription 1."""
+    with _connected(server) as sock:
+        _exchange(sock, f"SUB {subject} 1\r\n".encode())
+        yield sock
+
+
+def _connected(server: NatsServer) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    login = {"verbose": False, "auth_token": server.token, "headers": True}
+    _exchange(sock, f"CONNECT {json.dumps(login)}\r\n".encode())
+    return sock
+
+
+def _exchange(sock: socket.socket, data: bytes) -> None:
+    sock.sendall(data + b"PING\r\n")
+    answered = b""
+    while b"PONG\r\n" not in answered:
+        answered += sock.recv(4096)
+    assert b"-ERR" not in answered, answered
