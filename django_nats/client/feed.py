@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +23,7 @@ from ..exceptions import NatsError, NotSent
 from . import wire
 from .consumer import metadata
 from .kv import Bucket
-from .steps import Steps
+from .steps import Lane, Request, Steps
 from .streamconfig import NANOSECONDS
 from .wire import Reply
 
@@ -74,8 +75,11 @@ class Feed:
         filters: Sequence[str],
         listener: Listener,
         within: float,
+        drive: Callable[[Steps[int]], Awaitable[int]],
     ) -> None:
         """``within``: seconds after which a feed that cannot prove itself current is broken."""
+        self._drive = drive
+        self._lane = Lane(f"the change feed of the {bucket.config.title}", within)
         self._connection = connection
         self._bucket = bucket
         self._filters = filters
@@ -87,10 +91,13 @@ class Feed:
         self._why = ""
         self._told = self._revision = 0
         self._heard = monotonic()
-        self._answered = 0.0
-        """When the last ping was sent that has been answered."""
-        self._alive = 0.0
-        """When the feed is known to have existed: what comes after an answer was sent after it."""
+        self._position = 0
+        """How far in the stream the feed is."""
+        self._asked: deque[tuple[int, float]] = deque()
+        """The questions that were answered, each with how far the feed must come to be as current
+        as when it was asked."""
+        self._current = 0.0
+        """The last such moment that the feed has reached."""
         self._behind: float | None = None
         """When the last change was stored that has been told, if more are to come."""
         self._moved = 0.0
@@ -122,7 +129,7 @@ class Feed:
         where = self._bucket.config.stream
         payload = wire.compact_json({"stream_name": where, "config": config})
         subject = f"$JS.API.CONSUMER.CREATE.{where}.{self._name}"
-        self._alive = monotonic()
+        self._current = monotonic()
         wire.parse_api((yield from self._bucket.ask(self._bucket.api_request(subject, payload))))
         if (yield from self._bucket.open())["created"] != stream["created"]:
             raise Broken("The stream was made anew, and counts from the start")
@@ -137,7 +144,7 @@ class Feed:
                 self._listener.opened()
         while True:
             sent = monotonic()
-            await self._connection.ping()
+            needed = await self._ask()
             if self._why:
                 raise Broken(self._why)
             if self._connection.lost.done():
@@ -149,14 +156,30 @@ class Feed:
             held_up = behind is not None or self._stalled
             if held_up and sent - self._moved > self._within:
                 raise Broken("The feed has stalled, or what it was to tell of is gone")
-            self._answered = sent
-            self._listener.proven(self._alive if behind is None else min(self._alive, behind))
+            self._asked.append((needed, sent))
+            self._listener.proven(self._current if behind is None else min(self._current, behind))
             ends: set[asyncio.Future[Any]] = {self._fault, self._connection.lost}
             await asyncio.wait(
                 ends,
                 timeout=self._within / _PROOFS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
+
+    async def _ask(self) -> int:
+        """Wait until what the server had sent before has been read; what sequence a feed must have
+        passed, after that, to be current.
+
+        Any will do where the feed is told by whoever has the stream. One of several replicas may be
+        behind, or cut off from the others: only their leader knows what there is to be told.
+        """
+        if self._bucket.replicated:
+            return await self._drive(self._last_sequence())
+        await self._connection.ping()
+        return 0
+
+    def _last_sequence(self) -> Steps[int]:
+        reply = yield Request(self._lane, f"$JS.API.STREAM.INFO.{self._bucket.config.stream}")
+        return int(wire.parse_api(reply)["state"]["last_seq"])
 
     def close(self) -> None:
         """Listen no longer, and have the server forget the consumer."""
@@ -186,7 +209,7 @@ class Feed:
         self._behind = moment if left else None
         self._moved = self._heard
         self._stalled = False
-        self._alive = max(self._alive, self._answered)
+        self._reach(revision)
         self._listener.changed(reply.subject.decode(), revision, reply.header)
         return None
 
@@ -198,7 +221,7 @@ class Feed:
         stalled = wire.field(reply.header, "Nats-Consumer-Stalled")
         self._stalled = stalled is not None
         if not self._stalled:
-            self._alive = max(self._alive, self._answered)
+            self._reach(int(wire.field(reply.header, "Nats-Last-Stream") or 0))
         if stalled is not None:
             self._connection.post(stalled.encode())
         elif reply.reply_to:
@@ -206,6 +229,12 @@ class Feed:
         else:
             self._behind = None  # idle: whatever was to come has come
         return None
+
+    def _reach(self, position: int) -> None:
+        """The feed is alive, and as far as a sequence: after these answers, so later than they."""
+        self._position = max(self._position, position)
+        while self._asked and self._asked[0][0] <= self._position:
+            self._current = self._asked.popleft()[1]
 
     def _break(self, why: str) -> None:
         if not self._why:

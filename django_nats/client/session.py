@@ -60,7 +60,7 @@ class Session:
         self._supervisor: asyncio.Task[None] | None = None
         self._fault: str | None = None
         self._cause: Exception | None = None
-        self._silent = False
+        self._silent = self._ending = False
         self._discovered: list[str] = []
         self.epoch = getattr(self, "epoch", 0) + 1
         """Changes with every new connection: what is known of the server is then known anew."""
@@ -185,6 +185,8 @@ class Session:
             try:
                 connection = await self._connect()
             except Exception as error:
+                if self._ending:  # what was cancelled may fail with another error, in nats-py
+                    return
                 self._go_down(explain(error), without_frames(error))
                 await asyncio.sleep(_chance.uniform(pause / 2, pause))
                 pause = min(pause * 2, _RETRY_MOST)
@@ -217,10 +219,12 @@ class Session:
         for server in servers:
             connection = Connection(self._timed_out, self._heard)
             try:
-                await asyncio.wait_for(
-                    connection.open(server, options, config.inbox_prefix),
-                    options["connect_timeout"],
+                opening = asyncio.ensure_future(
+                    connection.open(server, options, config.inbox_prefix)
                 )
+                # Cancelled at exit, it may fail all the same, and nobody is left to be told.
+                opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+                await asyncio.wait_for(opening, options["connect_timeout"])
             except Exception as error:
                 failure = error
             else:
@@ -317,6 +321,7 @@ class Session:
 
     async def close(self) -> None:
         """Send what is queued and close, at the end of the process."""
+        self._ending = True
         if self._supervisor is not None:
             self._supervisor.cancel()
         connection, self._connection = self._connection, None

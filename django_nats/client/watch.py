@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from random import SystemRandom
+from typing import Any
 
 from ..exceptions import NatsError, NotSent, Unavailable
 from .faults import explain
@@ -31,7 +33,7 @@ class Watcher:
         self,
         session: Session,
         bucket: Bucket,
-        drive: Callable[[Session, Steps[None]], Awaitable[None]],
+        drive: Callable[[Session, Steps[Any]], Awaitable[Any]],
         filters: Sequence[str],
         listener: Listener,
         within: float = 1.0,
@@ -123,7 +125,8 @@ class Watcher:
         connection = self._session.connection
         if connection is None:
             raise NotSent("The connection was lost")
-        feed = Feed(connection, self._bucket, self._filters, self._listener, self._within)
+        drive = partial(self._drive, self._session)
+        feed = Feed(connection, self._bucket, self._filters, self._listener, self._within, drive)
         try:
             await self._drive(self._session, feed.open())
             if self._session.connection is not connection:

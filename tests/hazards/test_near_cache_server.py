@@ -1,0 +1,138 @@
+"""Copies while their server dies, stops, and loses what it held: never out of date for long."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.client import bridge
+from django_nats.devserver import NatsServer
+from tests.conftest import api
+from tests.support.near_load import ROUNDS, Load, soon
+
+pytestmark = pytest.mark.timeout(120 * ROUNDS)
+
+
+@pytest.fixture
+def plain(own_server: NatsServer) -> Iterator[NatsCache]:
+    """The bucket of a load without copies, as another client sees it."""
+    options = {"BUCKET": "load", "TOKEN": own_server.token}
+    yield NatsCache(own_server.url, {"OPTIONS": options})
+    bridge.close()
+
+
+def test_killed_with_its_values_in_files(own_server: NatsServer) -> None:
+    with Load(own_server, options={"STORAGE": "file"}) as load:
+        for _ in range(2 * ROUNDS):
+            with load.flushing():
+                own_server.kill()
+                own_server.start()
+        load.check()
+
+
+def test_killed_with_its_values_in_memory(own_server: NatsServer) -> None:
+    """They are gone, and so are the revisions: the stream counts from the start."""
+    with Load(own_server) as load:
+        for _ in range(2 * ROUNDS):
+            with load.flushing():
+                load.losing(own_server.kill)
+                own_server.start()
+        load.check()
+
+
+@pytest.mark.parametrize("seconds", [2.0, 7.0], ids=["shortly", "until it counts as lost"])
+def test_stopped(own_server: NatsServer, seconds: float) -> None:
+    with Load(own_server) as load:
+        for _ in range(ROUNDS):
+            own_server.pause()
+            stopped = time.monotonic()
+            load.wait_until_bypassed(stopped)
+            time.sleep(max(0, stopped + seconds - time.monotonic()))
+            own_server.resume()
+            load.wait_until_served()
+        load.check()
+
+
+def test_the_stream_is_deleted(own_server: NatsServer, plain: NatsCache) -> None:
+    """By another client; the writers, who make it anew, are the first to notice."""
+    plain.get("warm-up")
+    with Load(own_server) as load:
+        for _ in range(2 * ROUNDS):
+            with load.flushing():
+                load.losing(lambda: api(plain, "STREAM.DELETE.KV_load"))
+        load.check()
+
+
+def test_the_stream_is_deleted_while_nobody_writes(
+    own_server: NatsServer, plain: NatsCache
+) -> None:
+    plain.get("warm-up")
+    config = api(plain, "STREAM.INFO.KV_load")["config"]
+    with Load(own_server, pause=3600) as load:
+        with load.flushing():
+            load.losing(lambda: _make_anew(plain, config))
+        load.check()
+
+
+def _make_anew(plain: NatsCache, config: dict[str, object]) -> None:
+    api(plain, "STREAM.DELETE.KV_load")
+    api(plain, "STREAM.CREATE.KV_load", config)
+
+
+def test_rolled_back_by_a_crash(own_server: NatsServer, tmp_path: Path) -> None:
+    """Acknowledged writes are lost, and their revisions given out again, to other values.
+
+    What a crash loses is up to chance: this one loses all since a moment, as if by chance.
+    """
+    options = {"BUCKET": "load", "TOKEN": own_server.token, "STORAGE": "file", "PERSIST": "async"}
+    near = {"NEAR_CACHE": {"MISSES": True, "MAX_STALE": 30.0}}
+    plain = NatsCache(own_server.url, {"OPTIONS": options})
+    reader = NatsCache(own_server.url, {"OPTIONS": {**options, **near, "NAME": "reader"}})
+    kept = {f"kept:{number}": "kept" for number in range(10)}
+    plain.set_many(kept, None)
+    store, saved = own_server.directory / "store", tmp_path / "store"
+    own_server.restart()  # in order: all of it is in the files
+    assert soon(lambda: _answers(plain))
+    lost = {f"lost:{number}": "lost" for number in range(10)}
+    after = {f"after:{number}": "after" for number in range(10)}
+    everything = [*kept, *lost, *after]
+    for _ in range(1 + ROUNDS):
+        shutil.copytree(store, saved)
+        plain.set_many({**lost, **dict.fromkeys(kept, "newer")}, None)
+        newest = plain.get_with_revision("kept:9")[1]
+        assert soon(lambda: _served(reader, everything))
+        assert reader.get_many(lost) == lost
+        own_server.kill()
+        shutil.rmtree(store)
+        shutil.move(saved, store)
+        own_server.start()
+        assert soon(lambda: _answers(plain))
+        plain.set_many(after, None)
+        assert plain.get_with_revision("after:9")[1] <= newest
+        assert soon(lambda: _served(reader, everything))
+        assert reader.get_many(everything) == {**kept, **after}
+        plain.delete_many(after)
+
+
+def _answers(cache: NatsCache) -> bool:
+    try:
+        cache.get("probe")
+    except Exception:
+        return False
+    return True
+
+
+def _served(cache: NatsCache, keys: list[str]) -> bool:
+    """Whether all of the keys are read from copies."""
+    assert cache.near is not None
+    before = cache.near.hits
+    try:
+        cache.get_many(keys)
+    except Exception:
+        return False
+    return cache.near.hits - before == len(keys)

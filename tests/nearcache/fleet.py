@@ -1,0 +1,228 @@
+"""Worker processes on one bucket, and a record of all that the server has stored there."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from django_nats import keys as key_names
+from django_nats.cache import NatsCache
+from django_nats.client import wire
+from django_nats.devserver import NatsServer
+from django_nats.devserver.files import eventually
+from django_nats.exceptions import NatsError
+from tests.conftest import api
+
+ROOT = Path(__file__).parents[2]
+_LIFETIME = re.compile(rb"Django-Nats: [^\r]*(ms|at)=([0-9]+)")
+
+
+def _key(name: str) -> str:
+    """A user's key of version 1, without prefix."""
+    return (key_names.decode(name) or "").removeprefix(":1:")
+
+
+class Stored(NamedTuple):
+    """A message as the server stored it; times in seconds since 1970."""
+
+    sequence: int
+    value: int | None
+    """None for a tombstone."""
+    at: float
+    expires: float | None
+
+
+class Record:
+    """What a stream stores, as the server itself tells by republishing it: none is left out."""
+
+    def __init__(self, server: NatsServer, bucket: str) -> None:
+        self.stored: dict[str, list[Stored]] = defaultdict(list)
+        """By key."""
+        self.clears: list[Stored] = []
+        self.last = 0
+        self._bucket = bucket
+        self._socket = socket.create_connection(("127.0.0.1", server.port))
+        self._stream = self._socket.makefile("rwb")
+        options = json.dumps({"auth_token": server.token, "verbose": False, "headers": True})
+        self._stream.readline()
+        self._stream.write(f"CONNECT {options}\r\nSUB record.> 1\r\nPING\r\n".encode())
+        self._stream.flush()
+        while self._stream.readline() != b"PONG\r\n":
+            pass
+        self._thread = threading.Thread(target=self._listen, name="record", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._stream.close()
+        self._socket.close()
+
+    def _listen(self) -> None:
+        while line := self._stream.readline():
+            verb, *words = line.split()
+            if verb == b"PING":
+                self._stream.write(b"PONG\r\n")
+                self._stream.flush()
+            elif verb == b"HMSG":
+                header_size, size = map(int, words[-2:])
+                body = self._stream.read(size + 2)[:size]
+                self._note(body[:header_size], body[header_size:])
+
+    def _note(self, header: bytes, payload: bytes) -> None:
+        sequence = int(wire.field(header, "Nats-Sequence") or "")
+        subject = wire.field(header, "Nats-Subject") or ""
+        at = wire.epoch((wire.field(header, "Nats-Time-Stamp") or "").encode())
+        name = subject.removeprefix(f"$KV.{self._bucket}.")
+        if name == key_names.CLEAR:
+            self.clears.append(Stored(sequence, None, at, None))
+        elif wire.is_tombstone(header):
+            self.stored[_key(name)].append(Stored(sequence, None, at, None))
+        else:
+            lifetime = _LIFETIME.search(header)
+            expires = None
+            if lifetime is not None:
+                expires = int(lifetime[2]) / 1000 + (at if lifetime[1] == b"ms" else 0)
+            stored = Stored(sequence, int(payload), at, expires)
+            self.stored[_key(name)].append(stored)
+        self.last = sequence
+
+
+class Worker:
+    """A process with a cache of its own."""
+
+    def __init__(self, parameters: list[Any], mutation: str) -> None:
+        arguments = json.dumps([parameters, mutation])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.nearcache.worker", arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self.near = "NEAR_CACHE" in parameters[1]["OPTIONS"]
+
+    def begin(self, *threads: list[list[Any]], loop: list[list[Any]] | None = None) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"threads": threads, "loop": loop or []}) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> list[dict[str, Any]]:
+        assert self.process.stdout is not None
+        return list(json.loads(self.process.stdout.readline()))
+
+    def do(self, *op: Any) -> Any:
+        """One operation; what it returned."""
+        self.begin([list(op)])
+        (done,) = self.end()
+        assert done["error"] is None, done
+        return done["returned"]
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class Fleet:
+    """Workers with copies and without, on a new bucket."""
+
+    def __init__(
+        self,
+        server: NatsServer,
+        *,
+        near: int = 2,
+        plain: int = 1,
+        mutation: str = "",
+        location: str = "",
+        **members: Any,
+    ) -> None:
+        """``location``: of the workers with copies; ``members``: of their NEAR_CACHE."""
+        self.bucket = f"fleet_{secrets.token_hex(6)}"
+        self.server = server
+        self._exit = ExitStack()
+        self._near = near
+        self._plain = plain
+        self._mutation = mutation
+        self._location = location or server.url
+        self._members = members
+
+    def __enter__(self) -> Fleet:
+        options = {"BUCKET": self.bucket, "TOKEN": self.server.token, "REQUEST_TIMEOUT": 0.5}
+        self.cache = NatsCache(self.server.url, {"OPTIONS": options})
+        self.cache.get("first")  # makes the bucket
+        self.epoch = time.time() - time.monotonic()
+        """What the server's clock, which is this machine's, is ahead of the monotonic one."""
+        name = f"KV_{self.bucket}"
+        config = api(self.cache, f"STREAM.INFO.{name}")["config"]
+        config["republish"] = {"src": ">", "dest": "record.>"}
+        assert "error" not in api(self.cache, f"STREAM.UPDATE.{name}", config)
+        with ExitStack() as exit:
+            self.record = Record(self.server, self.bucket)
+            exit.callback(self.record.close)
+            self.cache.set("first", 0, None)
+            near = {"OPTIONS": {**options, "NEAR_CACHE": self._members}}
+            plain = {"OPTIONS": options}
+            self.workers = []
+            for location, parameters in (
+                *[(self._location, near)] * self._near,
+                *[(self.server.url, plain)] * self._plain,
+            ):
+                worker = Worker([location, parameters], self._mutation)
+                exit.callback(worker.stop)
+                self.workers.append(worker)
+            for worker in self.workers:
+                self.wait_until_served(worker)
+            self._exit = exit.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._exit.close()
+        api(self.cache, f"STREAM.DELETE.KV_{self.bucket}")
+
+    def wait_until_served(self, worker: Worker) -> None:
+        """Until it makes copies and serves them."""
+        worker.do("get", "first")
+        if worker.near:
+            assert eventually(lambda: bool(worker.do("serves", "first")), time.monotonic() + 10)
+
+    def settle(self) -> None:
+        """Wait for the record of all that has been stored by now."""
+        name = f"STREAM.INFO.KV_{self.bucket}"
+        end = time.monotonic() + 10
+
+        def is_complete() -> bool:
+            with suppress(NatsError):  # a server that was stopped may still count as away
+                return bool(api(self.cache, name)["state"]["last_seq"] <= self.record.last)
+            return False
+
+        assert eventually(is_complete, end)
+
+    def flood(self, seconds: float = 0.0) -> None:
+        """Store 20,000 values of other keys, and more for so long.
+
+        Half of that is what the server sends to a reader that does not answer.
+        """
+        end = time.monotonic() + seconds
+        values = {f"flood:{'x' * 200}:{number}": number for number in range(500)}
+        for rounds in itertools.count(1):
+            self.cache.set_many(values, None)
+            if rounds >= 40 and time.monotonic() >= end:
+                return

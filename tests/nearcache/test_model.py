@@ -1,0 +1,87 @@
+"""Whatever processes do at the same time, nobody reads what is older than he knows of.
+
+NEAR_CACHE_EXAMPLES=1000 makes it a long run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from django_nats.cache import NatsCache
+from django_nats.devserver import NatsServer
+from django_nats.nearcache.follow import Follower
+from tests.nearcache import model
+from tests.nearcache.fleet import Fleet
+
+EXAMPLES = int(os.environ.get("NEAR_CACHE_EXAMPLES", "0"))
+pytestmark = pytest.mark.timeout(60 + 10 * EXAMPLES)
+
+
+def run(machine: type[model.Model], fleet: Fleet, examples: int, steps: int = 12) -> None:
+    """Play a model: the same in every run, unless it is to be a long one."""
+    made = type(machine.__name__, (machine,), {"fleet": fleet})
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        made,
+        settings=settings(
+            max_examples=EXAMPLES or examples,
+            stateful_step_count=steps,
+            derandomize=not EXAMPLES,
+            database=None,
+            deadline=None,
+            # Orders differ from run to run: what fails is told as it was, and not made smaller.
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("misses", [False, True], ids=["values", "misses too"])
+def test_a_server_at_work(server: NatsServer, misses: bool) -> None:
+    with Fleet(server, MAX_STALE=model.MAX_STALE, MISSES=misses) as fleet:
+        run(model.Model, fleet, examples=7)
+
+
+def test_few_entries(server: NatsServer) -> None:
+    """Copies come and go all the time."""
+    with Fleet(server, MAX_STALE=model.MAX_STALE, MISSES=True, MAX_ENTRIES=2) as fleet:
+        run(model.Model, fleet, examples=5)
+
+
+def test_a_server_that_stops(own_server: NatsServer) -> None:
+    with Fleet(own_server, MAX_STALE=model.MAX_STALE, MISSES=True) as fleet:
+        run(model.Unsteady, fleet, examples=3, steps=8)
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "touch": lambda cache: cache.touch("key", 60),
+    "incr": lambda cache: cache.incr("key"),
+    "persist": lambda cache: cache.persist("key"),
+    "delete": lambda cache: cache.delete("key"),
+    "add": lambda cache: cache.add("key", 3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("found", [None, "text"])
+def test_what_a_change_finds_is_known_to_later_reads(
+    near: Any, other: NatsCache, change: str, found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the feed has told by then."""
+    near.set("key", 1, None)
+    assert near.get("key") == 1
+    monkeypatch.setattr(Follower, "changed", lambda *told: None)
+    if found is None:
+        other.delete("key")
+    else:
+        other.set("key", found, None)
+    assert near.get("key") == 1
+    with suppress(ValueError, TypeError):
+        CHANGES[change](near)
+    assert near.get("key") == other.get("key")
