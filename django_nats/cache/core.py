@@ -96,7 +96,8 @@ class Core(BaseCache):
 
     def make_and_validate_key(self, key: str, version: int | None = None) -> str:
         """The key as the bucket knows it, by KEY_FUNCTION; warns as Django does."""
-        if self._plain_keys:
+        # Only strings: what is equal need not be written alike, as Decimal("1.0") and 1.00.
+        if self._plain_keys and type(key) is str:
             if version is None:
                 version = self.version
             try:

@@ -210,7 +210,9 @@ class Feed:
         self._moved = self._heard
         self._stalled = False
         self._reach(revision)
-        self._listener.changed(reply.subject.decode(), revision, reply.header)
+        # Not all that others store need be UTF-8; and nothing of it may raise here.
+        subject = reply.subject.decode(errors="replace")
+        self._listener.changed(subject, revision, reply.header)
         return None
 
     def _obey(self, reply: Reply) -> None:

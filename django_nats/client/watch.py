@@ -90,6 +90,8 @@ class Watcher:
     # On the loop -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        if self._task is not None:
+            return  # two threads have started it at once
         self._task = asyncio.get_running_loop().create_task(self._keep())
         # Not in the task itself: cancelled before it has begun, it never gets there.
         self._task.add_done_callback(lambda task: self._reset())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +10,8 @@ from functools import partial
 from queue import SimpleQueue
 
 from django.db import close_old_connections
+
+logger = logging.getLogger("django_nats")
 
 MOST = 10_000
 """Announcements that wait for slow receivers."""
@@ -55,9 +58,10 @@ class Announcer:
             announce = self._queue.get()
             try:
                 announce()
-            finally:
                 # As after a request: a receiver may have used the database.
                 close_old_connections()
+            except BaseException:  # sys.exit(), say, which would be this thread's end
+                logger.exception("django-nats could not announce that a key has changed")
 
 
 announcer = Announcer()
