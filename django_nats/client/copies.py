@@ -10,14 +10,17 @@ key meanwhile: an answer may have left the server before news that has overtaken
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from .entry import Entry
+from .turns import Turns
+
+P = ParamSpec("P")
 
 OVERHEAD = 640
 """Bytes that a copy takes besides its payload and key, measured on CPython."""
@@ -45,10 +48,10 @@ class Attempt:
 
     __slots__ = ("began", "generation", "gone", "key", "seen", "subject")
 
-    def __init__(self, key: str, subject: str, generation: object) -> None:
+    def __init__(self, key: str, subject: str) -> None:
         self.key = key
         self.subject = subject
-        self.generation = generation
+        self.generation: object = None
         self.began = monotonic()
         self.seen = 0
         """The highest revision heard of since it began."""
@@ -74,6 +77,23 @@ class Copy:
         """Who has decoded it last, and the value, where nobody can change that."""
 
 
+def _in_turn(
+    update: Callable[Concatenate[Copies, P], None],
+) -> Callable[Concatenate[Copies, P], None]:
+    """An update that none other comes between; where it must wait, no copy is served meanwhile."""
+
+    @functools.wraps(update)
+    def in_turn(self: Copies, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        done = False
+        try:
+            done = self._turns.take(functools.partial(update, self, *args, **kwargs))
+        finally:
+            if not done:
+                self.fresh_until = 0.0
+
+    return in_turn
+
+
 class Copies:
     """The copies of one bucket, under one set of bounds; for any thread."""
 
@@ -87,8 +107,7 @@ class Copies:
         self._reset()
 
     def _reset(self) -> None:
-        # Reentrant: a signal's handler, or a finalizer, may use the cache at any point.
-        self._lock = threading.RLock()
+        self._turns = Turns(self._start_over)
         self._copies: OrderedDict[str, Copy] = OrderedDict()
         self._by_subject: dict[str, Copy] = {}
         self._attempts: dict[str, list[Attempt]] = {}
@@ -119,95 +138,113 @@ class Copies:
 
     def begin(self, key: str, subject: str) -> Attempt:
         """A read or a write is about to be sent. It must end, by one of the next four."""
-        with self._lock:
-            attempt = Attempt(key, subject, self._generation)
-            self._attempts.setdefault(subject, []).append(attempt)
+        attempt = Attempt(key, subject)
+        self._join(attempt)
         return attempt
 
+    @_in_turn
     def end_read(self, attempt: Attempt, entry: Entry | None, clock: float) -> None:
         """What whoever decides on the key's writes has answered; None for no value.
 
         ``clock`` is what the server's time is ahead of the monotonic one.
         """
-        with self._lock:
-            self.misses += 1
-            self._leave(attempt)
-            if entry is not None:
-                self._hear(attempt.subject, entry.revision)
-                self._install(attempt, entry, entry.revision, clock)
-            else:
-                self._drop(attempt.subject)
-                for other in self._attempts.get(attempt.subject, ()):
-                    other.gone = True
-                self._install(attempt, None, 0, clock)
+        self.misses += 1
+        self._leave(attempt)
+        if entry is not None:
+            self._hear(attempt.subject, entry.revision)
+            self._install(attempt, entry, entry.revision, clock)
+        else:
+            for other in self._attempts.get(attempt.subject, ()):
+                other.gone = True
+            self._install(attempt, None, 0, clock)
 
+    @_in_turn
     def end_write(self, attempt: Attempt, entry: Entry | None, revision: int, clock: float) -> None:
         """The server has acknowledged a write at a revision; None for a delete."""
-        with self._lock:
-            self._leave(attempt)
-            self._hear(attempt.subject, revision)
-            self._install(attempt, entry, revision, clock)
+        self._leave(attempt)
+        self._hear(attempt.subject, revision)
+        self._install(attempt, entry, revision, clock)
 
+    @_in_turn
     def end_in_doubt(self, attempt: Attempt) -> None:
         """A write was not acknowledged: what is stored is for the server to say."""
-        with self._lock:
-            self._leave(attempt)
-            self.forget(attempt.subject)
+        self._leave(attempt)
+        self._forget(attempt.subject)
 
+    @_in_turn
     def give_up(self, attempt: Attempt) -> None:
         """A read has brought no answer."""
-        with self._lock:
-            self._leave(attempt)
+        self._leave(attempt)
 
+    @_in_turn
     def forget(self, subject: str) -> None:
         """Something may have happened to a subject that no revision tells of."""
-        with self._lock:
-            self._drop(subject)
-            _tell(self._attempts.get(subject, ()), EVERYTHING)
+        self._forget(subject)
 
     # The feed --------------------------------------------------------------------------------
 
+    @_in_turn
     def opened(self) -> None:
         """From now on the feed tells of every change."""
-        with self._lock:
-            self._generation = object()
-            self._flush()
-            self._whole = True
+        self._generation = object()
+        self._flush()
+        self._whole = True
 
+    @_in_turn
     def changed(self, subject: str, revision: int) -> None:
         """The feed tells of a change."""
-        with self._lock:
-            self._hear(subject, revision)
+        self._hear(subject, revision)
 
+    @_in_turn
     def cleared(self, revision: int) -> None:
         """All that is older than a revision is gone."""
-        with self._lock:
-            for subject in list(self._by_subject):
-                if self._by_subject[subject].revision < revision:
-                    self._drop(subject)
-            for attempts in self._attempts.values():
-                _tell(attempts, revision)
+        for subject in list(self._by_subject):
+            if self._by_subject[subject].revision < revision:
+                self._drop(subject)
+        for attempts in self._attempts.values():
+            _tell(attempts, revision)
 
+    @_in_turn
     def proven(self, moment: float) -> None:
         """Everything up to a moment of the monotonic clock has been heard."""
-        with self._lock:
-            if self._whole:
-                self.fresh_until = max(self.fresh_until, moment + self.bounds.max_stale)
+        # Not while there is news that may be older than that moment.
+        if self._whole and not self._turns:
+            self.fresh_until = max(self.fresh_until, moment + self.bounds.max_stale)
 
     def shut(self) -> None:
         """The feed may have missed something: no copy counts any more."""
-        with self._lock:
-            self._whole = False
-            self.fresh_until = 0.0
-            self._generation = object()
-            self._flush()
+        self.fresh_until = 0.0
+        self._close()
 
     def after_fork(self) -> None:
-        """In a forked child: begin with nothing. Another thread may have held the lock."""
+        """In a forked child: begin with nothing. Another thread may have had its turn."""
         self.fresh_until = 0.0
         self._reset()
 
-    # Under the lock --------------------------------------------------------------------------
+    # In turn ---------------------------------------------------------------------------------
+
+    @_in_turn
+    def _join(self, attempt: Attempt) -> None:
+        attempt.generation = self._generation
+        self._attempts.setdefault(attempt.subject, []).append(attempt)
+
+    @_in_turn
+    def _close(self) -> None:
+        self._whole = False
+        self.fresh_until = 0.0
+        self._generation = object()
+        self._flush()
+
+    def _start_over(self) -> None:
+        """An update has been interrupted: what is half changed does not count."""
+        self.fresh_until = 0.0
+        self._generation = object()
+        self._attempts.clear()
+        self._flush()
+
+    def _forget(self, subject: str) -> None:
+        self._drop(subject)
+        _tell(self._attempts.get(subject, ()), EVERYTHING)
 
     def _leave(self, attempt: Attempt) -> None:
         attempts = self._attempts.get(attempt.subject)
@@ -223,8 +260,6 @@ class Copies:
         _tell(self._attempts.get(subject, ()), revision)
 
     def _install(self, attempt: Attempt, entry: Entry | None, revision: int, clock: float) -> None:
-        if not self._whole or attempt.generation != self._generation:
-            return
         known = self._by_subject.get(attempt.subject)
         # What is newer is not kept, either: it may be of a stream that is no more, and this of the
         # one that was made anew, where revisions begin again.
@@ -232,6 +267,8 @@ class Copies:
             self._drop(attempt.subject)
             if known.revision > revision:
                 return
+        if not self._whole or attempt.generation is not self._generation:
+            return
         if revision < attempt.seen or (attempt.gone and entry is not None):
             return
         until = attempt.began + self.bounds.max_age

@@ -342,14 +342,16 @@ class TestProcess:
         holding, done = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with copies._lock:
+            def wait() -> None:
                 holding.set()
                 done.wait()
+
+            copies._turns.take(wait)
 
         thread = threading.Thread(target=hold)
         thread.start()
         holding.wait()
-        copies.after_fork()  # as in the child: the lock was another thread's
+        copies.after_fork()  # as in the child: another thread had its turn
         copies.end_read(inherited, entry(2), 0.0)
         assert (copies.find("a"), copies.find("b"), len(copies), copies.bytes) == (None, None, 0, 0)
         copies.opened()

@@ -49,17 +49,17 @@ class Guard(NamedTuple):
 
 GUARDS = {
     "an own acknowledgement is no news": Guard(
-        "            self._hear(attempt.subject, revision)\n            self._install",
-        "            self._install",
+        "        self._hear(attempt.subject, revision)\n        self._install",
+        "        self._install",
         OTHERS["two reads, an own delete"],
         misses=False,
     ),
     "what was read is no news": Guard(
-        "                self._hear(attempt.subject, entry.revision)\n",
+        "            self._hear(attempt.subject, entry.revision)\n",
         "",
         OTHERS["two reads, an eviction"],
     ),
-    "no generation": Guard(" or attempt.generation != self._generation", "", ANEW["a write"]),
+    "no generation": Guard(" or attempt.generation is not self._generation", "", ANEW["a write"]),
     "what was heard of meanwhile does not count": Guard(
         "revision < attempt.seen or ", "", (fill, put, foreign_put)
     ),
@@ -72,31 +72,31 @@ GUARDS = {
         "",
         (fill, put, foreign_put),
     ),
-    "a miss drops nothing": Guard(
-        "            else:\n                self._drop(attempt.subject)\n",
-        "            else:\n",
+    "what was found does not replace what was known": Guard(
+        "            self._drop(attempt.subject)\n            if known.revision",
+        "            if known.revision",
         ANEW["a write"],
     ),
     "a miss does not reach what is on its way": Guard(
         "other.gone = True", "pass", OTHERS["two reads, a clear"]
     ),
     "a write in doubt drops nothing": Guard(
-        "            self.forget(attempt.subject)\n", "", (fill, refused, foreign_put)
+        "        self._forget(attempt.subject)\n", "", (fill, refused, foreign_put)
     ),
     "a write in doubt does not reach what is on its way": Guard(
-        "            _tell(self._attempts.get(subject, ()), EVERYTHING)\n",
+        "        _tell(self._attempts.get(subject, ()), EVERYTHING)\n",
         "",
         (fill, refused, foreign_put),
     ),
     "a clear drops nothing": Guard(
-        "                if self._by_subject[subject].revision < revision:\n"
-        "                    self._drop(subject)\n",
-        "                pass\n",
+        "            if self._by_subject[subject].revision < revision:\n"
+        "                self._drop(subject)\n",
+        "            pass\n",
         (fill, own_clear, foreign_put),
     ),
     "a clear does not reach what is on its way": Guard(
-        "                _tell(attempts, revision)\n",
-        "                pass\n",
+        "            _tell(attempts, revision)\n",
+        "            pass\n",
         OTHERS["two reads, a clear"],
     ),
     "what has ended is still on its way": Guard(

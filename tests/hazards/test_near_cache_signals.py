@@ -1,0 +1,96 @@
+"""A signal's handler that uses the cache, or raises, in the middle of an update of the copies."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.client.copies import Copies
+from tests.conftest import MakeCache
+from tests.support.near_load import soon
+
+
+@contextmanager
+def handling(handler: Callable[[], object]) -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handler())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Have the next call of a method of the copies interrupted by the signal, when it has begun."""
+    original = getattr(Copies, method)
+
+    def interrupted(self: Copies, *arguments: object) -> object:
+        monkeypatch.setattr(Copies, method, original)
+        try:
+            return original(self, *arguments)
+        finally:
+            signal.raise_signal(signal.SIGUSR1)
+
+    monkeypatch.setattr(Copies, method, interrupted)
+
+
+@pytest.fixture
+def cache(make_cache: MakeCache) -> NatsCache:
+    cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
+    cache.set("served", 1)
+    assert soon(lambda: is_served(cache))
+    return cache
+
+
+def is_served(cache: NatsCache) -> bool:
+    assert cache.near is not None
+    before = cache.near.hits
+    cache.get("served")
+    return cache.near.hits > before
+
+
+@pytest.mark.parametrize("method", ["_leave", "_hear", "_install"])
+def test_what_a_handler_has_written_is_read_afterwards(
+    cache: NatsCache, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The loop, which the handler waits for, does not wait for the update it has interrupted."""
+    cache.set("key", "old")
+
+    def handler() -> None:
+        cache.set("key", "new")
+        assert cache.get("key") == "new"
+
+    with handling(handler):
+        interrupt(monkeypatch, method)
+        cache.set("key", "older")
+    assert cache.get("key") == "new"
+    assert soon(lambda: is_served(cache))
+    assert cache.get("key") == "new"
+
+
+class Interruption(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["_leave", "_hear", "_drop", "_install"])
+def test_an_update_that_is_broken_off_leaves_nothing_stale(
+    cache: NatsCache, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    cache.set("key", "old")
+    other = make_cache(OPTIONS={"BUCKET": cache._config.bucket.name, "NAME": "another process"})
+
+    def handler() -> None:
+        raise Interruption
+
+    with handling(handler):
+        interrupt(monkeypatch, method)
+        with pytest.raises(Interruption):
+            cache.set("key", "own")
+    assert cache.get("key") == "own"
+    other.set("key", "theirs")
+    assert soon(lambda: cache.get("key") == "theirs")
+    assert soon(lambda: is_served(cache))
+    assert cache.get("key") == "theirs"
