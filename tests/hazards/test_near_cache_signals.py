@@ -52,7 +52,7 @@ def is_served(cache: NatsCache) -> bool:
     return cache.near.hits > before
 
 
-@pytest.mark.parametrize("method", ["_leave", "_hear", "_install"])
+@pytest.mark.parametrize("method", ["_leave", "_install"])
 def test_what_a_handler_has_written_is_read_afterwards(
     cache: NatsCache, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -75,7 +75,7 @@ class Interruption(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", ["_leave", "_hear", "_drop", "_install"])
+@pytest.mark.parametrize("method", ["_leave", "_install"])
 def test_an_update_that_is_broken_off_leaves_nothing_stale(
     cache: NatsCache, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
