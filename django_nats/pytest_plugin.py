@@ -85,7 +85,11 @@ def nats_cache(nats_server: NatsServer) -> Iterator[NatsCache]:
         try:
             yield caches["default" if "default" in aliases else aliases[0]]  # type: ignore[misc]
         finally:
-            for cache in nats_caches().values():
+            used = list(nats_caches().values())
+            for cache in used:
+                if cache.near is not None:
+                    cache.near.stop()  # or it would make the bucket again, to follow it
+            for cache in used:
                 with suppress(Unavailable):
                     bridge.run(cache.session, _delete(cache))
 

@@ -130,6 +130,53 @@ def test_a_test_gets_an_empty_cache_on_a_real_server(run: Run) -> None:
     result.stdout.no_fnmatch_line("*No connection to NATS*")
 
 
+def test_a_near_cache_ends_with_its_test(run: Run) -> None:
+    near = """
+NATS["OPTIONS"] = {"BUCKET": "web", "NEAR_CACHE": {}}
+CACHES = {"default": NATS, "flags": {**NATS, "OPTIONS": {"NEAR_CACHE": {"MAX_STALE": 0.5}}}}
+"""
+    result = run(
+        """
+        import json
+        import time
+
+        import pytest
+        from django.core.cache import caches
+
+        from django_nats.cache import NatsCache
+        from django_nats.client import bridge
+        from django_nats.devserver.files import eventually
+
+        followed = []
+
+        @pytest.mark.parametrize("reads", [1, 2, 100, "until whole"])
+        def test_reads(nats_cache, reads):
+            for cache in (nats_cache, caches["flags"]):
+                cache.get("key")
+                if reads == "until whole":
+                    assert eventually(lambda: cache.near.state == "whole", time.monotonic() + 10)
+                else:
+                    for _ in range(reads):
+                        cache.get("key")
+                followed.append(cache.near)
+
+        def test_afterwards(nats_server):
+            assert len(followed) == 8
+            assert {each.state for each in followed} == {"not started"}
+            cache = NatsCache(nats_server.url, {"OPTIONS": {"TOKEN": nats_server.token}})
+
+            def names():
+                reply = yield cache._bucket.api_request("$JS.API.STREAM.NAMES")
+                return json.loads(reply.payload)["streams"]
+
+            assert not bridge.run(cache.session, names())
+        """,
+        settings=SETTINGS + near,
+    )
+
+    result.assert_outcomes(passed=5)
+
+
 def test_every_process_of_xdist_has_a_server_which_ends_with_it(
     run: Run, pytester: pytest.Pytester
 ) -> None:

@@ -83,10 +83,10 @@ class Core(BaseCache):
         config = self._config
         if config.near_cache is None:
             return None
-        from ..nearcache import near_cache, shape_of  # whoever has none does not pay for it
+        from ..nearcache import head_of, near_cache  # whoever has none does not pay for it
 
-        shape = shape_of(self.make_key)
-        return near_cache(config.alias, config.connection, config.bucket, config.near_cache, shape)
+        head = head_of(self)
+        return near_cache(config.alias, config.connection, config.bucket, config.near_cache, head)
 
     def close(self, **kwargs: Any) -> None:
         """Do nothing: Django closes caches after each request, the connection is the process's."""
@@ -96,14 +96,15 @@ class Core(BaseCache):
 
     def make_and_validate_key(self, key: str, version: int | None = None) -> str:
         """The key as the bucket knows it, by KEY_FUNCTION; warns as Django does."""
-        # Only strings: what is equal need not be written alike, as Decimal("1.0") and 1.00.
+        # Only these types: what is equal need not be written alike, as Decimal("1.0") and 1.00.
         if self._plain_keys and type(key) is str:
             if version is None:
                 version = self.version
-            try:
-                return _portable_key(self.key_prefix, version, key)
-            except (ValueError, TypeError):
-                pass  # not portable, or not hashable: the longer way
+            if type(version) is int:
+                try:
+                    return _portable_key(self.key_prefix, version, key)
+                except ValueError:
+                    pass  # the longer way, which warns
         return super().make_and_validate_key(key, version)
 
     def validate_key(self, key: str) -> None:

@@ -64,7 +64,8 @@ class Watching(Listing):
         again. The keys that match are those of one version.
 
         Raises, while it is gone through, what the server refuses the feed with; that the server is
-        away is waited for, with FAIL_OPEN or not.
+        away is waited for, with FAIL_OPEN or not. Raises NotSent once the process has closed its
+        connections, and in a forked child.
         """
         head, tail = self._affixes(version)
         made = f"{literally(head)}{pattern}{literally(tail)}"

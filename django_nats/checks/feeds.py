@@ -14,7 +14,6 @@ from ..client.kv import Bucket
 from ..client.steps import Steps
 from ..client.streamconfig import NANOSECONDS
 from ..exceptions import NatsError, Unavailable
-from ..nearcache import subjects_of
 from .streams import outages_unlogged
 
 _ABANDONED = 5  # seconds after which the server removes what this could not
@@ -23,11 +22,10 @@ _ABANDONED = 5  # seconds after which the server removes what this could not
 def refused(caches: Mapping[str, NatsCache]) -> Iterator[CheckMessage]:
     """W010: feeds can be opened. Makes a consumer, as a feed does, and deletes it."""
     for alias, cache in caches.items():
-        near = cache._config.near_cache
+        near = cache.near
         if near is None:
             continue
         bucket, session = cache._bucket, cache.session
-        subjects = subjects_of(bucket.config.name, cache.make_key, near.keys)
         with outages_unlogged():
             try:
                 if bridge.run(session, bucket.info()) is None:
@@ -35,7 +33,7 @@ def refused(caches: Mapping[str, NatsCache]) -> Iterator[CheckMessage]:
             except NatsError:
                 continue  # W006
             try:
-                bridge.run(session, _try(bucket, subjects))
+                bridge.run(session, _try(bucket, near.subjects))
             except NatsError as error:
                 where = bucket.config.stream
                 yield Warning(

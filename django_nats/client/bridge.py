@@ -16,9 +16,10 @@ import time
 from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet, ref
+from weakref import ref
 
 from ..exceptions import BridgeMisuse, NatsError, NotSent, OutcomeUnknown
 from .bucket import BucketConfig
@@ -47,7 +48,7 @@ _buckets: dict[tuple[ConnectionConfig, BucketConfig], Bucket] = {}
 _counter_streams: dict[tuple[ConnectionConfig, CounterConfig], CounterStream] = {}
 _recents: dict[tuple[ConnectionConfig, str], Recent] = {}
 _copies: dict[tuple[ConnectionConfig, str], list[Copies]] = {}
-_watchers: WeakSet[Watcher] = WeakSet()
+_watchers: set[ref[Watcher]] = set()
 _ALIVE_CHECK = 5.0
 _FAREWELL = 1.0
 
@@ -88,7 +89,7 @@ def watcher(
     from .watch import Watcher
 
     made = Watcher(session(connection), bucket(connection, config), arun, filters, listener, within)
-    _watchers.add(made)
+    _watchers.add(ref(made, _watchers.discard))
     return made
 
 
@@ -109,9 +110,14 @@ def counter_stream(connection: ConnectionConfig, config: CounterConfig) -> Count
 # From a thread -------------------------------------------------------------------------------
 
 
+def on_loop_thread() -> bool:
+    """Whether this is the loop's own thread, which can wait for nothing that happens on it."""
+    return _thread.ident == get_ident()
+
+
 def run(session: Session, steps: Steps[T]) -> T:
     """Drive an operation to its end, blocking the calling thread."""
-    if _thread.ident == get_ident():
+    if on_loop_thread():
         steps.close()
         raise BridgeMisuse("A synchronous call on the bridge's own thread would wait for itself")
     send = steps.send
@@ -177,9 +183,17 @@ def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
 
 
 def _wait_for(wait: Wait) -> None:
-    called = threading.Event()
-    wait.tell(called.set)
-    while not called.wait(_ALIVE_CHECK):
+    # No Event: its lock is held for a moment, and a signal's handler that uses the cache just then
+    # may be told of the change itself.
+    lock = allocate_lock()
+    lock.acquire()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # it has been called before
+            lock.release()
+
+    wait.tell(wake)
+    while not lock.acquire(timeout=_ALIVE_CHECK):
         if not _thread.alive:
             raise NotSent("The bridge's thread has ended")
 
@@ -317,12 +331,17 @@ _doorbells = _Doorbells()
 # The process ---------------------------------------------------------------------------------
 
 
+def _living() -> list[Watcher]:
+    # A copy, made in one step: other threads go on making watchers.
+    return [watcher for each in _watchers.copy() if (watcher := each()) is not None]
+
+
 def _after_fork() -> None:
     for session in _sessions.values():
         session.after_fork()
     for stream in _counter_streams.values():
         stream.after_fork()
-    for watcher in _watchers:
+    for watcher in _living():
         watcher.after_fork()
     for each in _copies.values():
         for copies in each:
@@ -341,6 +360,9 @@ def close() -> None:
     def forget() -> None:
         for each in sessions:
             each.forget()
+        # At exit only daemon threads still wait: they end with the interpreter, not by errors.
+        for watcher in () if _thread.retired else _living():
+            watcher.forget()
 
     _thread.stop(farewell, _FAREWELL, forget)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LEAST_HEARTBEAT = 0.1  # seconds; the server refuses less
 _PROOFS = 5  # pings, and heartbeats, within the time that one of them is good for
+_CATCH_UP = 2  # times that same time, in which a replica has to get where the stream was
 _ABANDONED = 5  # seconds after which the server removes a feed that nobody listens to
 
 
@@ -59,6 +60,10 @@ class Listener(Protocol):
 
     def refused(self, error: NatsError) -> None:
         """The server does not let the feed be opened; that is tried again, now and then."""
+
+    def ended(self, error: NatsError) -> None:
+        """No feed is opened any more, though nobody stopped it: until it is started again. Called
+        on any thread, and may not wait."""
 
 
 class Broken(NatsError):
@@ -156,7 +161,12 @@ class Feed:
             held_up = behind is not None or self._stalled
             if held_up and sent - self._moved > self._within:
                 raise Broken("The feed has stalled, or what it was to tell of is gone")
-            self._asked.append((needed, sent))
+            with self._connection.outstanding.lock:
+                first = self._asked[0][1] if self._asked else sent
+                self._asked.append((needed, sent))
+            # One who is told of changes, however late, will get there.
+            if sent - max(first, self._moved) > _CATCH_UP * self._within:
+                raise Broken("The feed is told of by a replica that gets no further")
             self._listener.proven(self._current if behind is None else min(self._current, behind))
             ends: set[asyncio.Future[Any]] = {self._fault, self._connection.lost}
             await asyncio.wait(

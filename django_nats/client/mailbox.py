@@ -29,7 +29,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._told: deque[Told | None] = deque()
-        self._wake: Callable[[], object] = lambda: None
+        self._wakes: deque[Callable[[], object]] = deque()
         self._refusal: NatsError | None = None
         self._created: str | None = None
         self._last = 0
@@ -39,7 +39,7 @@ class Mailbox:
     # For the reader --------------------------------------------------------------------------
 
     def take(self) -> list[Told | None]:
-        """All that there is. Raises what the server refused the feed with."""
+        """All that there is. Raises what the server refused the feed with, or what ended it."""
         if self._refusal is not None:
             raise self._refusal
         taken = []
@@ -49,10 +49,10 @@ class Mailbox:
         return taken
 
     def tell(self, wake: Callable[[], object]) -> None:
-        """Have a function called when there is something, maybe now, maybe more than once."""
-        self._wake = wake
+        """Have a function called once, when there is something, maybe now."""
+        self._wakes.append(wake)
         if self._told or self._refusal is not None:
-            wake()
+            self._wake()
 
     # For the feed ----------------------------------------------------------------------------
 
@@ -78,11 +78,11 @@ class Mailbox:
         self._wake()
 
     def changed(self, subject: str, revision: int, header: bytes) -> None:
-        self._last = revision
         if len(self._told) >= MOST:
-            self._told.clear()
-            self._told.append(None)
+            self._told = deque([None])
         self._told.append(Told(subject, revision, header))
+        # Last: what a signal's handler has raised in between is told again, by the next feed.
+        self._last = revision
         self._wake()
 
     def proven(self, moment: float) -> None:
@@ -94,3 +94,15 @@ class Mailbox:
     def refused(self, error: NatsError) -> None:
         self._refusal = error
         self._wake()
+
+    def ended(self, error: NatsError) -> None:
+        self.refused(error)
+
+    # On any thread ---------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with suppress(IndexError, ValueError):  # another thread has done the same meanwhile
+            while True:
+                wake = self._wakes[0]
+                wake()  # before it is taken out: a signal's handler may raise between the two
+                self._wakes.remove(wake)

@@ -132,6 +132,14 @@ class Session:
         """Run a function on the loop's thread, from any. Raises NotSent when there is none."""
         self._thread.call(function)
 
+    def call_if_running(self, function: Callable[[], object]) -> bool:
+        """Run a function on the loop's thread, from any, if there is one; whether there is."""
+        if self._thread.alive:
+            with contextlib.suppress(NotSent):
+                self._thread.call(function)
+                return True
+        return False
+
     def post(self, request: Request) -> None:
         """Send a request whose answer nobody waits for; not at all while the circuit is open."""
         with contextlib.suppress(NotSent):
@@ -148,9 +156,7 @@ class Session:
             if waiter.connection is not None:
                 waiter.connection.outstanding.forget(waiter)
 
-        if self._thread.alive:
-            with contextlib.suppress(NotSent):
-                self._thread.call(forget)
+        self.call_if_running(forget)
 
     # Connecting ------------------------------------------------------------------------------
 

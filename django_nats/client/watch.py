@@ -10,7 +10,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Any
 
-from ..exceptions import NatsError, NotSent, Unavailable
+from ..exceptions import AuthenticationFailed, NatsError, NotSent, Unavailable
 from .faults import explain
 from .feed import Broken, Feed, Listener
 from .kv import Bucket
@@ -77,28 +77,51 @@ class Watcher:
             self.started = False
             raise
 
-    def stop(self) -> None:
-        """End it, in the background."""
-        with contextlib.suppress(NatsError):
-            self._session.call(self._end)
+    def stop(self, then: Callable[[], object] = lambda: None) -> None:
+        """End it, in the background, and call a function on the loop's thread when it has ended;
+        at once when there is no such thread."""
+        if not self._session.call_if_running(partial(self._end, then)):
+            then()
+
+    def forget(self) -> None:
+        """Its loop is no more: not started, which the listener is told."""
+        self._reset()
+        self._listener.ended(NotSent("The connection has been closed"))
 
     def after_fork(self) -> None:
-        """In a forked child: not started."""
+        """In a forked child: the loop is the parent's."""
         _inherited.append((self._task, self._feed))
-        self._reset()
+        self.forget()
 
     # On the loop -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
         if self._task is not None:
             return  # two threads have started it at once
+        self.started = True  # a close() has said otherwise, meanwhile
         self._task = asyncio.get_running_loop().create_task(self._keep())
         # Not in the task itself: cancelled before it has begun, it never gets there.
-        self._task.add_done_callback(lambda task: self._reset())
+        self._task.add_done_callback(self._ended)
 
-    def _end(self) -> None:
-        if self._task is not None:
+    def _end(self, then: Callable[[], object]) -> None:
+        if self._task is None:
+            then()
+        else:
+            self._task.add_done_callback(lambda task: then())
             self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._reset()
+        if task.cancelled():
+            return  # stopped, or about to be forgotten with the loop
+        error = task.exception()
+        text = f"The change feed of the {self._bucket.config.title} has ended by a mistake"
+        log = partial(logger.error, "%s", text, exc_info=error)
+        asyncio.get_running_loop().run_in_executor(None, log)  # as in _log
+        ended = NotSent(text)
+        ended.__cause__ = error
+        self._listener.ended(ended)
 
     async def _keep(self) -> None:
         refused = ""
@@ -112,6 +135,8 @@ class Watcher:
                     await feed.follow()
             except (Broken, Unavailable) as error:
                 pause, self.state = min(pause, _RETRY_MOST), explain(error)
+                if isinstance(error, AuthenticationFailed):  # which the session logs
+                    self._listener.refused(error)
             except NatsError as error:
                 pause, self.state = _RETRY_REFUSED, explain(error)
                 self._listener.refused(error)

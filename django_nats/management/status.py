@@ -19,7 +19,6 @@ from ..client.sources import SourceLag, lags_of
 from ..client.streamconfig import NANOSECONDS
 from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
-from ..nearcache import subjects_of
 from .subcommand import NOTHING, Subcommand
 
 
@@ -182,10 +181,10 @@ def _of_cache(kept: Kept, cache: NatsCache) -> CacheStatus:
     status = CacheStatus(
         alias=kept.alias, servers=kept.connection.where, bucket=kept.stream.config.name
     )
-    near = cache._config.near_cache
-    if near is not None:
-        status.near_cache = list(near.keys)
-        status.follows = list(subjects_of(status.bucket, cache.make_key, near.keys))
+    near, wanted = cache.near, cache._config.near_cache
+    if near is not None and wanted is not None:
+        status.near_cache = list(wanted.keys)
+        status.follows = list(near.subjects)
     _ask(kept, status)
     return status
 

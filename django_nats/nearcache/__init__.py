@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .near import NearCache, near_cache
-from .shape import Shape, shape_of, subjects_of
+from .shape import head_of
 
-__all__ = ["NearCache", "Shape", "near_cache", "shape_of", "subjects_of"]
+__all__ = ["NearCache", "head_of", "near_cache"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -26,11 +27,11 @@ class Announcer:
     def _reset(self) -> None:
         self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._instead: set[Callable[[], None]] = set()
-        self._thread: threading.Thread | None = None
+        self._started = False
+        self._turn = allocate_lock()
 
     def after_fork(self) -> None:
         """In a forked child: what waits is the parent's to announce."""
-        _inherited.append(self._thread)
         self._reset()
 
     def put(self, announce: Callable[[], None], instead: Callable[[], None]) -> None:
@@ -42,18 +43,20 @@ class Announcer:
             self._instead.add(instead)
             announce = partial(self._make_up, instead)
         self._queue.put(announce)
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name="django-nats-signals", daemon=True
-            )
-            with suppress(RuntimeError):  # the interpreter is ending
-                self._thread.start()
+        if not self._started:
+            # A Thread's start() waits for it, which the connection's lock, held here, forbids.
+            with suppress(RuntimeError):  # no thread can be started now: maybe by the next
+                start_new_thread(self._run, ())
+                self._started = True
 
     def _make_up(self, instead: Callable[[], None]) -> None:
         self._instead.discard(instead)
         instead()
 
     def _run(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            return  # two threads have started it at once
+        threading.current_thread().name = "django-nats-signals"
         while True:
             announce = self._queue.get()
             try:
@@ -65,4 +68,3 @@ class Announcer:
 
 
 announcer = Announcer()
-_inherited: list[object] = []

@@ -14,17 +14,17 @@ from ..client.wire import is_tombstone
 from ..exceptions import NatsError
 from ..signals import key_changed
 from .announce import announcer
-from .shape import Shape
+from .shape import user_key
 
 
 class Follower:
     """Passes a feed on to the copies, and to the receivers of key_changed."""
 
-    def __init__(self, copies: Copies, bucket: str, shape: Shape | None) -> None:
+    def __init__(self, copies: Copies, bucket: str, head: str | None) -> None:
         self.aliases: dict[str, None] = {}
         self._copies = copies
         self._bucket = bucket
-        self._shape = shape
+        self._head = head
         self._clear = f"$KV.{bucket}.{keys.CLEAR}"
 
     def position(self, stream: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,6 +52,9 @@ class Follower:
     def refused(self, error: NatsError) -> None:
         """Nothing: every read goes to the server, and the watcher has said so."""
 
+    def ended(self, error: NatsError) -> None:
+        """Nothing: the next read starts it again."""
+
     def _announce(self, subject: str | None, revision: int, header: bytes) -> None:
         if key_changed.receivers:
             announcer.put(partial(self._send, subject, revision, header), self._send_gap)
@@ -67,7 +70,7 @@ class Follower:
             if made is None or not self._copies.covers(made):
                 return
             key = made
-            found = None if self._shape is None else self._shape.user_key(made)
+            found = None if self._head is None else user_key(self._head, made)
             if found is not None:
                 key, version = found[0], int(found[1]) if found[1].isdecimal() else found[1]
         for alias in list(self.aliases):

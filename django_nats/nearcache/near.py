@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 from ..client import bridge
 from ..client.bucket import BucketConfig
 from ..client.config import ConnectionConfig
 from ..client.copies import Copies, Copy
+from ..client.watch import WHOLE
 from ..conf.nearcache import NearCacheConfig
 from ..exceptions import NatsError
 from .follow import Follower
-from .shape import Shape, covering, filters
+from .shape import covering, filters
+
+_LAST_WORDS = 1.0  # seconds that a feed has to end
 
 
 class NearCache:
@@ -27,15 +33,16 @@ class NearCache:
         connection: ConnectionConfig,
         bucket: BucketConfig,
         config: NearCacheConfig,
-        shape: Shape | None,
+        head: str | None,
     ) -> None:
         self.bounds = config.bounds
         self._bucket = bucket.name
-        self._copies = Copies(config.bounds, covering(shape, config.keys))
-        self._follower = Follower(self._copies, bucket.name, shape)
-        subjects = filters(bucket.name, shape, config.keys)
+        self._copies = Copies(config.bounds, covering(head, config.keys))
+        self._follower = Follower(self._copies, bucket.name, head)
+        self.subjects = filters(bucket.name, head, config.keys)
+        """The subjects of the changes that are followed."""
         self._watcher = bridge.watcher(
-            connection, bucket, subjects, self._follower, config.bounds.max_stale
+            connection, bucket, self.subjects, self._follower, config.bounds.max_stale
         )
         bridge.add_copies(connection, bucket, self._copies)
         self.find: Callable[[str], Copy | None] = self._copies.find
@@ -73,7 +80,10 @@ class NearCache:
     @property
     def state(self) -> str:
         """Of the feed: "whole", while copies are served; otherwise what is the matter."""
-        return self._watcher.state
+        state = self._watcher.state
+        if state == WHOLE and monotonic() >= self._copies.fresh_until:
+            return "not proven current"
+        return state
 
     @property
     def lag(self) -> float:
@@ -87,8 +97,11 @@ class NearCache:
                 self._watcher.start()
 
     def stop(self) -> None:
-        """End the feed, and drop the copies, until the next read."""
-        self._watcher.stop()
+        """End the feed and drop the copies, until the next read. Returns within a second."""
+        ended = threading.Event()
+        self._watcher.stop(ended.set)
+        if not bridge.on_loop_thread():
+            ended.wait(_LAST_WORDS)
 
     def belongs_to(self, alias: str) -> None:
         """An alias of CACHES has this near cache: key_changed is sent for it."""
@@ -96,6 +109,8 @@ class NearCache:
 
 
 _known: dict[tuple[object, ...], NearCache] = {}
+# Reentrant: a signal's handler, or a finalizer, may make a cache at any point.
+_making = threading.RLock()
 
 
 def near_cache(
@@ -103,13 +118,22 @@ def near_cache(
     connection: ConnectionConfig,
     bucket: BucketConfig,
     config: NearCacheConfig,
-    shape: Shape | None,
+    head: str | None,
 ) -> NearCache:
     """The process's one near cache of a bucket with these settings."""
-    known = (connection, bucket, config, shape)
-    try:
-        found = _known[known]
-    except KeyError:
-        found = _known.setdefault(known, NearCache(connection, bucket, config, shape))
+    known = (connection, bucket, config, head)
+    if (found := _known.get(known)) is None:
+        with _making:  # a second one's copies would be told of everything, for ever and for nobody
+            if (found := _known.get(known)) is None:
+                found = _known[known] = NearCache(connection, bucket, config, head)
     found.belongs_to(alias)
     return found
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.core.cache.backends.base import CacheKeyWarning
 
 from tests.cache.conftest import MakeTwin
+from tests.conftest import MakeCache
 
 
 class TestVersions:
@@ -92,6 +94,40 @@ class TestKeys:
             twin.set(key, "value")
         with pytest.warns(CacheKeyWarning):
             assert twin.get(key) == "value"
+
+
+class Loud(str):
+    """Equal to what it is made of, and written otherwise."""
+
+    __slots__ = ("end",)
+
+    def __new__(cls, text: str, end: str) -> Loud:
+        self = super().__new__(cls, text)
+        self.end = end
+        return self
+
+    def __str__(self) -> str:
+        return super().__str__() + self.end
+
+
+class TestRememberedKeys:
+    """With a near cache, made keys are remembered; what is equal need not be written alike."""
+
+    @pytest.mark.parametrize(
+        "alike",
+        [
+            [(1,), (True,), (1.0,)],
+            [Decimal("1.0"), Decimal("1.00"), 1],
+            [0.0, -0.0, 0, False],
+            [Loud("key", "!"), Loud("key", "?"), "key"],
+        ],
+        ids=repr,
+    )
+    def test_equals_are_apart(self, make_cache: MakeCache, alike: list[Any]) -> None:
+        cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
+        for each in (*alike, *reversed(alike)):
+            assert cache.make_and_validate_key(each) == f":1:{each}"
+            assert cache.make_and_validate_key("key", version=each) == f":{each}:key"
 
 
 class TestAliases:

@@ -14,7 +14,7 @@ import pytest
 
 from django_nats.client import bridge
 from django_nats.client.session import Session
-from django_nats.client.steps import Call, Item, Lane, Pause, Request, Steps
+from django_nats.client.steps import Call, Item, Lane, Pause, Request, Steps, Wait
 from django_nats.client.waiter import Waiter
 from django_nats.client.wire import Reply
 from django_nats.exceptions import NotSent, OutcomeUnknown
@@ -125,6 +125,23 @@ def test_a_pause(drive: Drive, session: Answering) -> None:
     started = time.monotonic()
     drive(session, steps())
     assert time.monotonic() - started >= 0.05
+
+
+def test_who_waits_may_be_called_more_than_once(drive: Drive, session: Answering) -> None:
+    wakes: list[Callable[[], object]] = []
+
+    def tell(wake: Callable[[], object]) -> None:
+        wakes.append(wake)
+        wake()
+        wake()
+
+    def steps() -> Steps[str]:
+        yield Wait(tell)
+        wakes[0]()
+        return "woken"
+
+    assert drive(session, steps()) == "woken"
+    wakes[0]()
 
 
 def test_a_users_function(drive: Drive, session: Answering) -> None:

@@ -13,7 +13,7 @@ from django_nats.client import bridge
 from django_nats.client.streamconfig import NANOSECONDS
 from django_nats.devserver import NatsServer
 from tests.conftest import MakeCache, api
-from tests.support.following import Following, forge, listening
+from tests.support.following import Following, forge, listening, publish
 from tests.support.proxy import Proxy
 
 
@@ -74,6 +74,16 @@ def test_a_burst_is_told_whole(following: Following, other: NatsCache) -> None:
     assert revisions == list(range(revisions[0], revisions[0] + 20_000))
 
 
+def test_a_subject_that_is_no_text_is_a_change_like_others(
+    server: NatsServer, cache: NatsCache, following: Following, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(server, b"$KV.%b.=.1.\xff" % cache._bucket.config.name.encode())
+    cache.set("key", 1)
+    following.wait_for(lambda: len(following.recorder.revisions) == 2)
+    assert following.recorder.lives == 1
+    assert not [each for each in caplog.messages if "could not handle" in each]
+
+
 # What ends it --------------------------------------------------------------------------------
 
 
@@ -125,6 +135,28 @@ def test_a_change_that_is_lost_while_the_connection_is_not(
     assert proxy.connections == 1
     cache.set("key", 4)
     following.wait_for(lambda: len(following.recorder.revisions) == 1)
+
+
+def test_a_replica_that_gets_no_further_is_not_listened_to_for_ever(
+    cache: NatsCache, other: NatsCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that is paused is as one that is cut off: alive, and with nothing to tell."""
+    cache.set("key", 1)
+    following = Following(cache)
+    monkeypatch.setattr(cache._bucket, "replicated", True)
+    stream = cache._bucket.config.stream
+    until = {"pause_until": "2999-01-01T00:00:00Z"}
+    assert api(cache, f"CONSUMER.PAUSE.{stream}.{following.consumer}", until)["paused"]
+    states = []
+
+    def opened_again() -> bool:
+        states.append(following.watcher.state)
+        return following.recorder.lives == 2
+
+    other.set("key", 2)
+    following.wait_for(opened_again)
+    assert "The feed is told of by a replica that gets no further" in states
+    following.stop()
 
 
 def heartbeat_ahead(server: NatsServer, following: Following) -> None:

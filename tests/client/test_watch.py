@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from django_nats.cache import NatsCache
 from django_nats.client import bridge, watch
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import PermissionDenied, ServerError
+from django_nats.exceptions import NotSent, PermissionDenied, ServerError
 from tests.conftest import MakeCache, api
-from tests.support.following import Following
+from tests.support.following import Following, Recorder
 
 
 @pytest.fixture
@@ -86,7 +89,8 @@ def test_it_says_what_it_does(cache: NatsCache) -> None:
     bucket = cache._bucket.config.name
     assert repr(following.watcher) == f"<Watcher $KV.{bucket}.>: whole>"
     cache.set("key", 1)
-    following.wait_for(lambda: 0 < following.watcher.lag < 5)
+    following.wait_for(lambda: len(following.recorder.revisions) == 1)
+    assert 0 <= following.watcher.lag < 5
     following.stop()
     assert repr(following.watcher) == f"<Watcher $KV.{bucket}.>: not started>"
     assert following.watcher.lag == 0
@@ -113,11 +117,69 @@ def test_stopped_before_it_has_begun_it_can_be_started_again(cache: NatsCache) -
     following.stop()
 
 
+def test_two_threads_that_start_it_at_once_open_one_feed(cache: NatsCache) -> None:
+    following = Following(cache)
+    first = following.watcher._task
+    following.watcher.started = False  # as the other thread has found it
+    following.watcher.start()
+    on_the_loop(cache)
+    assert following.watcher._task is first
+    following.stop()
+
+
+def test_begun_while_the_connections_are_closed_it_counts_as_started(cache: NatsCache) -> None:
+    following = Following(cache)
+    following.stop()
+    following.watcher.start()
+    following.watcher.started = False  # as close() has it, before the new loop's first turn
+    following.wait_for(lambda: following.watcher.started)
+    following.stop()
+
+
+def on_the_loop(cache: NatsCache) -> None:
+    """Wait until the loop has done all that it had been given before."""
+    done = threading.Event()
+    cache.session.call(done.set)
+    assert done.wait(10)
+
+
+def test_stopping_starts_nothing(cache: NatsCache) -> None:
+    following = Following(cache)
+    bridge.close()
+    stopped = threading.Event()
+    following.watcher.stop(stopped.set)
+    assert stopped.is_set()
+    assert not bridge._thread.alive
+
+
+class Mistaken(Recorder):
+    """One that cannot say where to begin."""
+
+    def position(self, stream: Mapping[str, Any]) -> dict[str, Any]:
+        raise LookupError("a listener's mistake")
+
+
+def test_a_mistake_ends_it_and_is_logged(
+    cache: NatsCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    following = Following(cache, recorder=Mistaken(), wait=False)
+    following.wait_for(lambda: bool(following.recorder.ends))
+    (ended,) = following.recorder.ends
+    bucket = cache._bucket.config.name
+    assert isinstance(ended, NotSent)
+    assert str(ended) == f"The change feed of the bucket {bucket} has ended by a mistake"
+    assert isinstance(ended.__cause__, LookupError)
+    assert not following.watcher.started
+    following.wait_for(lambda: str(ended) in caplog.messages)
+    assert any(each.exc_info and each.exc_info[1] is ended.__cause__ for each in caplog.records)
+
+
 def test_it_does_not_outlive_the_connections(cache: NatsCache) -> None:
     following = Following(cache)
     bridge.close()
     assert not following.watcher.started
     assert following.recorder.events == ["opened", "shut"]
+    assert [str(each) for each in following.recorder.ends] == ["The connection has been closed"]
     following.watcher.start()
     following.wait_for(lambda: following.recorder.lives == 2)
     following.stop()

@@ -374,6 +374,7 @@ def test_a_region_that_is_away(leaf_nodes: LeafNodes) -> None:
     assert world.sources() == {"EU": 6, "US": 2}
 
 
+@pytest.mark.faults
 def test_outages_and_restarts(leaf_nodes: LeafNodes, settings: Any) -> None:
     """A region counts on while its link is cut, the hub dies in the midst of another's burst, and
     all comes together in the end. With servers from 2.14 on, that takes most of a minute."""

@@ -18,7 +18,7 @@ from tests.servers import eventually
 from tests.support.cluster import Cluster
 from tests.support.proxy import Proxy
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 ROUNDS = 5
 DEADLINE = 30

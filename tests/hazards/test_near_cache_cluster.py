@@ -16,7 +16,7 @@ from tests.support.cluster import Cluster
 from tests.support.near_load import ROUNDS, Load, soon
 from tests.support.proxy import Proxy
 
-pytestmark = pytest.mark.timeout(180 * ROUNDS)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180 * ROUNDS)]
 HOW = pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 
 

@@ -15,7 +15,7 @@ from django_nats.exceptions import NatsError
 from tests.support.near_load import ROUNDS, Load, soon
 from tests.support.proxy import Proxy
 
-pytestmark = pytest.mark.timeout(120 * ROUNDS)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120 * ROUNDS)]
 
 
 @pytest.fixture

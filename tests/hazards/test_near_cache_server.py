@@ -15,7 +15,7 @@ from django_nats.devserver import NatsServer
 from tests.conftest import api
 from tests.support.near_load import ROUNDS, Load, soon
 
-pytestmark = pytest.mark.timeout(120 * ROUNDS)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120 * ROUNDS)]
 
 
 @pytest.fixture

@@ -193,6 +193,7 @@ with override_settings(NATS_COUNTERS={"default": {"LOCATION": "nats://127.0.0.1:
 # Servers that fail ---------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_lost_acknowledgements(own_server: NatsServer) -> None:
     """Each time, between the server's counting and its word of it, the connection ends."""
     common = {"TOKEN": own_server.token, "STREAM": "C", "FLUSH_INTERVAL": 3000}
@@ -215,6 +216,7 @@ def test_lost_acknowledgements(own_server: NatsServer) -> None:
         bridge.close()
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(180)
 def test_leaders_that_die_and_hang() -> None:
     with Cluster(3) as cluster:

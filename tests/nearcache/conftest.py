@@ -48,6 +48,12 @@ def follow(cache: Any) -> NearCache:
     return near
 
 
+def told_by(cache: NatsCache) -> int:
+    """How many changes its feed has told of."""
+    feed = near_of(cache)._watcher._feed
+    return 0 if feed is None else feed._told
+
+
 def cache_bucket(cache: Any) -> str:
     return str(getattr(cache, "plain", cache)._bucket.config.name)
 

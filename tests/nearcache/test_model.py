@@ -42,18 +42,21 @@ def run(machine: type[model.Model], fleet: Fleet, examples: int, steps: int = 12
     )
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("misses", [False, True], ids=["values", "misses too"])
 def test_a_server_at_work(server: NatsServer, misses: bool) -> None:
     with Fleet(server, MAX_STALE=model.MAX_STALE, MISSES=misses) as fleet:
         run(model.Model, fleet, examples=7)
 
 
+@pytest.mark.faults
 def test_few_entries(server: NatsServer) -> None:
     """Copies come and go all the time."""
     with Fleet(server, MAX_STALE=model.MAX_STALE, MISSES=True, MAX_ENTRIES=2) as fleet:
         run(model.Model, fleet, examples=5)
 
 
+@pytest.mark.faults
 def test_a_server_that_stops(own_server: NatsServer) -> None:
     with Fleet(own_server, MAX_STALE=model.MAX_STALE, MISSES=True) as fleet:
         run(model.Unsteady, fleet, examples=3, steps=8)

@@ -7,8 +7,10 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -19,8 +21,9 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import Unavailable
 from tests.cache.conftest import MakeTwin
 from tests.conftest import MakeCache, api
-from tests.nearcache.conftest import MakeNear, follow, hashed, near_of, soon
+from tests.nearcache.conftest import MakeNear, follow, hashed, near_of, soon, told_by
 from tests.support.proxy import Proxy
+from tests.support.scripts import run_script
 
 # What is served from copies ------------------------------------------------------------------
 
@@ -106,6 +109,31 @@ def test_keys_of_a_hashing_key_function_are_copied(make_near: MakeNear, other: N
     other.key_func = hashed
     other.set("key", 2)
     assert soon(lambda: cache.get("key") == 2)
+
+
+tenant = ContextVar("tenant", default="public")
+
+
+def of_the_tenant(key: str, prefix: str, version: int) -> str:
+    return f"{tenant.get()}:{prefix}:{version}:{key}"
+
+
+def test_tenants_share_one_near_cache(make_cache: MakeCache) -> None:
+    """As under ASGI, where Django makes a cache for every request."""
+
+    def of(name: str) -> NatsCache:
+        tenant.set(name)
+        options = {"NEAR_CACHE": {"KEYS": ["flags:*"]}}
+        return make_cache(KEY_FUNCTION=of_the_tenant, OPTIONS=options)
+
+    near = follow(of("one"))
+    for name in ("one", "two"):
+        of(name).set("flags:a", name)
+        assert near_of(of(name)) is near
+    hits = near.hits
+    for name in ("one", "two"):
+        assert of(name).get("flags:a") == name
+    assert (near.hits, near.entries) == (hits + 2, 2)
 
 
 @pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
@@ -291,6 +319,7 @@ def test_a_server_that_hangs_is_read_from_copies_no_longer_than_max_stale(
             break
         latest = asked
     assert latest - paused < 0.5
+    assert near.state == "not proven current"
     own_server.resume()
     assert soon(lambda: cache.get("key") == 1 and near.entries == 1)
 
@@ -300,6 +329,40 @@ def test_a_server_that_hangs_is_read_from_copies_no_longer_than_max_stale(
 
 def test_there_is_none_without_the_option(cache: NatsCache) -> None:
     assert cache.near is None
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads that take turns at every opportunity."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_threads_that_make_it_at_once_make_one(make_cache: MakeCache) -> None:
+    threads = 16
+    for number in range(40):
+        options = {"NEAR_CACHE": {}, "NAME": f"race {number}"}
+        barrier = threading.Barrier(threads)
+        made: list[NatsCache] = []
+
+        def make(
+            barrier: threading.Barrier = barrier,
+            made: list[NatsCache] = made,
+            options: dict[str, Any] = options,
+        ) -> None:
+            barrier.wait()
+            made.append(make_cache(OPTIONS=options))
+
+        racing = [threading.Thread(target=make) for _ in range(threads)]
+        for each in racing:
+            each.start()
+        for each in racing:
+            each.join()
+        assert len({id(near_of(cache)) for cache in made}) == 1
+        assert made[0]._bucket._copies == [near_of(made[0])._copies]
 
 
 def test_nothing_happens_before_the_first_read(make_cache: MakeCache) -> None:
@@ -327,6 +390,7 @@ django.setup()
 from django.core.cache import cache
 from django.core.management import call_command
 call_command("check", "--tag", "nats")
+cache.near.stop()
 import threading
 print(repr(cache.near), [each.name for each in threading.enumerate()])
 """
@@ -345,7 +409,8 @@ def test_it_tells_how_it_does(near: Any, other: NatsCache) -> None:
     assert counted.entries == 1
     assert 600 < counted.bytes < 1000
     other.set("key", 2)
-    assert soon(lambda: 0 < counted.lag < 5)
+    assert soon(lambda: told_by(near.plain) == 2)
+    assert 0 <= counted.lag < 5  # by the server's clock, as well as that is known
     text = repr(counted)
     assert near.plain._bucket.config.name in text
     assert "feed whole>" in text
@@ -362,11 +427,59 @@ def test_stopped_it_starts_with_the_next_read(near: Any) -> None:
     counted = near_of(near)
     near.set("key", 1)
     counted.stop()
-    assert soon(lambda: counted.state == "not started")
-    assert counted.entries == 0
+    assert (counted.state, counted.entries) == ("not started", 0)
     assert near.get("key") == 1
     assert soon(lambda: counted.state == "whole")
     assert soon(lambda: near.get("key") == 1 and counted.entries == 1)
+
+
+def test_on_the_loops_own_thread_nobody_waits_for_its_end(make_cache: MakeCache) -> None:
+    cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
+    near = follow(cache)
+    done = threading.Event()
+    took = 0.0
+
+    def stop() -> None:
+        nonlocal took
+        began = time.monotonic()
+        near.stop()
+        took = time.monotonic() - began
+        done.set()
+
+    cache.session.call(stop)
+    assert done.wait(10)
+    assert took < 0.5
+    assert soon(lambda: near.state == "not started")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_forked_while_a_near_cache_is_made_makes_its_own(server: NatsServer) -> None:
+    prelude = """
+import os, signal, sys, threading
+from django.conf import settings
+settings.configure()
+from django_nats.cache import NatsCache
+from django_nats.nearcache import near
+"""
+    code = """
+print("ready", flush=True)
+sys.stdin.readline()
+held = threading.Event()
+def hold():
+    with near._making:
+        held.set()
+        threading.Event().wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+pid = os.fork()
+if not pid:
+    signal.alarm(10)
+    NatsCache(sys.argv[1], {"OPTIONS": {"NEAR_CACHE": {}}})
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+"""
+    ended = run_script(code, server.url, prelude=prelude)
+    assert (ended.status, ended.stdout) == (0, "0"), ended.stderr
 
 
 def test_tools_may_wrap_its_methods(make_cache: MakeCache) -> None:

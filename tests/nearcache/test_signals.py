@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
@@ -16,7 +17,7 @@ from django_nats.nearcache import announce
 from django_nats.nearcache.follow import Follower
 from django_nats.signals import key_changed
 from tests.conftest import MakeCache, api
-from tests.nearcache.conftest import follow, hashed, near_of, soon
+from tests.nearcache.conftest import follow, hashed, near_of, soon, told_by
 from tests.support.process import run_in_processes
 from tests.support.proxy import Proxy
 from tests.support.scripts import run_script
@@ -295,11 +296,6 @@ def test_every_overflow_is_a_gap(
         cache.set("next", again)
 
 
-def told_by(cache: NatsCache) -> int:
-    feed = near_of(cache)._watcher._feed
-    return 0 if feed is None else feed._told
-
-
 TWO = ("overflow_one", "overflow_two")
 
 
@@ -335,6 +331,23 @@ def test_a_receiver_that_raises_keeps_nothing_from_the_others(
         key_changed.disconnect(fail)
 
 
+def test_a_receiver_that_exits_keeps_nothing_from_what_follows(
+    told: Receiver, cache: NatsCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(key: str | None, **kwargs: object) -> None:
+        if key == "a":
+            sys.exit("a receiver's mistake")
+
+    key_changed.connect(leave)
+    try:
+        cache.set("a", 1)
+        cache.set("b", 1)
+        assert [told.next().key, told.next().key] == ["a", "b"]
+    finally:
+        key_changed.disconnect(leave)
+    assert "django-nats could not announce that a key has changed" in caplog.messages
+
+
 def test_nobody_waits_for_receivers(slow: Slow, make_cache: MakeCache) -> None:
     cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
     follow(cache)
@@ -349,7 +362,7 @@ def test_nothing_is_sent_without_receivers(make_cache: MakeCache) -> None:
     follow(cache)
     receiver = Receiver()
     cache.set("before", 1)
-    assert soon(lambda: near_of(cache).lag > 0)
+    assert soon(lambda: told_by(cache) == 1)
     key_changed.connect(receiver)
     try:
         cache.set("after", 1)

@@ -28,6 +28,7 @@ class Recorder:
         """Set when a change is told."""
         self.proofs: list[float] = []
         self.refusals: list[NatsError] = []
+        self.ends: list[NatsError] = []
 
     def position(self, stream: Mapping[str, Any]) -> dict[str, Any]:
         return {"deliver_policy": "new"}
@@ -49,6 +50,9 @@ class Recorder:
     def refused(self, error: NatsError) -> None:
         self.refusals.append(error)
 
+    def ended(self, error: NatsError) -> None:
+        self.ends.append(error)
+
     @property
     def lives(self) -> int:
         """How many feeds have been opened."""
@@ -62,9 +66,16 @@ class Recorder:
 class Following:
     """A watcher of all of a cache's bucket, at work."""
 
-    def __init__(self, cache: NatsCache, within: float = 0.4, *, wait: bool = True) -> None:
+    def __init__(
+        self,
+        cache: NatsCache,
+        within: float = 0.4,
+        *,
+        recorder: Recorder | None = None,
+        wait: bool = True,
+    ) -> None:
         config = cache._config
-        self.recorder = Recorder()
+        self.recorder = recorder or Recorder()
         self.watcher: Watcher = bridge.watcher(
             config.connection,
             config.bucket,
@@ -96,6 +107,12 @@ class Following:
     def stop(self) -> None:
         self.watcher.stop()
         self.wait_for(lambda: not self.watcher.started)
+
+
+def publish(server: NatsServer, subject: bytes) -> None:
+    """Store a message on any subject, be it no text."""
+    with _connected(server) as sock:
+        _exchange(sock, b"PUB %b 1\r\nx\r\n" % subject)
 
 
 def forge(server: NatsServer, subject: str, *, header: str) -> None:

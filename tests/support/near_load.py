@@ -44,11 +44,15 @@ class Process:
             text=True,
         )
 
-    def ask(self, what: str) -> Any:
-        """Have it do something; its answer."""
+    def tell(self, what: str) -> None:
+        """Have it do something, which it will answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
+
+    def ask(self, what: str) -> Any:
+        """Have it do something; its answer."""
+        self.tell(what)
         return self.answer()
 
     def answer(self) -> Any:
@@ -137,6 +141,7 @@ class Load:
             self.readers = [Process("reader", **each) for each in self._reading]
             for process in (*self.writers, *self.readers):
                 process.answer()
+            assert soon(lambda: all(writer.ask("status")["writes"] for writer in self.writers))
             self.wait_until_served()
         except BaseException:
             self.__exit__()
@@ -160,6 +165,13 @@ class Load:
         """Until so many more writes of a key have been acknowledged."""
         goal = self.written() + count
         assert soon(lambda: self.written() >= goal)
+
+    def write(self) -> None:
+        """Have every writer write, at once and at the same time."""
+        for writer in self.writers:
+            writer.tell("write")
+        for writer in self.writers:
+            writer.answer()
 
     def write_rare(self) -> None:
         """Write the keys that are written rarely."""

@@ -187,6 +187,7 @@ class Reader:
             **{name: getattr(near, name) for name in names},
             "reads": self._reads,
             "errors": self._errors,
+            "connections": self._cache.session.epoch,
             "served": self._served,
         }
 
