@@ -130,8 +130,8 @@ def test_two_threads_that_start_it_at_once_open_one_feed(cache: NatsCache) -> No
 def test_begun_while_the_connections_are_closed_it_counts_as_started(cache: NatsCache) -> None:
     following = Following(cache)
     following.stop()
-    following.watcher.start()
-    following.watcher.started = False  # as close() has it, before the new loop's first turn
+    # As started, and said by close() not to be, before the new loop's first turn.
+    cache.session.call(following.watcher._begin)
     following.wait_for(lambda: following.watcher.started)
     following.stop()
 

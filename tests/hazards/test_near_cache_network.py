@@ -83,6 +83,7 @@ def test_everything_is_slow(own_server: NatsServer, proxy: Proxy) -> None:
     """By less than MAX_STALE: copies are served all the time, and are that much out of date."""
     with Load(own_server, read_through=proxy.url, keys=2, rare=30, pause=0.3) as load:
         proxy.delay = 0.1
+        load.wait_for_writes(12)  # three times every key
         load.wait_until_lagging(0.1)
         load.wait_until_served()
         outcome = load.check()

@@ -71,15 +71,17 @@ class Record:
         self._socket.close()
 
     def _listen(self) -> None:
-        while line := self._stream.readline():
+        # What close() cuts short is nothing that was waited for.
+        while (line := self._stream.readline()).endswith(b"\n"):
             verb, *words = line.split()
             if verb == b"PING":
                 self._stream.write(b"PONG\r\n")
                 self._stream.flush()
             elif verb == b"HMSG":
                 header_size, size = map(int, words[-2:])
-                body = self._stream.read(size + 2)[:size]
-                self._note(body[:header_size], body[header_size:])
+                body = self._stream.read(size + 2)
+                if len(body) == size + 2:
+                    self._note(body[:header_size], body[header_size:size])
 
     def _note(self, header: bytes, payload: bytes) -> None:
         sequence = int(wire.field(header, "Nats-Sequence") or "")
