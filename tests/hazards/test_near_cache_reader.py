@@ -29,7 +29,12 @@ def test_stopped_while_others_write(own_server: NatsServer) -> None:
     load = Load(own_server, readers=2, keys=100, pause=0.017, delete_every=7)
     with load:
         stopped, _ = load.readers
-        for _ in range(2 * ROUNDS):
+        done = 0
+        # Until it was stopped between two reads, too: one that was under way tells nothing.
+        while done < 2 * ROUNDS or (
+            done < 10 * ROUNDS and not stopped.ask("status")["after_stops"]
+        ):
+            done += 1
             stopped.pause()
             began = time.monotonic()
             load.wait_for_writes(int(RATE * STOP))
@@ -39,7 +44,7 @@ def test_stopped_while_others_write(own_server: NatsServer) -> None:
             load.wait_until_served()
         outcome = load.check()
     first = outcome.after_stops()
-    assert len(first) >= 2 * ROUNDS
+    assert first
     assert max(first) <= 0
 
 

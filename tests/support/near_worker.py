@@ -187,6 +187,7 @@ class Reader:
             **{name: getattr(near, name) for name in names},
             "reads": self._reads,
             "errors": self._errors,
+            "after_stops": len(self._after_stops),
             "connections": self._cache.session.epoch,
             "served": self._served,
         }
@@ -200,9 +201,9 @@ class Reader:
             thread.join()
         return {
             "runs": [run for runs in self._runs for run in runs],
+            **self.status(),
             "after_stops": self._after_stops,
             "lost": self._lost,
-            **self.status(),
         }
 
 
