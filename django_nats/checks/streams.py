@@ -19,6 +19,8 @@ from ..client.session import Session
 from ..conf.counters import CounterSettings
 from ..exceptions import NatsError
 
+_LAST_WORDS = 0.5  # seconds
+
 
 class Kept(NamedTuple):
     """What one alias keeps on NATS."""
@@ -138,4 +140,5 @@ def outages_unlogged() -> Iterator[None]:
     try:
         yield
     finally:
+        bridge.settle(_LAST_WORDS)  # which logs an outage once it has told who waits
         logger.setLevel(level)

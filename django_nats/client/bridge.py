@@ -115,6 +115,16 @@ def on_loop_thread() -> bool:
     return _thread.ident == get_ident()
 
 
+def settle(seconds: float) -> None:
+    """Wait until the loop has ended what it has in hand, such as writing to the log; so long at
+    most."""
+    if _thread.alive and not on_loop_thread():
+        ended = threading.Event()
+        with suppress(NatsError):
+            _thread.call(ended.set)
+            ended.wait(seconds)
+
+
 def run(session: Session, steps: Steps[T]) -> T:
     """Drive an operation to its end, blocking the calling thread."""
     if on_loop_thread():
