@@ -32,6 +32,7 @@ from .outstanding import INBOX_SID, Outstanding
 from .parser import Parser
 from .shared import AVAILABLE, PIECE, SharedSocket, is_interruption, keep_waiting_bytes_here
 from .steps import Lane
+from .sweep import Sweep
 from .waiter import Waiter
 from .wire import Reply
 
@@ -42,9 +43,7 @@ PING_INTERVAL = 1.5
 HIGH_WATER = 8 * 1024 * 1024
 """Bytes in the transport's buffer beyond which further requests wait outside of it."""
 
-_TICK = 0.02
 _LOOK = 0.002
-_LATE = 0.2
 _LAST_FLUSH = 0.5
 _LEAST_FLOW = 256 * 1024  # bytes; what leaves more slowly than this in a timeout counts as stuck
 
@@ -70,15 +69,12 @@ class Connection(Client):
         self._written = self._gone = 0
         self._owed = b""
         self._handed = self._closing = False
-        self._on_timeout = on_timeout
         self._on_heard = on_heard
         self._loop = asyncio.get_running_loop()
         self._parser = Parser(self.outstanding.take, self._take_line)
         self._shared: SharedSocket | None = None
         self._chores: set[asyncio.Task[None]] = set()
-        self._sweeping = False
-        self._sweep_due = 0.0
-        self._ping: asyncio.Task[None] | None = None
+        self._sweep = Sweep(self, on_timeout)
         self._inbox = b""
         self._needs_tls = False
 
@@ -124,7 +120,7 @@ class Connection(Client):
                     room -= self._enlist(waiter, frames)
             if frames:
                 self._write(b"".join(frames))
-        self._begin_sweeping()
+        self._sweep.begin()
         return room > 0 or not queue
 
     def carry(self, waiter: Waiter) -> bool:
@@ -211,13 +207,9 @@ class Connection(Client):
         await asyncio.wait({answered, self.lost}, return_when=asyncio.FIRST_COMPLETED)
 
     def _watch_over(self) -> None:
-        """See to it that who waits is told in time, from any thread."""
-        if not self._sweeping:
-            self._soon(self._begin_sweeping)
-
-    def _begin_sweeping(self) -> None:
-        if not self._sweeping:
-            self._arm()
+        """Sweep, from any thread."""
+        if not self._sweep.armed:
+            self._soon(self._sweep.begin)
 
     def _buffered(self) -> int:
         """The bytes that have been written and not left yet; notes when they go on leaving."""
@@ -331,52 +323,9 @@ class Connection(Client):
 
     # Giving up -------------------------------------------------------------------------------
 
-    def _sweep(self, patient: bool = True) -> None:
-        """Fail what has waited too long; ask early whether the server is there at all."""
-        now = monotonic()
-        if patient and now - self._sweep_due > _LATE:
-            # The loop itself was held up: the answers may be in the socket, still unread. Only
-            # once, though: on a machine that always holds it up, calls must end all the same.
-            self._arm(patient=False)
-            return
-        gone = self._written - self._buffered()
-        try:
-            for waiter in self.outstanding.waiters():
-                if waiter.end > gone:
-                    # Behind others' bytes on a slow link: the server cannot have been asked yet.
-                    waiter.deadline = max(waiter.deadline, self.flowed + waiter.timeout)
-                if now >= waiter.deadline:
-                    self._time_out(waiter)
-                elif now - max(waiter.sent, self.outstanding.heard) > waiter.timeout / 4:
-                    self._ask_for_sign_of_life()
-        finally:
-            self._arm()
-
-    def _arm(self, patient: bool = True) -> None:
-        self._sweeping = bool(self.outstanding)
-        if self._sweeping:
-            self._sweep_due = monotonic() + _TICK
-            self._loop.call_later(_TICK, self._sweep, patient)
-
-    def _time_out(self, waiter: Waiter) -> None:
-        with self.outstanding.lock:
-            if not waiter.left:
-                return  # answered meanwhile, by a caller that reads
-            lane = waiter.first_open.lane
-            self.outstanding.forget(waiter)
-        self._ask_for_sign_of_life()
-        # First the circuit, then the caller: its next request must find the circuit open. The
-        # caller logs it: a handler of the log might use the cache, and wait for this thread.
-        waiter.news = self._on_timeout(lane)
-        waiter.fail(OutcomeUnknown(f"No answer within {waiter.timeout:g} s ({lane.name})"))
-
-    def _ask_for_sign_of_life(self) -> None:
-        if self._ping is None or self._ping.done():
-            self._ping = self._loop.create_task(self._flush_quietly())
-
-    async def _flush_quietly(self) -> None:
-        with contextlib.suppress(Exception):
-            await self.flush(timeout=60)
+    def gone(self) -> int:
+        """How many of the bytes that were written have left."""
+        return self._written - self._buffered()
 
     def silent_since(self, seconds: float) -> bool:
         """Whether nothing at all has come from the server for so many seconds."""
@@ -387,8 +336,7 @@ class Connection(Client):
         if self.lost.done():
             return
         self.lost.set_result(without_frames(error))
-        if self._ping is not None:
-            self._ping.cancel()
+        self._sweep.stop()
         self.abort()
         for waiter in self.outstanding.drain():
             failure = OutcomeUnknown(f"The connection was lost before the answer: {explain(error)}")

@@ -348,7 +348,7 @@ async def test_a_waiter_that_is_answered_while_it_is_timed_out_ends_no_timeouts(
     loop = asyncio.get_running_loop()
 
     def sweep() -> None:
-        connection._sweep(patient=False)
+        connection._sweep.run(patient=False)
         connection.outstanding.waiters = held  # type: ignore[method-assign]
         loop.call_soon_threadsafe(swept.set)
 

@@ -320,7 +320,7 @@ def test_bytes_never_interleave(
         random, turn = Random(f"{seed}-p"), 0
         while time.monotonic() < end:
             turn += 1
-            bridge._thread.call(same._ask_for_sign_of_life)
+            bridge._thread.call(same._sweep.ask_for_sign_of_life)
             time.sleep(random.choice([0.001, 0.01]))
         return turn
 

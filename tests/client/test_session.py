@@ -13,7 +13,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from django_nats.client import bridge, connection
+from django_nats.client import bridge, connection, sweep
 from django_nats.client.config import ConnectionConfig
 from django_nats.client.connection import HIGH_WATER
 from django_nats.client.session import Session
@@ -196,7 +196,7 @@ async def test_a_loop_that_is_always_held_up_ends_its_calls_all_the_same(
     busy = True
 
     def hold_up() -> None:
-        time.sleep(1.2 * connection._LATE)
+        time.sleep(1.2 * sweep.LATE)
         if busy:
             bridge._thread.call(hold_up)
 
