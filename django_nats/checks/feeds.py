@@ -10,13 +10,13 @@ from django.core.checks import CheckMessage, Warning
 
 from ..cache import NatsCache
 from ..client import bridge, wire
+from ..client.feed import create_request
 from ..client.kv import Bucket
 from ..client.steps import Steps
-from ..client.streamconfig import NANOSECONDS
 from ..exceptions import NatsError, Unavailable
 from .streams import outages_unlogged
 
-_ABANDONED = 5  # seconds after which the server removes what this could not
+_WITHIN = 1.0
 
 
 def refused(caches: Mapping[str, NatsCache]) -> Iterator[CheckMessage]:
@@ -51,19 +51,8 @@ def _try(bucket: Bucket, subjects: Sequence[str]) -> Steps[None]:
     """Raises what the server refuses a feed, or its parts, with."""
     where = bucket.config.stream
     name = f"check-{secrets.token_hex(8)}"
-    config = {
-        "name": name,
-        "deliver_subject": f"_INBOX.{name}",
-        "deliver_policy": "new",
-        "ack_policy": "none",
-        "headers_only": True,
-        "mem_storage": True,
-        "num_replicas": 1,
-        "inactive_threshold": _ABANDONED * NANOSECONDS,
-        "filter_subjects": list(subjects),
-    }
-    payload = wire.compact_json({"stream_name": where, "config": config})
-    create = bucket.api_request(f"$JS.API.CONSUMER.CREATE.{where}.{name}", payload)
+    position = {"deliver_policy": "new"}
+    create = create_request(bucket, name, f"_INBOX.{name}", subjects, _WITHIN, position)
     wire.parse_api((yield create))
     wire.parse_api((yield bucket.api_request(f"$JS.API.CONSUMER.DELETE.{where}.{name}")))
     with suppress(Unavailable):  # nobody need answer

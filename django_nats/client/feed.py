@@ -70,6 +70,33 @@ class Broken(NatsError):
     """The feed may have missed something."""
 
 
+def create_request(
+    bucket: Bucket,
+    name: str,
+    deliver_to: str,
+    filters: Sequence[str],
+    within: float,
+    position: Mapping[str, Any],
+) -> Request:
+    """What asks the server for a feed's consumer."""
+    config = {
+        "name": name,
+        "deliver_subject": deliver_to,
+        "ack_policy": "none",
+        "headers_only": True,
+        "flow_control": True,
+        "idle_heartbeat": int(max(_LEAST_HEARTBEAT, within / _PROOFS) * NANOSECONDS),
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": _ABANDONED * NANOSECONDS,
+        "filter_subjects": list(filters),
+        **position,
+    }
+    where = bucket.config.stream
+    payload = wire.compact_json({"stream_name": where, "config": config})
+    return bucket.api_request(f"$JS.API.CONSUMER.CREATE.{where}.{name}", payload)
+
+
 class Feed:
     """One life of a feed. Made on the loop's thread."""
 
@@ -117,25 +144,12 @@ class Feed:
     def open(self) -> Steps[None]:
         """Have the server tell of changes."""
         stream = yield from self._bucket.open()
-        heartbeat = max(_LEAST_HEARTBEAT, self._within / _PROOFS)
-        config = {
-            "name": self._name,
-            "deliver_subject": self._control.decode(),
-            "ack_policy": "none",
-            "headers_only": True,
-            "flow_control": True,
-            "idle_heartbeat": int(heartbeat * NANOSECONDS),
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": _ABANDONED * NANOSECONDS,
-            "filter_subjects": list(self._filters),
-            **self._listener.position(stream),
-        }
-        where = self._bucket.config.stream
-        payload = wire.compact_json({"stream_name": where, "config": config})
-        subject = f"$JS.API.CONSUMER.CREATE.{where}.{self._name}"
+        position = self._listener.position(stream)
+        request = create_request(
+            self._bucket, self._name, self._control.decode(), self._filters, self._within, position
+        )
         self._current = monotonic()
-        wire.parse_api((yield from self._bucket.ask(self._bucket.api_request(subject, payload))))
+        wire.parse_api((yield from self._bucket.ask(request)))
         if (yield from self._bucket.open())["created"] != stream["created"]:
             raise Broken("The stream was made anew, and counts from the start")
 

@@ -45,7 +45,7 @@ class Writing(Reading):
             yield from self.ready()
         request = self._publish(key, write)
         if self._copies:
-            return (yield from self._and_tell(key, write, self._put(key, request)))
+            return (yield from self._and_tell(key, write, request, self._put(key, request)))
         return (yield from self._put(key, request))
 
     def _put(self, key: str, request: Request) -> Steps[int]:
@@ -56,9 +56,11 @@ class Writing(Reading):
         self._remember(request.subject, ack.sequence)
         return ack.sequence
 
-    def _and_tell(self, key: str, write: Write | None, steps: Steps[N]) -> Steps[N]:
+    def _and_tell(
+        self, key: str, write: Write | None, request: Request, steps: Steps[N]
+    ) -> Steps[N]:
         """A write, with those who keep copies told how it ends: by its sequence, or in doubt."""
-        attempts = self._begin(key, self._subject + self._encode(key))
+        attempts = self._begin(key, request.subject.decode())
         began = self.now()
         sequence: int | None = None
         try:
@@ -180,7 +182,7 @@ class Writing(Reading):
         self, key: str, write: Write | None, request: Request, identity: str
     ) -> Steps[int | None]:
         steps = self._exactly_once(request, identity)
-        return (yield from self._and_tell(key, write, steps) if self._copies else steps)
+        return (yield from self._and_tell(key, write, request, steps) if self._copies else steps)
 
     def _full(self, key: str, error: BucketFull) -> BucketFull:
         """The error for a key; the first of a row is logged, since FAIL_OPEN hides them all."""
