@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-import timeit
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -372,20 +371,3 @@ def test_a_total_that_was_unknown_is_learnt(counters: Counters) -> None:
     assert str(article.views) == ""
     article.views.incr()
     assert str(article.views) != ""
-
-
-# Speed ---------------------------------------------------------------------------------------
-
-
-def test_prefetching_costs_little_more_than_reading(counters: Counters) -> None:
-    """Measured at 1.1 times as much."""
-    articles = Article.objects.bulk_create([Article() for _ in range(100)])
-    for each in articles:
-        each.views.incr()
-    names = [each.views.name for each in articles]
-
-    def best(code: Any) -> float:
-        return min(timeit.repeat(code, number=3, repeat=20))
-
-    prefetching = best(lambda: prefetch_counters(articles, "views"))
-    assert prefetching < 1.5 * best(lambda: counters.get_many(names))
