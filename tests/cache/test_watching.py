@@ -184,7 +184,7 @@ changes = iter(cache.watch())
 next(changes)
 pid = os.fork()
 if not pid:
-    signal.alarm(4)
+    signal.alarm(10)
     cache.set("key", 1)
     try:
         next(changes)
@@ -221,7 +221,7 @@ children = []
 def fork(*args):
     children.append(os.fork())
     if children == [0]:
-        signal.alarm(3)
+        signal.alarm(10)
     else:
         # Only now: in a child, there is no such thread.
         threading.Thread(target=lambda: (os.waitpid(children[0], 0), cache.set("key", 1))).start()

@@ -221,7 +221,9 @@ def test_lost_acknowledgements(own_server: NatsServer) -> None:
 def test_leaders_that_die_and_hang() -> None:
     with Cluster(3) as cluster:
         entry = {"LOCATION": cluster.urls, "TOKEN": cluster.token, "REPLICAS": 3, "STREAM": "C"}
+        # An election takes its time where others want the processors.
         alias = {**entry, "FLUSH_INTERVAL": 0.01, "FLUSH_AT": 1000, "REQUEST_TIMEOUT": 0.5}
+        alias["DEADLINE"] = 60
         with override_settings(NATS_COUNTERS={"default": alias}):
             counters, stop = Counters(), threading.Event()
 
