@@ -35,7 +35,7 @@ def cluster() -> Iterator[Cluster]:
 def test_every_increment_counts_once(cluster: Cluster) -> None:
     entry = counters_failover.options(cluster, DEADLINE=DEADLINE)
     with override_settings(NATS_COUNTERS={"default": entry}):
-        figures = counters_failover.run(cluster, Counters(), faults=4)
+        figures = counters_failover.run(cluster, Counters(), faults=2)
     print(figures)
     assert figures.lost == figures.too_many == figures.backwards == 0, figures
     # Elections fit into DEADLINE: nobody was told that it is over, or that nobody knows.
