@@ -54,11 +54,10 @@ class Record:
         self.last = 0
         self._bucket = bucket
         self._socket = socket.create_connection(("127.0.0.1", server.port))
-        self._stream = self._socket.makefile("rwb")
+        self._stream = self._socket.makefile("rb")
         options = json.dumps({"auth_token": server.token, "verbose": False, "headers": True})
         self._stream.readline()
-        self._stream.write(f"CONNECT {options}\r\nSUB record.> 1\r\nPING\r\n".encode())
-        self._stream.flush()
+        self._socket.sendall(f"CONNECT {options}\r\nSUB record.> 1\r\nPING\r\n".encode())
         while self._stream.readline() != b"PONG\r\n":
             pass
         self._thread = threading.Thread(target=self._listen, name="record", daemon=True)
@@ -75,8 +74,8 @@ class Record:
         while (line := self._stream.readline()).endswith(b"\n"):
             verb, *words = line.split()
             if verb == b"PING":
-                self._stream.write(b"PONG\r\n")
-                self._stream.flush()
+                with suppress(OSError):  # what was received before close() is still read after it
+                    self._socket.sendall(b"PONG\r\n")
             elif verb == b"HMSG":
                 header_size, size = map(int, words[-2:])
                 body = self._stream.read(size + 2)
