@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import keys
 from ..client import bridge
-from ..client.copies import EVERYTHING
+from ..client.entry import EVERYTHING
 from ..client.listing import key_of
-from ..client.mailbox import Mailbox, Told
 from ..client.session import Session
 from ..client.steps import Item, Steps, Wait
 from ..client.wire import is_tombstone
 from .listing import Listing, literally
+
+if TYPE_CHECKING:
+    from ..client.mailbox import Told
 
 _WITHIN = 1.0
 
@@ -72,6 +74,8 @@ class Watching(Listing):
         return Changes(self._session, lambda: self._watch(made, head, tail))
 
     def _watch(self, made: str, head: str, tail: str) -> Steps[None]:
+        from ..client.mailbox import Mailbox  # whoever watches nothing does not pay for it
+
         matches = keys.matcher(made)
         bucket = self._config.bucket
         found = dict.fromkeys([keys.subject_filter(made), keys.CLEAR])

@@ -17,16 +17,13 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec
 
-from .entry import Entry
+from .entry import EVERYTHING, Entry
 from .turns import Turns
 
 P = ParamSpec("P")
 
 OVERHEAD = 640
 """Bytes that a copy takes besides its payload and key, measured on CPython."""
-
-EVERYTHING = 1 << 64
-"""Newer than any revision."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ _SECONDS = re.compile("[0-9]{1,12}", re.ASCII)
 UNREADABLE = "?"
 """A format nobody accepts: what has it is a miss that is logged."""
 
+EVERYTHING = 1 << 64
+"""Newer than any revision."""
+
 
 class Entry(NamedTuple):
     """A stored value: its bytes, its format token (None: another client's), its revision."""

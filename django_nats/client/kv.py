@@ -10,18 +10,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import keys as key_names
 from ..exceptions import BucketFull, NatsError, OutcomeUnknown, Unavailable, WrongRevision
 from . import wire
 from .bucket import BucketConfig
-from .copies import EVERYTHING, Copies
+from .entry import EVERYTHING
 from .opening import Server
 from .recent import Recent
 from .steps import Pause, Request, Steps
 from .wire import Reply
 from .writing import EXPECTED, PATIENCE, Writing, chance
+
+if TYPE_CHECKING:
+    from .copies import Copies
 
 T = TypeVar("T")
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import keys as key_names
 from ..exceptions import InvalidKey
 from .bucket import BucketConfig
 from .clock import Timed
-from .copies import Attempt, Copies
 from .entry import Entry, entry_of
 from .opening import Server
 from .recent import Recent
 from .steps import Steps
 from .wire import Message
+
+if TYPE_CHECKING:
+    from .copies import Attempt, Copies
 
 logger = logging.getLogger("django_nats")
 

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from random import SystemRandom
 from time import monotonic
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .. import keys as key_names
 from ..exceptions import (
@@ -19,12 +19,14 @@ from ..exceptions import (
     WrongRevision,
 )
 from . import wire
-from .copies import Attempt, Copies
 from .entry import Entry, Write
 from .exchange import raise_error
 from .reading import Reading, logger
 from .steps import Pause, Request, Steps
 from .wire import Message
+
+if TYPE_CHECKING:
+    from .copies import Attempt, Copies
 
 T = TypeVar("T")
 N = TypeVar("N", int, "int | None")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -14,8 +13,10 @@ from ..client.bucket import DEFAULT_MAX_VALUE_SIZE, BucketConfig
 from ..client.config import ConnectionConfig
 from ..values import Codec, make_codec
 from .connection import CONNECTION_OPTIONS, EMBEDDED, EMBEDDED_OPTIONS, read_connection
-from .nearcache import NearCacheConfig, read_near_cache
 from .reader import Options, Reader
+
+if TYPE_CHECKING:
+    from .nearcache import NearCacheConfig
 
 DEFAULT_BUCKET = "django_cache"
 _MOST_READ = 32
@@ -46,8 +47,7 @@ CACHE_OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class CacheConfig:
+class CacheConfig(NamedTuple):
     """All that an entry of CACHES says, besides what Django itself reads of it."""
 
     alias: str
@@ -108,8 +108,16 @@ def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
         bucket=bucket,
         codec=codec,
         fail_open=reader.boolean("FAIL_OPEN", False),
-        near_cache=read_near_cache(reader),
+        near_cache=_near_cache(reader),
     )
+
+
+def _near_cache(reader: Reader) -> NearCacheConfig | None:
+    if reader.options.get("NEAR_CACHE") is None:
+        return None
+    from .nearcache import read_near_cache  # whoever has none does not pay for it
+
+    return read_near_cache(reader)
 
 
 def _alias_of(location: object, params: Mapping[str, Any]) -> str:

@@ -22,10 +22,8 @@ class NearCacheConfig:
     bounds: Bounds = field(default_factory=Bounds)
 
 
-def read_near_cache(reader: Reader) -> NearCacheConfig | None:
-    """The option; None when it is absent. Raises ImproperlyConfigured."""
-    if reader.options.get("NEAR_CACHE") is None:
-        return None
+def read_near_cache(reader: Reader) -> NearCacheConfig:
+    """The option, which is there. Raises ImproperlyConfigured."""
     members = Reader(f"{reader.where} NEAR_CACHE", reader.mapping("NEAR_CACHE", MEMBERS))
     keys = members.options.get("KEYS", ("*",))
     if not isinstance(keys, (list, tuple)) or not keys:

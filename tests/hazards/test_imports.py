@@ -84,10 +84,11 @@ caches["nats"]
 added = set(sys.modules) - before
 print("ready", flush=True)
 sys.stdin.readline()
-parts = {"counters", "devserver", "nearcache", "management", "templatetags"}
+parts = {"counters", "devserver", "nearcache", "management", "templatetags", "copies", "turns",
+         "feed", "watch", "mailbox", "stats"}
 print(
     sorted(name for name in added if name.split(".")[0] not in ("django_nats", "__future__")),
-    sorted(parts & {name.split(".")[1] for name in added if "." in name}),
+    sorted(parts & {part for name in added for part in name.split(".")}),
     "django_nats.cache" in added,
 )
 """
