@@ -31,6 +31,8 @@ def own_server() -> Iterator[NatsServer]:
 
 
 MakeCache = Callable[..., NatsCache]
+PATIENT = {"REQUEST_TIMEOUT": 10.0}
+"""OPTIONS on the session's server: nobody stops it, and a busy machine is no outage."""
 
 
 @pytest.fixture
@@ -44,9 +46,15 @@ def make_cache(server: NatsServer) -> Iterator[MakeCache]:
 
     def make(*, on: NatsServer | None = None, location: object = None, **params: Any) -> NatsCache:
         running = on or server
-        options = {"BUCKET": bucket, "TOKEN": running.token, **params.pop("OPTIONS", {})}
+        shared = on is None and location is None
+        options = {
+            "BUCKET": bucket,
+            "TOKEN": running.token,
+            **(PATIENT if shared else {}),
+            **params.pop("OPTIONS", {}),
+        }
         cache = NatsCache(location or running.url, {**params, "OPTIONS": options})
-        if on is None and location is None:
+        if shared:
             made.append(cache)
         return cache
 

@@ -16,7 +16,7 @@ from django.test import override_settings
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
 from tests.cache.conftest import MakeTwin, plant, stored
-from tests.conftest import MakeCache
+from tests.conftest import PATIENT, MakeCache
 from tests.support.foreign import key_value
 
 PICKLE = "django_nats.serializers.PickleSerializer"
@@ -99,7 +99,7 @@ class TestUnreadable:
     ) -> None:
         params = {"TIMEOUT": 17}
         bucket = make_twin().plain._bucket.config.name
-        options = {"BUCKET": bucket, "TOKEN": server.token}
+        options = {"BUCKET": bucket, "TOKEN": server.token, **PATIENT}
         entry = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": server.url}
         entry |= {"OPTIONS": options, **params}
         with override_settings(CACHES={"default": {"BACKEND": "x"}, "pages": entry}):

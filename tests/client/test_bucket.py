@@ -49,7 +49,8 @@ def made(cache: NatsCache) -> dict[str, Any]:
 # Made as settings say ------------------------------------------------------------------------
 
 
-def test_a_bucket_is_one_for_every_client_and_fit_for_a_cache(cache: NatsCache) -> None:
+def test_a_bucket_is_one_for_every_client_and_fit_for_a_cache(make_cache: MakeCache) -> None:
+    cache = make_cache(OPTIONS={"REQUEST_TIMEOUT": 1.0})  # the default
     config = made(cache)
     name = cache._bucket.config.name
     assert (

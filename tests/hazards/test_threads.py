@@ -17,7 +17,7 @@ def test_64_threads_on_one_connection(own_server: NatsServer, make_own: MakeOwn)
     together = threading.Barrier(THREADS)
 
     def work(number: int) -> int:
-        cache = make_own()  # as Django does: an object for every thread
+        cache = make_own(REQUEST_TIMEOUT=60)  # as Django does: an object for every thread
         together.wait()
         for turn in range(20):
             mine = {f"{number}-{turn}-{i}": f"{number}:{turn}:{i}" for i in range(5)}
@@ -31,7 +31,7 @@ def test_64_threads_on_one_connection(own_server: NatsServer, make_own: MakeOwn)
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert list(pool.map(work, range(THREADS))) == [1] * THREADS
-    assert make_own().session.waiters == 0
+    assert make_own(REQUEST_TIMEOUT=60).session.waiters == 0
 
 
 def test_threads_that_race_to_open_the_first_connection(
@@ -41,7 +41,7 @@ def test_threads_that_race_to_open_the_first_connection(
 
     def work(number: int) -> object:
         together.wait()
-        cache = make_own()
+        cache = make_own(REQUEST_TIMEOUT=60)
         cache.set(str(number), number)
         return cache.get(str(number))
 
