@@ -166,18 +166,29 @@ class Reader:
         recorder.finish()
 
     def _write_own(self) -> None:
-        """What it has been told is stored, it must find at once: nobody else writes it."""
-        from django_nats.exceptions import NatsError
+        """What it has been told is stored, it must find at once: nobody else writes it.
+
+        But for what it has written before and was told nothing of: a server that was stopped
+        stores that when it goes on.
+        """
+        from django_nats.exceptions import NatsError, OutcomeUnknown
 
         number = 0
+        in_doubt: set[int] = set()
         while self._going:
             number += 1
-            with suppress(NatsError):
+            try:
                 self._cache.set(self._own, number, None)
+            except OutcomeUnknown:
+                in_doubt.add(number)
+            except NatsError:
+                pass
+            else:
                 before = time.monotonic()
-                found = self._cache.get(self._own)
-                if found != number:
-                    self._lost.append(f"{number} was written, and {found} found at {before}")
+                with suppress(NatsError):
+                    found = self._cache.get(self._own)
+                    if found != number and found not in in_doubt:
+                        self._lost.append(f"{number} was written, and {found} found at {before}")
             time.sleep(self._pause)
 
     def status(self) -> dict[str, Any]:
