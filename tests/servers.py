@@ -17,7 +17,7 @@ from django_nats.devserver import Endpoint, NatsServer
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def eventually(happened: Callable[[], object], seconds: float = 5.0) -> bool:
+def eventually(happened: Callable[[], object], seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:

@@ -109,7 +109,7 @@ def test_what_was_refused_works_once_the_server_lets_it_in(serve: Serve, tmp_pat
     assert works(cache)
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 3) -> bool:
+def eventually(happened: Callable[[], bool], seconds: float = 30) -> bool:
     deadline = monotonic() + seconds
     while monotonic() < deadline:
         if happened():

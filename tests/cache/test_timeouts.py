@@ -24,7 +24,7 @@ pytestmark = pytest.mark.smoke
 CENTURY = 100 * 365 * 86400
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 5) -> float:
+def eventually(happened: Callable[[], bool], seconds: float = 30) -> float:
     """Ask until it has happened; the seconds that took. Fails after so many."""
     begun = time.monotonic()
     while not happened():

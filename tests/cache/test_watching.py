@@ -142,7 +142,7 @@ def native(request: pytest.FixtureRequest) -> bool:
 def test_closing_the_connections_ends_it(make_cache: MakeCache, native: bool) -> None:
     cache = make_cache()
     reading = Reading(cache, native=native)
-    assert reading.begun.wait(10)
+    assert reading.begun.wait(30)
     bridge.close()
     cache.set("key", 1)  # another loop runs from here on
     error = reading.end()
@@ -263,7 +263,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 thread = threading.Thread(target=follow, daemon=True)
 thread.start()
-assert begun.wait(10)
+assert begun.wait(30)
 """,
         server.url,
         make_cache()._config.bucket.name,

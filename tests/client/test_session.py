@@ -63,7 +63,7 @@ async def ignore(message: Any) -> None:
 
 
 async def soon(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     return await asyncio.get_running_loop().run_in_executor(None, eventually, condition, deadline)
 
 

@@ -24,7 +24,7 @@ from tests.support.interrupting import Interruption, interrupted
 
 pytestmark = pytest.mark.skipif(not shared.AVAILABLE, reason="epoll is Linux's")
 
-_PATIENCE = 5.0  # seconds until something that hangs has failed
+_PATIENCE = 20.0  # seconds until something that hangs has failed
 
 
 class Reader:

@@ -140,7 +140,7 @@ def on_the_loop(cache: NatsCache) -> None:
     """Wait until the loop has done all that it had been given before."""
     done = threading.Event()
     cache.session.call(done.set)
-    assert done.wait(10)
+    assert done.wait(30)
 
 
 def test_stopping_starts_nothing(cache: NatsCache) -> None:

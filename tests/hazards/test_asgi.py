@@ -25,7 +25,7 @@ from tests.support.scripts import Ended
 T = TypeVar("T")
 
 
-def soon(condition: Callable[[], bool], seconds: float = 5) -> bool:
+def soon(condition: Callable[[], bool], seconds: float = 30) -> bool:
     return eventually(condition, time.monotonic() + seconds)
 
 
@@ -123,14 +123,14 @@ print("ready", flush=True)
 sys.stdin.readline()
 
 def interrupt():
-    assert eventually(lambda: cache.session.waiters == 1, time.monotonic() + 5)
+    assert eventually(lambda: cache.session.waiters == 1, time.monotonic() + 30)
     os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=interrupt).start()
 try:
     cache.get("key")
 except KeyboardInterrupt:
-    print(eventually(lambda: cache.session.waiters == 0, time.monotonic() + 5))
+    print(eventually(lambda: cache.session.waiters == 0, time.monotonic() + 30))
 """,
         when_ready=lambda _: own_server.pause(),
     )

@@ -42,7 +42,7 @@ def _made(cluster: Cluster, bucket: str, location: object) -> NatsCache:
 def test_the_streams_leader_is_gone(cluster: Cluster, how: signal.Signals) -> None:
     bucket = f"led_{how.name}"
     maker = _made(cluster, bucket, cluster.urls)
-    assert soon(lambda: answers(maker), 30)
+    assert soon(lambda: answers(maker), 60)
     cluster.wait_for_replicas(f"KV_{bucket}")
     leader, others = _followers(cluster, f"KV_{bucket}")
     # By a server that stays: what is seen is the stream's trouble, not the connection's.
@@ -60,11 +60,11 @@ def test_the_streams_leader_is_gone(cluster: Cluster, how: signal.Signals) -> No
         # A stopped replica is still asked for one read in three, until the others drop it.
         reads = _view(lambda number: cache.get("key"))
         assert how == signal.SIGSTOP or reads == [True] * 20
-        assert soon(lambda: _succeeds(lambda: cache.set("after", 1)), 30)
+        assert soon(lambda: _succeeds(lambda: cache.set("after", 1)), 60)
         assert soon(lambda: _succeeds(lambda: cache.get("after")))
     finally:
         cluster.mend()
-    assert soon(lambda: answers(maker), 30)
+    assert soon(lambda: answers(maker), 60)
 
 
 def _succeeds(call: Callable[[], object]) -> bool:
@@ -86,15 +86,15 @@ def _view(call: Callable[[int], object]) -> list[bool]:
 def test_another_server_takes_over(cluster: Cluster) -> None:
     """The client's own server dies: it goes on at another within a second or an election."""
     cache = _made(cluster, "moved", cluster.urls)
-    assert soon(lambda: answers(cache), 30)
+    assert soon(lambda: answers(cache), 60)
     leader, (mine, _) = _followers(cluster, "KV_moved")
     cache = _made(cluster, "moved", [mine.url, leader.url])
-    assert soon(lambda: answers(cache), 30)
+    assert soon(lambda: answers(cache), 60)
     port = cache.session._connection.connected_url.port  # type: ignore[union-attr]
     connected = next(server for server in cluster.servers if server.port == port)
     connected.kill()
     try:
-        assert soon(lambda: answers(cache), 30)
+        assert soon(lambda: answers(cache), 60)
         moved = cache.session._connection.connected_url.port  # type: ignore[union-attr]
         assert moved != port
     finally:
@@ -103,11 +103,11 @@ def test_another_server_takes_over(cluster: Cluster) -> None:
 
 def test_a_replica_that_lags_hides_nothing_from_what_changes_a_value(cluster: Cluster) -> None:
     """Two processes at two servers: what one was told is stored, the other can change."""
-    assert soon(lambda: answers(_made(cluster, "lag", cluster.urls)), 30)
+    assert soon(lambda: answers(_made(cluster, "lag", cluster.urls)), 60)
     leader, (follower, _) = _followers(cluster, "KV_lag")
     writer = _made(cluster, "lag", leader.url)
     other = _made(cluster, "lag", follower.url)
-    assert soon(lambda: answers(writer) and answers(other), 30)
+    assert soon(lambda: answers(writer) and answers(other), 60)
     cluster.wait_for_replicas("KV_lag")
     for number in range(300):
         writer.set(f"deleted-{number}", number)

@@ -12,7 +12,7 @@ Script = Callable[..., Ended]
 
 _FORK = """
 import os, signal, threading
-signal.alarm(25)  # whatever hangs is ended
+signal.alarm(50)  # whatever hangs is ended
 
 def fork(child):
     pid = os.fork()
@@ -249,7 +249,7 @@ def answers():
     except Exception:
         return False
 
-print(eventually(answers, time.monotonic() + 10))
+print(eventually(answers, time.monotonic() + 30))
 """
     )
     _silent(ended, "True")

@@ -26,7 +26,7 @@ def make(**options):
     return NatsCache(sys.argv[1], {"OPTIONS": {**common, **options}})
 
 def soon(condition):
-    return eventually(condition, time.monotonic() + 20)
+    return eventually(condition, time.monotonic() + 30)
 
 def copied(key):
     hits = cache.near.hits

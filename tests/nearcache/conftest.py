@@ -28,7 +28,7 @@ def hashed(key: str, prefix: str, version: int) -> str:
     return hashlib.sha256(f"{prefix}:{version}:{key}".encode()).hexdigest()
 
 
-def soon(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def soon(condition: Callable[[], bool], seconds: float = 30) -> bool:
     return eventually(condition, time.monotonic() + seconds)
 
 

@@ -211,12 +211,12 @@ class Fleet:
             done = worker.attempt(*wanted)
             return done["error"] is None and (done["returned"] or not worker.near)
 
-        assert eventually(served, time.monotonic() + 10)
+        assert eventually(served, time.monotonic() + 30)
 
     def settle(self) -> None:
         """Wait for the record of all that has been stored by now."""
         name = f"STREAM.INFO.KV_{self.bucket}"
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
 
         def is_complete() -> bool:
             with suppress(NatsError):  # a server that was stopped may still count as away

@@ -31,8 +31,8 @@ def test_a_thread_that_could_not_be_started_is_started_by_the_next(
     first = put(announcer)
     monkeypatch.setattr(announce, "start_new_thread", start_new_thread)
     second = put(announcer)
-    assert first.wait(10)
-    assert second.wait(10)
+    assert first.wait(30)
+    assert second.wait(30)
 
 
 def test_of_two_that_are_started_at_once_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +48,9 @@ def test_of_two_that_are_started_at_once_one_stays(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(announce, "start_new_thread", twice)
     announcer = Announcer()
-    assert put(announcer).wait(10)
-    assert gone.wait(10)
-    assert put(announcer).wait(10)
+    assert put(announcer).wait(30)
+    assert gone.wait(30)
+    assert put(announcer).wait(30)
 
 
 def test_nobody_waits_for_its_start() -> None:

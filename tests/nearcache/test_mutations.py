@@ -229,7 +229,7 @@ def sees_a_delete_late(server: NatsServer) -> bool:
         fleet.cache.set("second", 1, 1)
         last = {"last_by_subj": f"$KV.{fleet.bucket}.=.1.second"}
         get = f"STREAM.MSG.GET.KV_{fleet.bucket}"
-        assert eventually(lambda: "error" in api(fleet.cache, get, last), time.monotonic() + 10)
+        assert eventually(lambda: "error" in api(fleet.cache, get, last), time.monotonic() + 30)
         proxy.thaw()
         # A read of its own before that would find the delete without the feed.
         fleet.wait_until_served(reader)

@@ -50,7 +50,7 @@ class Receiver:
         self._events.put(self.last)
 
     def next(self) -> Event:
-        return self._events.get(timeout=10)
+        return self._events.get(timeout=30)
 
     def up_to(self, key: str) -> list[Event]:
         """All events before that of a key."""
@@ -64,7 +64,7 @@ class Receiver:
 def told() -> Iterator[Receiver]:
     others_done = threading.Event()  # the thread is the process's, and may be at another test's
     announce.announcer.put(others_done.set, others_done.set)
-    assert others_done.wait(10)
+    assert others_done.wait(30)
     receiver = Receiver()
     key_changed.connect(receiver)
     yield receiver
@@ -258,7 +258,7 @@ def test_of_a_slow_receiver_too_many_changes_are_a_gap(
     cache, silent = (make_cache(OPTIONS={"NEAR_CACHE": {}, "BUCKET": name}) for name in TWO)
     for each in (cache, silent):
         follow(each)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(30)
     for each in (cache, silent):
         near_of(each)._follower.aliases = {each._bucket.config.name: None}
         for number in range(10):
@@ -283,7 +283,7 @@ def test_every_overflow_is_a_gap(
     cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
     follow(cache)
     for again in range(2):
-        assert slow.begun.wait(10)
+        assert slow.begun.wait(30)
         for number in range(10):
             cache.set(f"key-{number}", number)
         assert soon(lambda: told_by(cache) % 12 == 10)
@@ -351,7 +351,7 @@ def test_a_receiver_that_exits_keeps_nothing_from_what_follows(
 def test_nobody_waits_for_receivers(slow: Slow, make_cache: MakeCache) -> None:
     cache = make_cache(OPTIONS={"NEAR_CACHE": {}})
     follow(cache)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(30)
     for number in range(100):
         cache.set("key", number)
         assert cache.get("key") == number
@@ -399,9 +399,9 @@ key_changed.connect(receiver)
 print("ready", flush=True)
 sys.stdin.readline()
 cache.get("key")
-print(open_before.get(timeout=10))
+print(open_before.get(timeout=30))
 cache.set("key", 1)
-print(open_before.get(timeout=10))
+print(open_before.get(timeout=30))
 """
     bucket = cache._bucket.config.name
     ended = run_script(code, server.url, bucket, server.token, prelude=prelude)

@@ -19,7 +19,7 @@ cache = NatsCache(
     {"OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 5.0}},
 )
 """
-PATIENCE = 30
+PATIENCE = 60
 # Python 3.12 warns of every fork of a process with threads; gunicorn and multiprocessing do it.
 _FORKING = "ignore:This process:DeprecationWarning"
 
