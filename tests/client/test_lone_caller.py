@@ -120,8 +120,8 @@ def test_alone_a_caller_does_not_wake_the_loop(
     for _ in range(MANY):
         cache.set("key", "value")
         assert cache.get("key") == "value"
-    # There are pings of both sides, which are the loop's.
-    assert watched.readers[threading.get_ident()] >= 2 * MANY
+    # Most of 2 * MANY: there are pings of both sides, which are the loop's.
+    assert watched.readers[threading.get_ident()] > 1.5 * MANY
     assert sum(watched.asked.values()) < MANY / 2
     assert loops_switches() - before < MANY / 2
 
