@@ -14,6 +14,7 @@ from django_nats.client.steps import Lane, Request, Steps
 from django_nats.client.wire import parse_api
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
+from tests.conftest import PATIENT
 from tests.servers import request
 
 Configure = Callable[..., Counters]
@@ -31,17 +32,20 @@ def configure(server: NatsServer) -> Iterator[Configure]:
         alias: str = "default", *, on: NatsServer | None = None, **options: object
     ) -> Counters:
         running = on or server
+        shared = on is None and "LOCATION" not in options
+        patient = PATIENT if shared and "DEADLINE" not in options else {}
         aliases[alias] = {
             "LOCATION": running.url,
             "TOKEN": running.token,
             "STREAM": f"test_{name}_{alias}",
             "STORAGE": "memory",
+            **patient,
             **options,
         }
         overrides.append(override_settings(NATS_COUNTERS=dict(aliases)))
         overrides[-1].enable()
         counters = Counters(alias)
-        if on is None and "LOCATION" not in options:
+        if shared:
             made.append((counters.session, counters.settings.stream.stream))
         return counters
 

@@ -93,7 +93,7 @@ def test_what_nobody_announces(
 
     assert soon(gone)
     assert last - lost < MAX_AGE
-    assert near.near.state == "whole"
+    assert soon(lambda: near.near.state == "whole")
     assert near.near.flushes == flushes
     # The same value once more is an announcement again.
     plain.set("key", "again")
