@@ -11,6 +11,7 @@ import pytest
 from django_nats.client import bridge
 from django_nats.devserver import NatsServer
 from tests.cache.conftest import MakeTwin
+from tests.conftest import PATIENT
 from tests.support.proxy import Proxy
 
 
@@ -25,7 +26,7 @@ def proxy(server: NatsServer) -> Iterator[Proxy]:
 def far(make_twin: MakeTwin, proxy: Proxy) -> Any:
     """A warmed-up cache on the other side of the proxy, with ``key`` and a hundred others set."""
     make_twin().set("key", 1, 1000)  # the bucket goes with the cache that is not behind the proxy
-    far = make_twin(location=proxy.url)
+    far = make_twin(location=proxy.url, OPTIONS=PATIENT)
     far.set_many(hundred, 1000)
     return far
 

@@ -225,7 +225,7 @@ def test_if_the_total_cannot_be_read_it_is_asked_for_again(pair: object) -> None
 def test_time_is_up(answers: list[object], may_have_happened: bool) -> None:
     started = monotonic()
     error, asked = until_it_gives_up(opened().incr("k", 1), *answers)
-    assert monotonic() - started < 0.3 + 0.3
+    assert monotonic() - started < 0.3 + 3
     assert isinstance(error, CounterUnavailable)
     assert error.may_have_happened is may_have_happened
     words = "may have been changed, or not" if may_have_happened else "was not changed"
@@ -300,7 +300,7 @@ def test_many_in_a_row_wait_for_one_deadline_in_all(failure: object) -> None:
         error, asked = until_it_gives_up(stream.incr(f"k.{number}", 1), failure)
         assert isinstance(error, CounterUnavailable)
         assert (len(asked) > 1) is (number == 0)
-    assert monotonic() - started < 0.3 + 0.3
+    assert monotonic() - started < 0.3 + 3
 
 
 NO_STREAM = refusal(10059, 404)

@@ -197,6 +197,7 @@ with override_settings(NATS_COUNTERS={"default": {"LOCATION": "nats://127.0.0.1:
 def test_lost_acknowledgements(own_server: NatsServer) -> None:
     """Each time, between the server's counting and its word of it, the connection ends."""
     common = {"TOKEN": own_server.token, "STREAM": "C", "FLUSH_INTERVAL": 3000}
+    common |= {"CONNECT_TIMEOUT": 10, "REQUEST_TIMEOUT": 10}
     with Proxy(own_server.port, delay=0.2) as proxy:
         aliases = {
             "past": {**common, "LOCATION": own_server.url},
