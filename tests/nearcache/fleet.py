@@ -23,7 +23,7 @@ from django_nats.client import wire
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from django_nats.exceptions import NatsError
-from tests.conftest import api
+from tests.conftest import PATIENT, api
 
 ROOT = Path(__file__).parents[2]
 _LIFETIME = re.compile(rb"Django-Nats: [^\r]*(ms|at)=([0-9]+)")
@@ -172,7 +172,7 @@ class Fleet:
 
     def __enter__(self) -> Fleet:
         options = {"BUCKET": self.bucket, "TOKEN": self.server.token, "REQUEST_TIMEOUT": 0.5}
-        self.cache = NatsCache(self.server.url, {"OPTIONS": options})
+        self.cache = NatsCache(self.server.url, {"OPTIONS": {**options, **PATIENT}})
         self.cache.get("first")  # makes the bucket
         self.epoch = time.time() - time.monotonic()
         """What the server's clock, which is this machine's, is ahead of the monotonic one."""

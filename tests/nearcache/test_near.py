@@ -152,14 +152,14 @@ def test_long_keys_are_copied(make_near: MakeNear, other: NatsCache) -> None:
 
 
 def test_a_copy_expires_when_its_value_does(near: Any) -> None:
-    near.set("key", 1, 0.5)
+    near.set("key", 1, 1.5)
     stored, hits, latest = time.monotonic(), near_of(near).hits, 0.0
     while True:
         asked = time.monotonic()
         if near.get("key") is None:
             break
         latest = asked
-    assert 0.4 < latest - stored < 0.52
+    assert 0.9 < latest - stored < 1.52
     assert near_of(near).hits - hits > 10
 
 

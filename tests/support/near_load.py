@@ -100,7 +100,9 @@ class Load:
             **(options or {}),
         }
         where = location or server.url
-        self.near = {"MAX_STALE": MAX_STALE, "MISSES": True, **(near or {})}
+        # Nothing ages out while it is waited for.
+        aged = 10 * PATIENCE
+        self.near = {"MAX_STALE": MAX_STALE, "MAX_AGE": aged, "MISSES": True, **(near or {})}
         self._groups = [[f"load:{group}:{key}" for key in range(keys)] for group in range(writers)]
         self._losses: list[tuple[float, float]] = []
         self._writing = [

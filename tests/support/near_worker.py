@@ -187,7 +187,9 @@ class Reader:
                 before = time.monotonic()
                 with suppress(NatsError):
                     found = self._cache.get(self._own)
-                    if found != number and found not in in_doubt:
+                    if found in in_doubt:
+                        in_doubt.remove(found)  # no write is stored twice
+                    elif found != number:
                         self._lost.append(f"{number} was written, and {found} found at {before}")
             time.sleep(self._pause)
 

@@ -8,6 +8,7 @@ import sys
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
+from tests.conftest import PATIENT
 
 _PRELUDE = """
 import json, sys
@@ -34,7 +35,7 @@ def run_in_processes(
     The code finds ``cache``, on the bucket of the one given. ``before`` runs before anything is
     imported.
     """
-    options = {"BUCKET": cache._bucket.config.name, "TOKEN": server.token}
+    options = {"BUCKET": cache._bucket.config.name, "TOKEN": server.token, **PATIENT}
     arguments = json.dumps([server.url, {"OPTIONS": options}])
     command = [sys.executable, "-c", before + _PRELUDE + code, arguments]
     processes = [
