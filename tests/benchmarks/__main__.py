@@ -43,7 +43,7 @@ class Pace:
     cells: int | None = None
 
 
-FULL = Pace(rounds=5, span=0.14, quick=False)
+FULL = Pace(rounds=4, span=0.14, quick=False)
 QUICK = Pace(rounds=1, span=0.1)
 SMOKE = Pace(rounds=1, span=0.01, cells=1)
 
