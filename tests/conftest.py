@@ -13,6 +13,7 @@ from django_nats.cache import NatsCache
 from django_nats.client import bridge
 from django_nats.client.steps import Steps
 from django_nats.devserver import NatsServer
+from tests.support.ports import free_port
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def server() -> Iterator[NatsServer]:
 
 @pytest.fixture
 def own_server() -> Iterator[NatsServer]:
-    with NatsServer() as running:
+    with NatsServer(port=free_port()) as running:
         yield running
         bridge.close()
 

@@ -23,6 +23,7 @@ from urllib.request import HTTPCookieProcessor, Request, build_opener
 import pytest
 
 from testproject.magazine.sample import ARTICLES
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 STATS = {"server", "bucket", "entries", "bytes", "hits", "misses", "rtt", "connected"}
@@ -43,12 +44,6 @@ def run(data: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess
         text=True,
         timeout=30,
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass

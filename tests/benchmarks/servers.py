@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import DevServerError
+from tests.support.ports import free_port
 
 from .results import LeftOut
 
@@ -100,9 +101,7 @@ def _told(name: str, ask: bytes, program: str, options: list[str]) -> Iterator[T
     binary = shutil.which(program)
     if binary is None:
         raise ServerMissing(f"{program} is not on PATH: install it with the system's packages")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as directory, open(f"{directory}/log", "w+b") as log:
         process = subprocess.Popen(
             [binary, *(option.format(port=port) for option in options)],

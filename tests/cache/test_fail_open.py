@@ -14,7 +14,7 @@ from django_nats.cache import NatsCache
 from django_nats.client import bridge
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NotSent, OutcomeUnknown
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 MISSING = object()
 

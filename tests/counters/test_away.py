@@ -16,7 +16,7 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import CounterMismatch, CounterUnavailable, ServerError, ServerTooOld
 from tests.counters.conftest import Configure, api_level, stream_info
 from tests.servers import eventually, request
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 DEADLINE = 0.3
 

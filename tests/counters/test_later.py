@@ -33,7 +33,7 @@ from django_nats.exceptions import (
 from django_nats.stats import Pending
 from tests.counters.conftest import Configure, stream_info
 from tests.servers import eventually
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 NEVER = 3000
 """A FLUSH_INTERVAL that does not come to its end."""

@@ -10,6 +10,7 @@ from django_nats.cache import NatsCache
 from django_nats.client import bridge
 from django_nats.devserver import NatsServer
 from tests.support.cluster import MONITORED
+from tests.support.ports import free_port
 from tests.support.scripts import Ended, run_script
 
 TIMEOUT = 0.5
@@ -21,7 +22,7 @@ MakeOwn = Callable[..., NatsCache]
 @pytest.fixture
 def own_server() -> Iterator[NatsServer]:
     """A server of the test's own, which can be asked how many clients it has."""
-    with NatsServer(config=MONITORED) as running:
+    with NatsServer(port=free_port(), config=MONITORED) as running:
         yield running
         bridge.close()
 

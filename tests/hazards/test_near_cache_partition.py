@@ -16,8 +16,9 @@ from django_nats.client import bridge
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NatsError
 from tests.conftest import api
-from tests.support.cluster import MONITORED, free_port
+from tests.support.cluster import MONITORED
 from tests.support.near_load import Load, soon
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
 NODES = range(3)

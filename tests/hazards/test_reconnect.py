@@ -19,7 +19,7 @@ from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from django_nats.exceptions import NotSent, OutcomeUnknown, Unavailable
 from tests.hazards.conftest import TIMEOUT, MakeOwn
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
 A_VIEW = 1.2 * TIMEOUT

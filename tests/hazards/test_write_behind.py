@@ -22,7 +22,8 @@ from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import CounterUnavailable
 from tests.servers import ROOT, eventually
-from tests.support.cluster import Cluster, free_port
+from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.scripts import Ended, run_script
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +11,10 @@ from urllib.request import urlopen
 
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
+from tests.support.ports import free_port
 
 MONITORED = 'http: "127.0.0.1:-1"'
 """Configuration that lets a server be asked about itself."""
-
 
 _PATIENCE = 60
 """Seconds that elections may take, several of them maybe, on a machine that is busy."""
@@ -38,12 +37,6 @@ def connections(server: NatsServer) -> int:
     return int(ask(server, "connz")["num_connections"])
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 class Cluster:
     """So many servers, which elect a leader for each stream."""
 
@@ -54,6 +47,7 @@ class Cluster:
         routes = json.dumps([f"nats://127.0.0.1:{port}" for port in ports])
         self.servers = [
             NatsServer(
+                port=free_port(),
                 token=token,
                 name=f"node-{port}",
                 directory=Path(self._directory.name) / str(port),

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django_nats.devserver import NatsServer
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 
 class LeafNodes:
@@ -32,7 +32,7 @@ class LeafNodes:
         return NatsServer(
             token="",
             name=domain,
-            port=port,
+            port=port or free_port(),
             directory=Path(self._directory.name) / domain,
             config=f"jetstream {{ domain: {domain} }}\n{config}",
         )

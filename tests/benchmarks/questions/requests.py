@@ -25,6 +25,8 @@ from urllib.request import urlopen
 
 import psutil
 
+from tests.support.ports import free_port
+
 from ..contestants import EMPTY_VIEW, FILE, Contestant
 from ..lab import DIRECT, ROOT, JobFailed, Lab
 from ..load import LoadFailed, put_load
@@ -93,9 +95,7 @@ def web_server(
 
     Raises JobFailed with what it wrote, when it does not start or answers wrongly.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     cache = json.dumps(lab.entry(contestant, route))
     with TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(
