@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from tests.support.ports import free_port
+
 _CHUNK = 256 * 1024
 _RESET = struct.pack("ii", 1, 0)  # close() then sends RST, as a host that has lost its state does
 
@@ -63,7 +65,7 @@ class Proxy:
         self._flowing.set()
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", free_port()))
 
     @property
     def url(self) -> str:
