@@ -280,21 +280,21 @@ def mute() -> Iterator[str]:
 
 @pytest.mark.parametrize("servers", [1, 3])
 def test_connect_timeout_bounds_the_first_call_as_a_whole(mute: str, servers: int) -> None:
-    cache = connect([mute] * servers, CONNECT_TIMEOUT=2)
+    cache = connect([mute] * servers, CONNECT_TIMEOUT=3)
     started = monotonic()
     with pytest.raises(NotSent, match="no answer in time"):
         cache.get("key")
-    assert 1.9 < monotonic() - started < 4
+    assert 2.9 < monotonic() - started < 8  # each in its turn would be 9
 
 
 def test_request_timeout(own_server: NatsServer) -> None:
-    cache = connect(own_server.url, TOKEN=own_server.token, REQUEST_TIMEOUT=0.3)
+    cache = connect(own_server.url, TOKEN=own_server.token, REQUEST_TIMEOUT=3)
     assert works(cache)
     own_server.pause()
     started = monotonic()
     with pytest.raises(OutcomeUnknown):
         cache.get("key")
-    assert 0.25 < monotonic() - started < 3
+    assert 2.9 < monotonic() - started < 8
 
 
 def test_the_name_is_what_the_server_lists(serve: Serve) -> None:

@@ -106,7 +106,7 @@ def paused(stoppable: NatsServer) -> Iterator[NatsServer]:
     stoppable.pause()
     yield stoppable
     stoppable.resume()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not cache.session.connected:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -162,7 +162,7 @@ def test_stopped(call: Call, paused: NatsServer, row: str) -> None:
     cache = _cache(paused.url, paused.token, FAIL_OPEN=True)
     started = time.monotonic()
     assert call(cache, method, *args, **kwargs) == expected
-    assert time.monotonic() - started < 0.3 + 2  # seconds for a busy machine
+    assert time.monotonic() - started < 0.3 + 5  # seconds for a busy machine
 
 
 @pytest.mark.parametrize("row", ["get", "set", "get_many", "set_many", "delete", "incr"])

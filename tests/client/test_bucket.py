@@ -419,7 +419,7 @@ def test_a_bucket_in_memory_is_made_again_after_a_restart(
 
 
 def until_answered(cache: NatsCache, key: str) -> object:
-    deadline = monotonic() + 5
+    deadline = monotonic() + 30
     while True:
         try:
             return cache.get(key)

@@ -271,7 +271,7 @@ async def test_bytes_that_stay_where_they_are_are_not_waited_for(
     started = time.monotonic()
     answers = await asked
     assert [type(answer) for (answer,) in answers] == [OutcomeUnknown] * 2
-    assert time.monotonic() - started < 2 * LANE.timeout + 2
+    assert time.monotonic() - started < 2 * LANE.timeout + 5
     assert session.waiters == 0
 
 
@@ -290,7 +290,7 @@ async def test_an_answer_that_is_missing_is_not_waited_for_while_others_write(
     await written.wait()
     payload = b"x" * (session.max_payload // 2)
     while not waiting.done():
-        assert time.monotonic() - started < 3 * LANE.timeout + 0.5
+        assert time.monotonic() - started < 3 * LANE.timeout + 5
         await ask(session, Request(LANE, "nobody", payload))
     assert isinstance(waiting.result()[0], OutcomeUnknown)
 

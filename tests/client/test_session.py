@@ -92,7 +92,7 @@ async def test_a_mute_lane_is_down_alone_until_somebody_answers(
     started = time.monotonic()
     with pytest.raises(OutcomeUnknown, match="mute"):
         await ask(session, mute, "mute")
-    assert TIMEOUT <= time.monotonic() - started < 1.2 * TIMEOUT + 2
+    assert TIMEOUT <= time.monotonic() - started < 1.2 * TIMEOUT + 5
     refused = len(asked)
     for _ in range(20):
         with pytest.raises(NotSent, match="mute does not answer"):
@@ -314,7 +314,7 @@ async def test_what_finds_no_room_is_refused_in_time(
     started = time.monotonic()
     with pytest.raises(NotSent, match="takes nothing more"):
         await ask(session, Lane("room", TIMEOUT), "room")
-    assert TIMEOUT <= time.monotonic() - started < 2 * TIMEOUT + 0.5
+    assert TIMEOUT <= time.monotonic() - started < 2 * TIMEOUT + 5
     monkeypatch.undo()
     await ask(session, Lane("after", TIMEOUT), "after")
     await service.flush()

@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 TIMEOUT = 0.5
-SLACK = 1.0  # seconds for a machine that is busy with other tests
+SLACK = 4.0  # seconds for a busy machine; a timeout for each of a view's calls would be ten
 
 
 @pytest.fixture(scope="module")

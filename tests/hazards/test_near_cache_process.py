@@ -185,7 +185,7 @@ def test_the_end(script: Script, own_server: NatsServer, daemons: str, trouble: 
     )
     own_server.resume() if own_server.running else own_server.start()
     _silent(ended, "done")
-    assert ended.seconds < 4.5
+    assert ended.seconds < 12  # a timeout would be 20
 
 
 # Threads and loops ---------------------------------------------------------------------------

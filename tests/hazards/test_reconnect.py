@@ -24,10 +24,10 @@ from tests.support.proxy import Proxy
 
 A_VIEW = 1.2 * TIMEOUT
 """Seconds that 20 calls may take in all."""
-SLACK = 1.0
+SLACK = 4.0
 """Seconds that a busy machine may add to what is bounded; a timeout for each of the calls would
-be ten."""
-BACK = 3.0
+be ten and more."""
+BACK = 1.0 + SLACK
 """Seconds: the promise is one; a server that is starting may swallow a request."""
 
 
@@ -94,7 +94,7 @@ View = Callable[[NatsCache], list[type]]
 
 def test_dead_from_the_start(make_own: MakeOwn) -> None:
     cache = make_own(f"nats://127.0.0.1:{free_port()}")
-    with within(2 + SLACK), pytest.raises(NotSent) as raised:
+    with within(SLACK), pytest.raises(NotSent) as raised:
         cache.get("key")
     assert isinstance(raised.value.__cause__, OSError)
     with within(SLACK):
@@ -107,7 +107,7 @@ def test_an_address_that_never_answers(make_own: MakeOwn) -> None:
     with black_hole() as one, black_hole() as other:
         for location in (one, [one, other]):
             cache = make_own(location, CONNECT_TIMEOUT=0.5)
-            with within(0.5 + 2 * SLACK), pytest.raises(NotSent):
+            with within(0.5 + SLACK), pytest.raises(NotSent):
                 cache.get("key")
             with within(SLACK):
                 for _ in range(100):
@@ -119,7 +119,7 @@ def test_one_of_two_servers_is_away(own_server: NatsServer, make_own: MakeOwn) -
     with black_hole() as hole:
         for location in ([hole, own_server.url], [own_server.url, hole]):
             cache = make_own(location, CONNECT_TIMEOUT=1.0)
-            with within(1.0 + 2 * SLACK):
+            with within(1.0 + SLACK):
                 cache.set("key", 1)
 
 
@@ -128,7 +128,7 @@ def test_a_view_while_the_server_is_stopped(
     own: NatsCache, own_server: NatsServer, view: View
 ) -> None:
     own_server.pause()
-    with within(A_VIEW + 2 * SLACK):
+    with within(A_VIEW + SLACK):
         outcomes = view(own)
     assert outcomes == [OutcomeUnknown] + [NotSent] * 19
     own_server.resume()
@@ -142,7 +142,7 @@ def test_a_view_while_the_server_is_dead(
     own: NatsCache, own_server: NatsServer, view: View
 ) -> None:
     own_server.kill()
-    with within(A_VIEW + 2 * SLACK):
+    with within(A_VIEW + SLACK):
         assert set(view(own)) <= {NotSent, OutcomeUnknown}
 
 
@@ -170,7 +170,7 @@ def test_a_view_when_the_server_stops_under_load(own: NatsCache, own_server: Nat
         stopped.set()
         for each in done:
             each.result()
-    assert max(slowest, default=0) < A_VIEW + 2 * SLACK
+    assert max(slowest, default=0) < A_VIEW + SLACK
     assert not own._bucket.reads.fault
 
 
@@ -211,7 +211,7 @@ def test_more_than_a_stopped_server_takes(own_server: NatsServer, make_own: Make
             cache.set_many(big)
         return raised.type
 
-    with within(A_VIEW + 3 * SLACK), ThreadPoolExecutor(4) as pool:
+    with within(A_VIEW + SLACK), ThreadPoolExecutor(4) as pool:
         assert set(pool.map(write, range(4))) <= {NotSent, OutcomeUnknown}
     assert cache.session.waiters == 0
 
@@ -221,7 +221,7 @@ def test_a_half_open_connection_is_noticed(own_server: NatsServer, make_own: Mak
         cache = make_own(proxy.url)
         cache.set("key", "value")
         proxy.freeze()
-        with within(5 + 3 * SLACK):
+        with within(5 + SLACK):
             assert soon(lambda: not cache.session.connected)
         with within(SLACK), pytest.raises(NotSent):
             cache.get("key")
@@ -365,7 +365,7 @@ def test_under_load(own_server: NatsServer, make_own: MakeOwn) -> None:
         for each in running:
             each.result(5)
 
-    assert slowest[0] < TIMEOUT + 2 * SLACK
+    assert slowest[0] < TIMEOUT + SLACK
     assert "OutcomeUnknown" in outcomes.values()
     found = cache.get_many(outcomes)
     assert [key for key in found if outcomes[key] == "NotSent"] == []
@@ -396,7 +396,7 @@ def test_killed_with_a_pipeline_in_flight(own_server: NatsServer, make_own: Make
             assert soon(lambda: cache.session.waiters > 1000)
             own_server.kill()
             proxy.thaw()
-            with within(TIMEOUT + 2 * SLACK), pytest.raises(OutcomeUnknown) as raised:
+            with within(TIMEOUT + SLACK), pytest.raises(OutcomeUnknown) as raised:
                 writing.result()
         assert raised.value.__cause__ is not None
         assert cache.session.waiters == 0

@@ -51,7 +51,7 @@ for _ in range(4):
 
 def _at_once_and_silently(ended: Ended) -> None:
     assert (ended.status, ended.stderr) == (0, "")
-    assert ended.seconds < 4  # a timeout would be 5
+    assert ended.seconds < 12  # a timeout would be 20
 
 
 def test_after_use(script: Script) -> None:
@@ -107,7 +107,7 @@ assert eventually(lambda: cache.session.waiters, time.monotonic() + 30)
         when_ready=lambda _: own_server.pause(),
     )
     assert (ended.status, ended.stderr) == (0, "")
-    assert ended.seconds < 4
+    assert ended.seconds < 12
 
 
 def test_with_a_dead_server(script: Script, own_server: NatsServer) -> None:
@@ -220,7 +220,7 @@ def test_sigterm(script: Script) -> None:
 
     ended = script('cache.set("key", 1)' + _DAEMONS + _GO, when_ready=terminate)
     assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")
-    assert ended.seconds < 4
+    assert ended.seconds < 12
 
 
 def test_writes_in_flight_arrive(

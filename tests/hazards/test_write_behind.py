@@ -135,7 +135,7 @@ def test_when_the_server_is_away(script: Script, own_server: NatsServer) -> None
     )
     assert ended.status == 0
     assert "1 counters of the stream COUNTERS, +7 in all, may be lost" in ended.stderr
-    assert 2.5 < ended.seconds < 6
+    assert 2.5 < ended.seconds < 9  # the deadline would be 10
 
 
 def test_when_the_server_comes_back_in_time(

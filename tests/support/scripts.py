@@ -16,7 +16,7 @@ settings.configure(SECRET_KEY="only-for-tests")
 from django_nats.cache import NatsCache
 cache = NatsCache(
     sys.argv[1],
-    {"OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 5.0}},
+    {"OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 20.0}},
 )
 """
 PATIENCE = 60
