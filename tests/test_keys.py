@@ -19,6 +19,7 @@ from django_nats.keys import (
     counter_subject,
     decode,
     encode,
+    encode_plain,
     is_hashed,
     is_reserved,
     matcher,
@@ -172,6 +173,37 @@ class TestEncode:
         assert all(subject.split("."))
         assert len(subject) <= max(limit, 66)
         assert not is_reserved(subject)
+
+
+class TestEncodePlain:
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            [":1:user:42"],
+            [":1:a.b", "1:.", "plain", ":1:a-b/c_d"],
+            [":" + "x" * (LIMIT - 1 - len("="))],
+        ],
+    )
+    def test_many_at_once_are_what_each_is_alone(self, keys: list[str]) -> None:
+        assert encode_plain(keys) == [encode(key) for key in keys]
+
+    @pytest.mark.parametrize(
+        "odd",
+        ["", "a\nb", "a\n:b", "\n", "a b", "é", "a::b", "a:", "=", "x" * (LIMIT + 1), "\ud800"],
+    )
+    @pytest.mark.parametrize("others", [[], [":1:plain"]])
+    def test_one_that_needs_more_than_a_glance(self, odd: str, others: list[str]) -> None:
+        assert encode_plain([*others, odd, *others]) is None
+
+    def test_none(self) -> None:
+        assert not encode_plain([])
+
+    @given(
+        st.lists(st.one_of(keys, st.from_regex(r":?[a.]+(:[b/]+)*", fullmatch=True)), max_size=5)
+    )
+    @law
+    def test_it_never_differs(self, some: list[str]) -> None:
+        assert encode_plain(some) in (None, [encode(key) for key in some])
 
 
 class TestDecode:

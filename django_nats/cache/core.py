@@ -60,11 +60,8 @@ class Core(BaseCache):
         self._session = bridge.session(self._config.connection)
         self._bucket: Bucket = bridge.bucket(self._config.connection, self._config.bucket)
         self._near = self._near_cache()
-        # Making a key takes longer than finding a copy. A function of one's own may depend on more
-        # than its arguments, as on a tenant, and is called every time.
-        own = (type(self).make_key, type(self).validate_key, self.key_func)
-        plain = (BaseCache.make_key, Core.validate_key, default_key_func)
-        self._plain_keys = self._near is not None and own == plain
+        own = (type(self).make_key, type(self).validate_key)
+        self._plain_keys = own == (BaseCache.make_key, Core.validate_key)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias}: bucket {self._config.bucket.name}>"
@@ -96,8 +93,10 @@ class Core(BaseCache):
 
     def make_and_validate_key(self, key: str, version: int | None = None) -> str:
         """The key as the bucket knows it, by KEY_FUNCTION; warns as Django does."""
-        # Only these types: what is equal need not be written alike, as Decimal("1.0") and 1.00.
-        if self._plain_keys and type(key) is str:
+        # Making a key takes longer than finding a copy. A function of one's own may depend on more
+        # than its arguments, as on a tenant, and is called every time. Only these types: what is
+        # equal need not be written alike, as Decimal("1.0") and 1.00.
+        if self._plain_keys and type(key) is str and self.key_func is default_key_func:
             if version is None:
                 version = self.version
             if type(version) is int:

@@ -78,7 +78,7 @@ def format_of(field: bytes, stored: float) -> tuple[str | None, float | None]:
     parse = _format if len(field) <= 64 else _format.__wrapped__
     name, seconds, moment = parse(field)
     if seconds is not None:
-        moment = stored + seconds
+        return name, stored + seconds
     return name, None if moment is None else min(moment, stored + wire.MAX_TTL_SECONDS)
 
 
@@ -96,7 +96,9 @@ def _format(field: bytes) -> tuple[str | None, float | None, float | None]:
     if match is None:
         return UNREADABLE, None, None
     number = int(match[2]) / 1000
-    return (name, number, None) if match[1] == b"ms" else (name, None, number)
+    if match[1] == b"ms":
+        return name, min(number, wire.MAX_TTL_SECONDS), None
+    return name, None, number
 
 
 def entry_of(message: Message, now: Callable[[float], float]) -> Entry | None:

@@ -43,7 +43,7 @@ class Messages(Exchange[C]):
         while subjects:
             requests = []
             most = min(MAX_BATCH_BYTES, self._server.max_payload // 4)
-            for chunk in in_chunks(subjects, MAX_BATCH, most, lambda each: len(each) + 3):
+            for chunk in in_chunks(subjects, MAX_BATCH, most, len):
                 payload = wire.compact_json({"multi_last": chunk, "max_bytes": MAX_BATCH_REPLY})
                 requests.append(Request(self.reads, self._direct, payload, gather=MAX_BATCH + 1))
             unfinished = False

@@ -66,7 +66,8 @@ class Reading(Timed[BucketConfig]):
 
     def get_many(self, keys: Sequence[str]) -> Steps[dict[str, Entry]]:
         """The values of those keys that have one. One round trip up to MAX_BATCH keys."""
-        wanted = {self._subject + self._encode(key): key for key in keys}
+        encoded = key_names.encode_plain(keys) or map(self._encode, keys)
+        wanted = {self._subject + each: key for each, key in zip(encoded, keys, strict=True)}
         if self._copies:
             return (yield from self._get_many_and_tell(wanted))
         found = yield from self._last_of(list(wanted))

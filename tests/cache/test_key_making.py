@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core.cache.backends.base import CacheKeyWarning
 
+from django_nats.cache import NatsCache
 from tests.cache.conftest import MakeTwin
 from tests.conftest import MakeCache
 
@@ -70,6 +71,22 @@ class TestKeys:
         assert twin.get("KEY") == 1
         assert twin.get_many(["key"]) == {"key": 1}
         assert make_twin(KEY_FUNCTION=lambda key, prefix, version: key).get("p!1!KEY") == 1
+
+    def test_a_subclass_makes_and_validates_keys_itself(self) -> None:
+        validated = []
+
+        class Shouting(NatsCache):
+            def make_key(self, key: str, version: int | None = None) -> str:
+                return f"!{key.upper()}"
+
+        class Strict(NatsCache):
+            def validate_key(self, key: str) -> None:
+                validated.append(key)
+
+        nowhere: tuple[str, dict[str, Any]] = ("nats://127.0.0.1:1", {})
+        assert Shouting(*nowhere).make_and_validate_key("key") == "!KEY"
+        assert Strict(*nowhere).make_and_validate_key("key") == ":1:key"
+        assert validated == [":1:key"]
 
     @pytest.mark.parametrize("key", ["with space", "tab\t", "é" * 251, "line\nbreak"])
     def test_a_key_that_memcached_would_refuse_warns_and_works(self, twin: Any, key: str) -> None:
