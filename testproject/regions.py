@@ -7,6 +7,7 @@ import json
 import secrets
 import socket
 import threading
+from contextlib import suppress
 
 from django_nats.devserver import NatsServer
 
@@ -57,6 +58,9 @@ class Regions:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port nobody listens on; below those that systems give to connections, any of which might
+    have it when the server is to start."""
+    while True:
+        port = 15_000 + secrets.randbelow(17_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -64,6 +64,7 @@ def make_near(make_twin: Callable[..., Any]) -> MakeNear:
 
     def make(params: dict[str, Any] | None = None, **members: Any) -> Any:
         params = dict(params or {})
+        members = {"MAX_STALE": 30, **members}  # a stall leaves no copy unproven
         options = {"NEAR_CACHE": members, **params.pop("OPTIONS", {})}
         cache = make_twin(**params, OPTIONS=options)
         follow(cache)

@@ -32,7 +32,7 @@ from tests.support.scripts import run_script
 def far(make_near: MakeNear, make_cache: MakeCache, proxy: Proxy) -> Any:
     """A near cache on the other side of the proxy, with copies of ``key`` and a hundred others."""
     make_cache().set("key", 1, 1000)  # the bucket goes with the cache that is not behind the proxy
-    far = make_near({"location": proxy.url}, MAX_STALE=30)  # a stall leaves no copy unproven
+    far = make_near({"location": proxy.url})
     far.set_many(hundred, 1000)
     far.get_many([*hundred, "key"])
     return far

@@ -19,6 +19,8 @@ cache = NatsCache(
     {"OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 20.0}},
 )
 """
+# What runs in a shell's background ignores it, and so does all that it starts.
+_CONTROL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 PATIENCE = 60
 # Python 3.12 warns of every fork of a process with threads; gunicorn and multiprocessing do it.
 _FORKING = "ignore:This process:DeprecationWarning"
@@ -45,7 +47,7 @@ def run_script(
     It prints "ready" and waits for a line on stdin, before which ``when_ready`` is called.
     """
     process = subprocess.Popen(
-        [sys.executable, "-W", _FORKING, "-c", prelude + code, *arguments],
+        [sys.executable, "-W", _FORKING, "-c", _CONTROL_C + prelude + code, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
