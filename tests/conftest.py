@@ -32,7 +32,7 @@ def own_server() -> Iterator[NatsServer]:
 
 
 MakeCache = Callable[..., NatsCache]
-PATIENT = {"REQUEST_TIMEOUT": 10.0}
+PATIENT = {"CONNECT_TIMEOUT": 10.0, "REQUEST_TIMEOUT": 10.0}
 """OPTIONS on the session's server: nobody stops it, and a busy machine is no outage."""
 
 

@@ -106,7 +106,7 @@ def test_one_connection_however_many_aliases_and_closes(
     far: Any, make_twin: MakeTwin, proxy: Proxy
 ) -> None:
     for number in range(5):
-        another = make_twin(location=proxy.url, KEY_PREFIX=str(number))
+        another = make_twin(location=proxy.url, KEY_PREFIX=str(number), OPTIONS=PATIENT)
         another.set("key", number)
         another.close()
         assert another.get("key") == number

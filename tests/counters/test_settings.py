@@ -13,6 +13,7 @@ from django_nats.client.counterconfig import CounterConfig, SourceConfig
 from django_nats.conf.counters import COUNTER_OPTIONS, CounterSettings, counter_settings
 from django_nats.conf.reader import Options
 from django_nats.counters import Counter, Counters, counters
+from tests.conftest import PATIENT
 
 URL = "nats://127.0.0.1:4222"
 
@@ -74,7 +75,7 @@ def test_the_connection_is_a_caches(make_cache: Any) -> None:
     """One process has one connection to the same servers, for whatever."""
     cache = make_cache()
     (url,) = cache.session.config.servers
-    entry = {"LOCATION": url, "TOKEN": cache.session.config.token}
+    entry = {"LOCATION": url, "TOKEN": cache.session.config.token, **PATIENT}
     with override_settings(NATS_COUNTERS={"default": entry}):
         assert counters.session is cache.session
 

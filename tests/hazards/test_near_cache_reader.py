@@ -138,7 +138,7 @@ def test_a_feed_that_lags(own_server: NatsServer, max_stale: float) -> None:
         proxy.lateness = 0.0
         load.wait_until_served()
         outcome = load.check(max_stale)
-    assert (outcome.verdict.stalest > lateness - 0.6) == (max_stale > lateness)
+    assert (outcome.verdict.stalest > lateness - 1) == (max_stale > lateness)
 
 
 def test_deleted_while_the_feed_is_stalled(
