@@ -32,6 +32,7 @@ MISSING: Any = object()
 _IMMUTABLE = frozenset([str, bytes, int, float, bool, type(None)])
 _SMALL = 2048  # bytes; of what is larger, decoding is not what costs
 _PORTABLE = re.compile("[!-~]{1,250}")
+_DJANGOS_MAKE_KEY = BaseCache.make_key  # whatever a test may put in its place
 
 
 @lru_cache(maxsize=16_384, typed=True)
@@ -61,7 +62,7 @@ class Core(BaseCache):
         self._bucket: Bucket = bridge.bucket(self._config.connection, self._config.bucket)
         self._near = self._near_cache()
         own = (type(self).make_key, type(self).validate_key)
-        self._plain_keys = own == (BaseCache.make_key, Core.validate_key)
+        self._is_plain = own == (_DJANGOS_MAKE_KEY, Core.validate_key)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias}: bucket {self._config.bucket.name}>"
@@ -93,10 +94,9 @@ class Core(BaseCache):
 
     def make_and_validate_key(self, key: str, version: int | None = None) -> str:
         """The key as the bucket knows it, by KEY_FUNCTION; warns as Django does."""
-        # Making a key takes longer than finding a copy. A function of one's own may depend on more
-        # than its arguments, as on a tenant, and is called every time. Only these types: what is
-        # equal need not be written alike, as Decimal("1.0") and 1.00.
-        if self._plain_keys and type(key) is str and self.key_func is default_key_func:
+        # Making a key takes longer than finding a copy. Only these types: what is equal need not be
+        # written alike, as Decimal("1.0") and 1.00.
+        if type(key) is type(self.key_prefix) is str and self._makes_plain_keys():
             if version is None:
                 version = self.version
             if type(version) is int:
@@ -105,6 +105,13 @@ class Core(BaseCache):
                 except ValueError:
                     pass  # the longer way, which warns
         return super().make_and_validate_key(key, version)
+
+    def _makes_plain_keys(self) -> bool:
+        """Whether keys are Django's. A function of one's own may depend on more than its arguments,
+        as on a tenant, and is called every time; so is what has been put on this very object."""
+        own = self.__dict__
+        djangos = self._is_plain and self.key_func is default_key_func
+        return djangos and "make_key" not in own and "validate_key" not in own
 
     def validate_key(self, key: str) -> None:
         """Warn as Django does about keys that memcached would not take; any other is fast."""

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.core.cache.backends.base import CacheKeyWarning
+from django.core.cache.backends.base import BaseCache, CacheKeyWarning, default_key_func
 
 from django_nats.cache import NatsCache
 from tests.cache.conftest import MakeTwin
@@ -56,6 +56,15 @@ def shout(key: str, prefix: str, version: int) -> str:
     return f"{prefix}!{version}!{key.upper()}"
 
 
+class Tenant:
+    """A KEY_PREFIX that is not always the same."""
+
+    current = ""
+
+    def __str__(self) -> str:
+        return self.current
+
+
 class TestKeys:
     def test_key_prefixes_are_apart(self, make_twin: MakeTwin) -> None:
         one, other = make_twin(KEY_PREFIX="one"), make_twin(KEY_PREFIX="other")
@@ -87,6 +96,36 @@ class TestKeys:
         assert Shouting(*nowhere).make_and_validate_key("key") == "!KEY"
         assert Strict(*nowhere).make_and_validate_key("key") == ":1:key"
         assert validated == [":1:key"]
+
+    def test_what_is_changed_on_a_cache_counts_from_then_on(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        validated: list[str] = []
+        cache = NatsCache("nats://127.0.0.1:1", {})
+        assert cache.make_and_validate_key("key") == ":1:key"
+        cache.version = 2
+        assert cache.make_and_validate_key("key") == ":2:key"
+        cache.key_prefix = "site"
+        assert cache.make_and_validate_key("key") == "site:2:key"
+        cache.key_prefix = Tenant()  # type: ignore[assignment]
+        for name in ("one", "other"):
+            Tenant.current = name
+            assert cache.make_and_validate_key("key") == f"{name}:2:key"
+        cache.key_prefix = ""
+        cache.key_func = shout
+        assert cache.make_and_validate_key("key") == "!2!KEY"
+        cache.key_func = default_key_func
+        assert cache.make_and_validate_key("key") == ":2:key"
+        monkeypatch.setattr(cache, "validate_key", validated.append)
+        assert cache.make_and_validate_key("key") == ":2:key"
+        assert validated == [":2:key"]
+        monkeypatch.undo()
+        monkeypatch.setattr(cache, "make_key", lambda key, version=None: f"own {key}")
+        with pytest.warns(CacheKeyWarning):
+            assert cache.make_and_validate_key("key") == "own key"
+        monkeypatch.undo()
+        monkeypatch.setattr(BaseCache, "make_key", lambda self, key, version=None: f"own:{key}")
+        assert NatsCache("nats://127.0.0.1:1", {}).make_and_validate_key("key") == "own:key"
 
     @pytest.mark.parametrize("key", ["with space", "tab\t", "é" * 251, "line\nbreak"])
     def test_a_key_that_memcached_would_refuse_warns_and_works(self, twin: Any, key: str) -> None:
