@@ -37,6 +37,13 @@ PATIENT = {"CONNECT_TIMEOUT": 10.0, "REQUEST_TIMEOUT": 10.0}
 
 
 @pytest.fixture
+def without_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that are opened now do not count as lost when pings have no answer: a timeout
+    alone ends what a stopped server is asked."""
+    monkeypatch.setattr("django_nats.client.connection.PING_INTERVAL", 60.0)
+
+
+@pytest.fixture
 def make_cache(server: NatsServer) -> Iterator[MakeCache]:
     """Makes caches on a bucket of the test's own, which goes with the test.
 

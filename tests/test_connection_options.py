@@ -287,6 +287,7 @@ def test_connect_timeout_bounds_the_first_call_as_a_whole(mute: str, servers: in
     assert 2.9 < monotonic() - started < 8  # each in its turn would be 9
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_request_timeout(own_server: NatsServer) -> None:
     cache = connect(own_server.url, TOKEN=own_server.token, REQUEST_TIMEOUT=3)
     assert works(cache)

@@ -93,7 +93,9 @@ def _cache(location: str, token: str = "", **options: Any) -> NatsCache:
 
 @pytest.fixture(scope="module")
 def stoppable() -> Iterator[NatsServer]:
-    with NatsServer() as running:
+    with NatsServer() as running, pytest.MonkeyPatch.context() as patch:
+        # A timeout alone is to end what it is asked, not a connection that counts as lost.
+        patch.setattr("django_nats.client.connection.PING_INTERVAL", 60.0)
         _cache(running.url, running.token).set("key", 1)
         yield running
         bridge.close()

@@ -257,6 +257,7 @@ async def test_bytes_that_are_still_on_their_way_are_waited_for(
     assert session._connection is same
 
 
+@pytest.mark.usefixtures("without_pings")
 @pytest.mark.parametrize("trouble", ["stopped", "too slow"])
 async def test_bytes_that_stay_where_they_are_are_not_waited_for(
     link: SlowLink, trouble: str

@@ -171,6 +171,7 @@ async def test_in_company_the_loop_writes_and_reads(
     await service.close()
 
 
+@pytest.mark.usefixtures("without_pings")
 @alone
 def test_an_answer_that_takes_its_time_is_left_to_the_loop(
     server: NatsServer, watched: Watched, make_cache: MakeCache

@@ -22,7 +22,7 @@ from django_nats.cache import NatsCache
 from django_nats.devserver.files import eventually
 
 def make(**options):
-    common = {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 5.0}
+    common = {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 20.0}
     return NatsCache(sys.argv[1], {"OPTIONS": {**common, **options}})
 
 def soon(condition):
@@ -179,8 +179,10 @@ threading.Thread(target=asyncio.run, args=(aread(),), daemon=True).start()
 )
 def test_the_end(script: Script, own_server: NatsServer, daemons: str, trouble: Trouble) -> None:
     quiet = "import logging; logging.getLogger('django_nats').setLevel('CRITICAL')\n"
+    # Or a stopped server would soon count as lost, and be waited for no longer.
+    unpinged = "from django_nats.client import connection; connection.PING_INTERVAL = 60\n"
     ended = script(
-        quiet + _READ + daemons + _GO + "print('done')",
+        quiet + unpinged + _READ + daemons + _GO + "print('done')",
         when_ready=lambda process: trouble(own_server),
     )
     own_server.resume() if own_server.running else own_server.start()

@@ -123,6 +123,7 @@ def test_one_of_two_servers_is_away(own_server: NatsServer, make_own: MakeOwn) -
                 cache.set("key", 1)
 
 
+@pytest.mark.usefixtures("without_pings")
 @VIEWS
 def test_a_view_while_the_server_is_stopped(
     own: NatsCache, own_server: NatsServer, view: View
@@ -146,6 +147,7 @@ def test_a_view_while_the_server_is_dead(
         assert set(view(own)) <= {NotSent, OutcomeUnknown}
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_a_view_when_the_server_stops_under_load(own: NatsCache, own_server: NatsServer) -> None:
     """With others' answers still coming in while it stops, it is told from a mute stream."""
     stopped = threading.Event()
@@ -199,6 +201,7 @@ def test_a_handler_of_the_log_may_use_the_cache(own: NatsCache, own_server: Nats
             logger.removeHandler(handler)
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_more_than_a_stopped_server_takes(own_server: NatsServer, make_own: MakeOwn) -> None:
     """What no longer fits into the connection's buffer is not waiting without a bound."""
     cache = make_own()
@@ -304,6 +307,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
 # What became of it ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_under_load(own_server: NatsServer, make_own: MakeOwn) -> None:
     """Killed, restarted, stopped and resumed under threads and tasks that write."""
     cache = make_own(STORAGE="file")
