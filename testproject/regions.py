@@ -60,7 +60,8 @@ class Regions:
 def _free_port() -> int:
     """A port nobody listens on; below those that systems give to connections, any of which might
     have it when the server is to start."""
-    while True:
+    for _ in range(100):
         port = 15_000 + secrets.randbelow(17_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+    raise OSError("No port between 15,000 and 32,000 can be listened at")
