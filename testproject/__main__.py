@@ -95,10 +95,17 @@ def serve(host: str, port: int) -> int:
 
     if host not in LOOPBACK:
         settings.ALLOWED_HOSTS.append("*")
+    server = Server(host, port)
+    # Raised in the midst of a step, a KeyboardInterrupt can get lost in a finalizer, or come out as
+    # another error: from here on it is noted, and heeded between two steps.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, server.handle_exit)
     call_command("migrate", verbosity=0)
     call_command("load_sample_data", verbosity=0)
     # The editor's password is public: it is for whoever sits at this machine.
     User.objects.filter(username=EDITOR).update(is_active=host in LOOPBACK)
+    if server.should_exit:
+        return 0
     try:
         # The first use starts the embedded server: a site without one should not say it is ready.
         stats = caches["default"].stats()  # type: ignore[attr-defined]
@@ -107,13 +114,15 @@ def serve(host: str, port: int) -> int:
         print(f"The cache or the counters cannot be used: {error}", file=sys.stderr)
         return 1
     call_command("check", stdout=io.StringIO())
+    if server.should_exit:
+        return 0
     print(
         f"Slack Water is open at http://{host}:{port}\n"
         f"Its cache is the bucket {stats.bucket} on {stats.server}, its counters are the stream "
         f"{counters.settings.stream.stream}. Ctrl-C closes all.",
         flush=True,
     )
-    Server(host, port).run()
+    server.run()
     return 0
 
 

@@ -66,7 +66,7 @@ class Site:
     def interrupt(self, signum: int = signal.SIGINT) -> int:
         """Press Ctrl-C; return the exit status."""
         self.process.send_signal(signum)
-        return self.process.wait(10)
+        return self.process.wait(20)
 
 
 class Visitor:
@@ -456,6 +456,39 @@ def test_ctrl_c_while_it_starts_is_as_quiet(tmp_path: Path) -> None:
         status = site.interrupt()
     assert status == 0
     assert "Traceback" not in site.log.read_text()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("weakref.finalize(set(), press)", id="in a finalizer, which ignores errors"),
+        pytest.param("sqlite(press)", id="in a function of SQLite, whose errors are another's"),
+    ],
+)
+def test_ctrl_c_in_the_midst_of_a_step_is_heeded(tmp_path: Path, step: str, signum: int) -> None:
+    start = f"""if True:
+        import signal, sqlite3, sys, weakref
+        from django.core import management
+        from testproject.__main__ import main
+
+        def press():
+            signal.raise_signal({signum:d})
+
+        def sqlite(function):
+            connection = sqlite3.connect(":memory:")
+            connection.create_function("press", 0, function)
+            connection.execute("SELECT press()")
+
+        def call_command(*arguments, **options):
+            {step}
+            return once(*arguments, **options)
+
+        once, management.call_command = management.call_command, call_command
+        sys.exit(main(["--port", sys.argv[1]]))
+    """
+    result = run(tmp_path, "-c", start, str(free_port()))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def in_process(data: Path, code: str, **more: str) -> None:
