@@ -111,6 +111,8 @@ def serve(host: str, port: int) -> int:
         stats = caches["default"].stats()  # type: ignore[attr-defined]
         counters.total(">")
     except NatsError as error:
+        if server.should_exit:
+            return 0
         print(f"The cache or the counters cannot be used: {error}", file=sys.stderr)
         return 1
     call_command("check", stdout=io.StringIO())

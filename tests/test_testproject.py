@@ -114,7 +114,7 @@ class Visitor:
 
 
 @contextmanager
-def started(data: Path) -> Iterator[Site]:
+def started(data: Path, **more: str) -> Iterator[Site]:
     port = free_port()
     log = data / f"{port}.log"
     # A shell's background job ignores Ctrl-C, and so would the processes it starts.
@@ -125,7 +125,10 @@ def started(data: Path) -> Iterator[Site]:
                 [sys.executable, "-m", "testproject", "--port", str(port)],
                 cwd=ROOT,
                 env=environment(
-                    data, DJANGO_SETTINGS_MODULE="another.projects.settings", TMPDIR=str(data)
+                    data,
+                    DJANGO_SETTINGS_MODULE="another.projects.settings",
+                    TMPDIR=str(data),
+                    **more,
                 ),
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -458,6 +461,17 @@ def test_ctrl_c_while_it_starts_is_as_quiet(tmp_path: Path) -> None:
     assert "Traceback" not in site.log.read_text()
 
 
+def test_ctrl_c_while_it_waits_for_a_server_is_as_quiet(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        nats_url = f"nats://127.0.0.1:{silent.getsockname()[1]}"
+        with started(tmp_path, NATS_URL=nats_url) as site, silent.accept()[0]:
+            status = site.interrupt()
+    assert status == 0
+    assert "cannot be used" not in site.log.read_text()
+    assert "Traceback" not in site.log.read_text()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "step",
@@ -466,7 +480,10 @@ def test_ctrl_c_while_it_starts_is_as_quiet(tmp_path: Path) -> None:
         pytest.param("sqlite(press)", id="in a function of SQLite, whose errors are another's"),
     ],
 )
-def test_ctrl_c_in_the_midst_of_a_step_is_heeded(tmp_path: Path, step: str, signum: int) -> None:
+@pytest.mark.parametrize("command", ["migrate", "load_sample_data", "check"])
+def test_ctrl_c_in_the_midst_of_a_step_is_heeded(
+    tmp_path: Path, step: str, signum: int, command: str
+) -> None:
     start = f"""if True:
         import signal, sqlite3, sys, weakref
         from django.core import management
@@ -481,13 +498,14 @@ def test_ctrl_c_in_the_midst_of_a_step_is_heeded(tmp_path: Path, step: str, sign
             connection.execute("SELECT press()")
 
         def call_command(*arguments, **options):
-            {step}
+            if arguments[0] == sys.argv[2]:
+                {step}
             return once(*arguments, **options)
 
         once, management.call_command = management.call_command, call_command
         sys.exit(main(["--port", sys.argv[1]]))
     """
-    result = run(tmp_path, "-c", start, str(free_port()))
+    result = run(tmp_path, "-c", start, str(free_port()), command)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
