@@ -199,7 +199,7 @@ def test_lost_acknowledgements(own_server: NatsServer) -> None:
     """Each time, between the server's counting and its word of it, the connection ends."""
     common = {"TOKEN": own_server.token, "STREAM": "C", "FLUSH_INTERVAL": 3000}
     common |= {"CONNECT_TIMEOUT": 10, "REQUEST_TIMEOUT": 10}
-    with Proxy(own_server.port, delay=0.2) as proxy:
+    with Proxy(own_server.port) as proxy:
         aliases = {
             "past": {**common, "LOCATION": own_server.url},
             "through": {**common, "LOCATION": proxy.url},
@@ -209,8 +209,10 @@ def test_lost_acknowledgements(own_server: NatsServer) -> None:
             for turn in range(1, 6):
                 counters.get_many(["k"])  # connected
                 counters.incr_later("k", 10)
-                flush = pool.submit(counters.flush)
-                assert eventually(lambda turn=turn: past >= 10 * turn)  # type: ignore[misc]
+                with proxy.losing(b"MSG") as lost:
+                    flush = pool.submit(counters.flush)
+                    assert eventually(lambda turn=turn: past >= 10 * turn)  # type: ignore[misc]
+                    assert lost.wait(10)
                 proxy.cut()
                 flush.result()
                 assert past == 10 * turn

@@ -6,8 +6,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from tests.support.ports import free_port
 
@@ -103,6 +103,23 @@ class Proxy:
                     # Wakes the thread in recv(), whose reference would keep the socket open.
                     each.shutdown(socket.SHUT_RD)
                 each.close()
+
+    @contextmanager
+    def losing(self, part: bytes) -> Iterator[threading.Event]:
+        """Drop what comes from the server and has this in it; the event is set when some did."""
+        lost, before = threading.Event(), self.lose
+
+        def lose(data: bytes) -> bool:
+            if part in data:
+                lost.set()
+                return True
+            return before(data)
+
+        self.lose = lose
+        try:
+            yield lost
+        finally:
+            self.lose = before
 
     def half_close(self) -> None:
         """Tell every client that nothing more will come; what it sends is still taken."""
