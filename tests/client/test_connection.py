@@ -245,14 +245,16 @@ async def test_bytes_that_are_still_on_their_way_are_waited_for(
     link: SlowLink, monkeypatch: pytest.MonkeyPatch, high_water: int
 ) -> None:
     """For three times the timeout: by what is big, and by what is written or queued behind it."""
+    lane = Lane("a slow lane", 1.0)
     monkeypatch.setattr(connection, "HIGH_WATER", high_water)
-    monkeypatch.setattr(connection, "PING_INTERVAL", LANE.timeout / 3)
+    monkeypatch.setattr(connection, "PING_INTERVAL", lane.timeout / 3)
     session = await _over(link)
+    link.rate = len(BIG.payload) / (3 * lane.timeout)
     same = session._connection
     started = time.monotonic()
-    behind = [ask(session, Request(LANE, "nobody")) for _ in range(3)]
-    answers = await asyncio.gather(ask(session, BIG), *behind)
-    assert time.monotonic() - started > 2 * LANE.timeout
+    behind = [ask(session, Request(lane, "nobody")) for _ in range(3)]
+    answers = await asyncio.gather(ask(session, Request(lane, "nobody", BIG.payload)), *behind)
+    assert time.monotonic() - started > 2 * lane.timeout
     assert [type(answer) for (answer,) in answers] == [Reply] * 4
     assert session._connection is same
 
@@ -385,6 +387,8 @@ async def test_nobody_writes_for_itself_while_the_transport_has_bytes_in_hand(
     await ask(session, Request(LANE, "warm-up"))
     connection = session._connection
     assert connection is not None
+    # A look that is still to come would take back what is said here.
+    await asyncio.to_thread(eventually, lambda: not connection._handed, time.monotonic() + 10)
     monkeypatch.setattr(connection, "_buffered", lambda: 0)
     monkeypatch.setattr(connection, "_handed", True)
     waiter = Waiter([Request(LANE, "nobody")], lambda: None)
