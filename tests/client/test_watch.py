@@ -111,8 +111,8 @@ def test_stopped_before_it_has_begun_it_can_be_started_again(cache: NatsCache) -
     for _ in range(50):
         following.watcher.start()
         following.stop()
-    following.watcher.start()
     lives = following.recorder.lives
+    following.watcher.start()
     following.wait_for(lambda: following.recorder.lives > lives)
     following.stop()
 
