@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from time import monotonic, time
-from typing import Any
+from time import time
 
 import pytest
 
@@ -24,6 +23,7 @@ from django_nats.exceptions import (
 from tests.support.answers import (
     NO_MESSAGE,
     WRITE,
+    Clock,
     ack,
     finish,
     identity_of,
@@ -32,7 +32,10 @@ from tests.support.answers import (
     opened,
     refusal,
     stored,
+    until_it_gives_up,
 )
+
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 def conditional(bucket: Bucket) -> Steps[int | None]:
@@ -108,23 +111,6 @@ def test_refused_after_a_doubt_what_is_stored_tells_who_won(doubt: object, store
             steps.send(reply)
 
 
-def until_it_gives_up(steps: Steps[Any], *answers: object) -> NatsError:
-    """What an operation raises that gets the last of these answers for ever."""
-    remaining = list(answers)
-    deadline = monotonic() + 5
-    effect = next(steps)
-    while monotonic() < deadline:
-        if isinstance(effect, Pause):
-            effect = steps.send(None)
-            continue
-        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-        try:
-            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
-        except NatsError as error:
-            return error
-    raise AssertionError("it does not give up")
-
-
 @pytest.mark.parametrize(
     ("answers", "kind"),
     [
@@ -145,8 +131,11 @@ def until_it_gives_up(steps: Steps[Any], *answers: object) -> NatsError:
     ],
     ids=str,
 )
-def test_what_it_says_in_the_end(answers: list[object], kind: type[NatsError]) -> None:
-    assert type(until_it_gives_up(conditional(opened()), *answers)) is kind
+def test_what_it_says_in_the_end(
+    clock: Clock, answers: list[object], kind: type[NatsError]
+) -> None:
+    error, _ = until_it_gives_up(clock, conditional(opened()), *answers)
+    assert type(error) is kind
 
 
 def test_adding_over_a_tombstone_or_an_expired_value() -> None:

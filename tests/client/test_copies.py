@@ -12,22 +12,9 @@ from hypothesis import strategies as st
 from django_nats.client import copies as module
 from django_nats.client.copies import OVERHEAD, Bounds, Copies
 from django_nats.client.entry import Entry
+from tests.support.answers import Clock
 
-pytestmark = pytest.mark.smoke
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(module, "monotonic", made)
-    return made
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("clock")]
 
 
 def opened(**bounds: Any) -> Copies:

@@ -18,8 +18,17 @@ from django_nats.exceptions import (
     Unavailable,
     Unreadable,
 )
-from tests.support.answers import MISSING, NO_MESSAGE, Session, batch, document, finish
-from tests.support.counting import ack, info, leaders, opened, stored, until_it_gives_up
+from tests.support.answers import (
+    MISSING,
+    NO_MESSAGE,
+    Clock,
+    Session,
+    batch,
+    document,
+    finish,
+    until_it_gives_up,
+)
+from tests.support.counting import ack, info, leaders, opened, stored
 
 PURGED = document({"success": True, "purged": 1})
 TOO_MANY = [batch()[0]._replace(header=b"NATS/1.0 413 Too Many Results\r\n\r\n")]
@@ -276,9 +285,9 @@ def test_what_another_took_meanwhile_is_given_back() -> None:
     assert increments(asked) == ["-2", "+2"]
 
 
-def test_what_could_not_be_given_back_is_said() -> None:
+def test_what_could_not_be_given_back_is_said(clock: Clock) -> None:
     steps = opened().take("k", 2, 0)
-    error, _ = until_it_gives_up(steps, stored(8, 2), ack(10, -1), NotSent())
+    error, _ = until_it_gives_up(clock, steps, stored(8, 2), ack(10, -1), NotSent())
     assert isinstance(error, CounterUnavailable)
     assert "2 of k were not there to take" in str(error)
     assert "too low by 2" in str(error)

@@ -54,6 +54,15 @@ def opened(max_payload: int = 1024 * 1024, clock: float = 0, **options: Any) -> 
     return bucket
 
 
+class Clock:
+    """A clock that stands still unless it is moved."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def finish(steps: Steps[Any], *answers: object) -> tuple[Any, list[Any]]:
     """Give an operation its answers, errors among them; its result, and what it asked for.
 
@@ -73,6 +82,30 @@ def finish(steps: Steps[Any], *answers: object) -> tuple[Any, list[Any]]:
     except StopIteration as end:
         assert not remaining
         return end.value, asked
+
+
+def until_it_gives_up(
+    clock: Clock, steps: Steps[Any], *answers: object
+) -> tuple[NatsError, list[Any]]:
+    """What an operation raises that gets the last answer for ever, and all that it has sent.
+
+    Only its pauses take time.
+    """
+    asked = []
+    remaining = list(answers)
+    try:
+        effect = next(steps)
+        for _ in range(10_000):
+            if isinstance(effect, Pause):
+                clock.now += effect.seconds
+                effect = steps.send(None)
+                continue
+            asked.append(effect)
+            answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
+    except NatsError as error:
+        return error, asked
+    raise AssertionError("it does not give up")
 
 
 def ack(sequence: int) -> Reply:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from time import monotonic, sleep
 from typing import Any
 
 from django_nats.client.counterconfig import CounterConfig
 from django_nats.client.counters import CounterStream
-from django_nats.client.steps import Pause, Request, Steps
 from django_nats.client.wire import Reply
-from django_nats.exceptions import NatsError
 from tests.support.answers import Session, document, finish
 
 
 def opened(last_seq: int = 0, **options: Any) -> CounterStream:
     """A stream that has been found on the server."""
-    config = CounterConfig("C", "c", **{"deadline": 0.3, "request_timeout": 0.05, **options})
+    config = CounterConfig("C", "c", **options)
     stream = CounterStream(config, Session())
     finish(stream.open(), info(config, last_seq))
     return stream
@@ -65,22 +62,3 @@ def leaders(sequence: int, total: object, counter: str = "k") -> Reply:
         "time": "2030-01-01T00:00:00Z",
     }
     return document({"message": message})
-
-
-def until_it_gives_up(steps: Steps[Any], *answers: object) -> tuple[NatsError, list[Request]]:
-    """What an operation raises that gets the last answer for ever, and all that it has sent."""
-    remaining, asked = list(answers), []
-    until = monotonic() + 5
-    try:
-        effect = next(steps)
-        while monotonic() < until:
-            if isinstance(effect, Pause):
-                sleep(effect.seconds)
-                effect = steps.send(None)
-                continue
-            asked.append(effect)
-            answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-            effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
-    except NatsError as error:
-        return error, asked
-    raise AssertionError("it does not give up")
