@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from _thread import allocate_lock, get_ident
+from _thread import LockType, allocate_lock, get_ident
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -179,10 +179,9 @@ def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
     waiter = Waiter(requests, lock.release, blocking=True)
     try:
         session.submit(waiter)
-        while not lock.acquire(timeout=_ALIVE_CHECK):
-            if not _thread.alive:
-                kind = NotSent if waiter.connection is None else OutcomeUnknown
-                raise kind("The bridge's thread has ended")
+        if not _is_released(lock):
+            kind = NotSent if waiter.connection is None else OutcomeUnknown
+            raise kind("The bridge's thread has ended")
     except NatsError:
         raise
     except BaseException:
@@ -203,9 +202,17 @@ def _wait_for(wait: Wait) -> None:
             lock.release()
 
     wait.tell(wake)
+    if not _is_released(lock):
+        raise NotSent("The bridge's thread has ended")
+
+
+def _is_released(lock: LockType) -> bool:
+    """Wait for it; False when the thread has ended that would have released it."""
     while not lock.acquire(timeout=_ALIVE_CHECK):
         if not _thread.alive:
-            raise NotSent("The bridge's thread has ended")
+            # What ends the thread, a fork in a signal's handler say, releases the lock as well.
+            return lock.acquire(blocking=False)
+    return True
 
 
 def _log(waiter: Waiter) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from django_nats.client import bridge
+from django_nats.client.loop import LoopThread
 from django_nats.client.session import Session
 from django_nats.client.steps import Call, Item, Lane, Pause, Request, Steps, Wait
 from django_nats.client.waiter import Waiter
@@ -142,6 +143,62 @@ def test_who_waits_may_be_called_more_than_once(drive: Drive, session: Answering
 
     assert drive(session, steps()) == "woken"
     wakes[0]()
+
+
+class Gone(LoopThread):
+    """A thread that has ended, and what came of that when somebody looked."""
+
+    def __init__(self, last: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._last = last
+
+    @property
+    def alive(self) -> bool:
+        self._last()
+        return False
+
+
+def test_nobody_waits_for_a_thread_that_is_gone(
+    session: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asking() -> Steps[None]:
+        yield ask("never")
+
+    def waiting() -> Steps[None]:
+        yield Wait(lambda wake: None)
+
+    monkeypatch.setattr(bridge, "_ALIVE_CHECK", 0.01)
+    monkeypatch.setattr(bridge, "_thread", Gone())
+    for steps in (asking, waiting):
+        with pytest.raises(NotSent, match="The bridge's thread has ended"):
+            bridge.run(session, steps())
+
+
+def test_what_was_told_while_the_thread_went_is_heard(
+    session: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a child that a signal's handler forks just after the look at the lock."""
+    wakes: list[Callable[[], object]] = []
+
+    def asking() -> Steps[bytes]:
+        reply: Reply = yield ask("never", b"one")
+        return reply.payload
+
+    def waiting() -> Steps[bytes]:
+        yield Wait(wakes.append)
+        return b"told"
+
+    def last() -> None:
+        for waiter in session.unanswered:
+            waiter.answer(0, Reply(b"", b"told"))
+        for wake in wakes:
+            wake()
+
+    monkeypatch.setattr(bridge, "_ALIVE_CHECK", 0.01)
+    monkeypatch.setattr(bridge, "_thread", Gone(last))
+    assert bridge.run(session, asking()) == b"told"
+    session.unanswered.clear()
+    assert bridge.run(session, waiting()) == b"told"
 
 
 def test_a_users_function(drive: Drive, session: Answering) -> None:
