@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from django_nats.cache import NatsCache
 from django_nats.client import bridge
 from django_nats.client.steps import Steps
 from django_nats.devserver import NatsServer
 from tests.support.ports import free_port
+
+settings.register_profile("patient", deadline=None)  # a busy machine is no slow code
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

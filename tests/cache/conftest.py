@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -75,6 +76,16 @@ def advance(cache: Any, seconds: float) -> None:
     cache.plain.set("clock", 1, version=99)
     cache.plain.get("clock", version=99)
     cache.plain._bucket._clock += seconds
+
+
+@dataclass(frozen=True)
+class Left:
+    """Equal to what is left of so many seconds of which few have passed."""
+
+    seconds: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and max(0, self.seconds - 8) < other <= self.seconds
 
 
 def stored(cache: Any, key: str) -> Entry | None:

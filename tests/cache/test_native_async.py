@@ -13,6 +13,7 @@ from django.core.cache.backends import base
 from django.core.cache.backends.locmem import LocMemCache
 
 from django_nats.cache import NatsCache
+from tests.cache.conftest import Left
 
 pytestmark = pytest.mark.smoke
 
@@ -54,7 +55,7 @@ CALLS: dict[str, tuple[Call, Any]] = {
     "atouch": (lambda cache: cache.atouch("key", 100), True),
     "aincr": (lambda cache: cache.aincr("key"), 6),
     "adecr": (lambda cache: cache.adecr("key"), 5),
-    "attl": (lambda cache: cache.attl("key"), 100),
+    "attl": (lambda cache: cache.attl("key"), Left(100)),
     "apttl": (lambda cache: cache.apttl("absent"), 0),
     "aexpire": (lambda cache: cache.aexpire("key", 100), True),
     "apexpire": (lambda cache: cache.apexpire("key", 100_000), True),

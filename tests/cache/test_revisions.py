@@ -12,7 +12,7 @@ from django_nats.client.entry import Entry
 from django_nats.client.steps import Steps
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import Unavailable
-from tests.cache.conftest import Awaited, MakeTwin, advance, plant
+from tests.cache.conftest import Awaited, Left, MakeTwin, advance, plant
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, twin: Any, happening: Callable[[], object]) -> None:
@@ -86,7 +86,7 @@ class TestSetWithRevision:
     def test_timeout_and_version(self, twin: Any) -> None:
         twin.set("key", "one", version=1)
         assert twin.set("key", "two", 70, 2, revision=0) is True
-        assert twin.ttl("key", version=2) == 70
+        assert twin.ttl("key", version=2) == Left(70)
         assert twin.get("key") == "one"
 
     @pytest.mark.parametrize("timeout", [0, -1])
@@ -158,7 +158,7 @@ class TestUpdate:
 
     def test_timeout_and_version(self, twin: Any) -> None:
         twin.update("key", lambda _: 1, timeout=70, version=2)
-        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (0, 70)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (0, Left(70))
         twin.update("key", lambda _: 1, timeout=None, version=2)
         assert twin.ttl("key", version=2) is None
 

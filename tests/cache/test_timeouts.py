@@ -15,13 +15,28 @@ import pytest
 from django.utils import timezone
 
 from django_nats.cache import NatsCache
+from django_nats.client import clock
 from django_nats.devserver import NatsServer
-from tests.cache.conftest import MakeTwin, advance, stored, stream_state
+from tests.cache.conftest import Left, MakeTwin, advance, stored, stream_state
 from tests.support.process import run_in_processes
 
 pytestmark = pytest.mark.smoke
 
 CENTURY = 100 * 365 * 86400
+
+
+Travel = Callable[[float], None]
+
+
+@pytest.fixture
+def travel(twin: Any, monkeypatch: pytest.MonkeyPatch) -> Travel:
+    """Stop the server's clock, as the cache sees it, at a moment in seconds since 1970."""
+
+    def to(moment: float) -> None:
+        monkeypatch.setattr(clock, "monotonic", lambda: 0.0)
+        twin.plain._bucket._clock = moment
+
+    return to
 
 
 def eventually(happened: Callable[[], bool], seconds: float = 30) -> float:
@@ -47,18 +62,22 @@ class TestExpiry:
         assert latest - stored_by < 1.12
 
     @pytest.mark.parametrize("timeout", [0.001, 0.25, 0.9995, 1, 1.5, 59.9, 86400])
-    def test_a_value_is_there_to_the_last_and_no_longer(self, twin: Any, timeout: float) -> None:
+    def test_a_value_is_there_to_the_last_and_no_longer(
+        self, twin: Any, travel: Travel, timeout: float
+    ) -> None:
         twin.set("key", 1, 1000)
+        before = time.time() - 0.01  # for the estimate of the server's clock
         twin.set("key", 1, timeout)
+        after = time.time() + 0.01
         at_once = stored(twin, "key")
         # One of a millisecond has passed by now: what can be asked of it is that it is gone.
         if timeout > 0.1:
-            margin = min(0.9, timeout / 2)
-            advance(twin, timeout - margin)
+            assert at_once is not None
+            assert before < at_once.expires - timeout < after
+            travel(at_once.expires - 0.01)
             assert twin.get("key") == 1
             assert twin.get_many(["key"]) == {"key": 1}
-            assert at_once is not None
-            advance(twin, margin + 0.01)
+            travel(at_once.expires + 0.01)
         else:
             eventually(lambda: twin.get("key") is None)
         assert twin.get("key") is None
@@ -118,7 +137,7 @@ class TestExpiry:
         assert len(twin.get_many(keys)) == 5
 
     @pytest.mark.parametrize(
-        ("configured", "ttl"), [(60, 60), (1.9, 2), ("60", 60), (None, None), (10**30, CENTURY)]
+        ("configured", "ttl"), [(60, 60), (19.9, 20), ("60", 60), (None, None), (10**30, CENTURY)]
     )
     def test_the_default_timeout(self, make_twin: MakeTwin, configured: Any, ttl: Any) -> None:
         twin = make_twin(TIMEOUT=configured)
@@ -130,13 +149,13 @@ class TestExpiry:
         twin.set("touch", 1, 7)
         twin.touch("touch")
         keys = ["set", "add", "set_many", "get_or_set", "update", "touch"]
-        assert [twin.ttl(key) for key in keys] == [ttl] * 6
-        if configured == 1.9:
-            assert 0 < twin.pttl("touch") <= 1900
+        assert [twin.ttl(key) for key in keys] == [ttl and Left(ttl)] * 6
+        if configured == 19.9:
+            assert 0 < twin.pttl("touch") <= 19_900
 
     def test_without_settings_it_is_djangos_300_seconds(self, twin: Any) -> None:
         twin.set("key", 1)
-        assert twin.ttl("key") == 300
+        assert twin.ttl("key") == Left(300)
 
 
 class TestAbsurdTimeouts:
@@ -146,13 +165,13 @@ class TestAbsurdTimeouts:
     def test_a_century_is_the_most(self, twin: Any, timeout: float) -> None:
         twin.set("key", 1, timeout)
         assert twin.get("key") == 1
-        assert twin.ttl("key") == CENTURY
+        assert twin.ttl("key") == Left(CENTURY)
         for change in (twin.touch, twin.expire):
             assert change("key", timeout) is True
         assert twin.incr("key") == 2
-        assert twin.ttl("key") == CENTURY
+        assert twin.ttl("key") == Left(CENTURY)
         twin.pexpire("key", timeout * 1000)
-        assert twin.ttl("key") == CENTURY
+        assert twin.ttl("key") == Left(CENTURY)
 
     @pytest.mark.parametrize("timeout", ["soon", "", math.nan, timedelta(seconds=5), [], b"x", 1j])
     def test_what_is_no_number_is_a_type_error_and_changes_nothing(
@@ -172,7 +191,7 @@ class TestAbsurdTimeouts:
             with pytest.raises(TypeError):
                 operation()
         assert twin.get_many(["key", "new"]) == {"key": 1}
-        assert twin.ttl("key") == 100
+        assert twin.ttl("key") == Left(100)
 
     def test_the_error_shows_what_was_given(self, twin: Any) -> None:
         with pytest.raises(TypeError, match="a number of seconds, not 'soon'"):
@@ -181,22 +200,26 @@ class TestAbsurdTimeouts:
     @pytest.mark.parametrize("timeout", [Decimal("7.5"), "7.5", 7.5])
     def test_any_kind_of_number_will_do(self, twin: Any, timeout: Any) -> None:
         twin.set("key", 1, timeout)
-        assert 7000 < twin.pttl("key") <= 7500
+        assert 0 < twin.pttl("key") <= 7500
 
 
 class TestReadingThem:
-    def test_ttl_in_seconds_and_pttl_in_milliseconds_are_rounded_up(self, twin: Any) -> None:
+    def test_ttl_in_seconds_and_pttl_in_milliseconds_are_rounded_up(
+        self, twin: Any, travel: Travel
+    ) -> None:
         twin.set("key", 1, 100)
-        assert twin.ttl("key") == 100
-        assert 99_000 < twin.pttl("key") <= 100_000
-        advance(twin, 98.1)
-        assert twin.ttl("key") == 2
-        assert 1_000 < twin.pttl("key") <= 1_900
-        advance(twin, 1)
-        assert twin.ttl("key") == 1
-        assert 0 < twin.pttl("key") <= 900
-        advance(twin, 0.9)
-        assert (twin.ttl("key"), twin.pttl("key")) == (0, 0)
+        assert twin.ttl("key") == Left(100)
+        assert 90_000 < twin.pttl("key") <= 100_000
+        expires = stored(twin, "key").expires
+        for left, seconds, milliseconds in [
+            (1.9004, 2, 1_901),
+            (1.0004, 2, 1_001),
+            (0.9004, 1, 901),
+            (0.0004, 1, 1),
+            (-0.0004, 0, 0),
+        ]:
+            travel(expires - left)
+            assert (twin.ttl("key"), twin.pttl("key")) == (seconds, milliseconds)
 
     def test_the_estimate_of_the_servers_clock_is_made_anew_in_time(self, twin: Any) -> None:
         twin.set("key", 1, 1000)
@@ -209,7 +232,7 @@ class TestReadingThem:
     def test_they_are_never_more_than_what_was_set(self, twin: Any) -> None:
         advance(twin, -0.5)  # an estimate of the server's clock can be late, but a reply shows it
         twin.set("key", 1, 100)
-        assert (twin.ttl("key"), twin.pttl("key") <= 100_000) == (100, True)
+        assert (twin.ttl("key"), twin.pttl("key") <= 100_000) == (Left(100), True)
 
     def test_without_a_value_they_are_zero(self, twin: Any) -> None:
         assert (twin.ttl("key"), twin.pttl("key")) == (0, 0)
@@ -220,7 +243,7 @@ class TestReadingThem:
 
     def test_they_look_at_the_version(self, twin: Any) -> None:
         twin.set("key", 1, 100, version=2)
-        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (0, 100)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (0, Left(100))
         assert 0 == twin.pttl("key") < twin.pttl("key", version=2)
 
 
@@ -229,17 +252,17 @@ class TestChangingThem:
     def test_by_seconds(self, twin: Any, name: str) -> None:
         twin.set("key", [1], 10)
         assert getattr(twin, name)("key", 100) is True
-        assert twin.ttl("key") == 100
+        assert twin.ttl("key") == Left(100)
         assert twin.get("key") == [1]
-        assert getattr(twin, name)("key", 1.9) is True
-        assert 0 < twin.pttl("key") <= 1900
+        assert getattr(twin, name)("key", 19.9) is True
+        assert 0 < twin.pttl("key") <= 19_900
         assert getattr(twin, name)("absent", 100) is False
         assert twin.has_key("absent") is False
 
     def test_by_milliseconds(self, twin: Any) -> None:
         twin.set("key", 1, 10)
         assert twin.pexpire("key", 100_500) is True
-        assert 100_000 < twin.pttl("key") <= 100_500
+        assert 90_000 < twin.pttl("key") <= 100_500
         assert twin.pexpire("absent", 1000) is False
 
     @pytest.mark.parametrize(
@@ -256,7 +279,7 @@ class TestChangingThem:
     def test_by_a_time(self, twin: Any, moment: Callable[[], Any]) -> None:
         twin.set("key", 1, 10)
         assert twin.expire_at("key", moment()) is True
-        assert twin.ttl("key") == 100
+        assert twin.ttl("key") == Left(100)
         assert twin.expire_at("absent", moment()) is False
 
     @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])
@@ -265,7 +288,7 @@ class TestChangingThem:
         moment = datetime.now(ZoneInfo(zone)).replace(tzinfo=None) + timedelta(seconds=100)
         with timezone.override(zone):
             assert twin.expire_at("key", moment) is True
-        assert twin.ttl("key") == 100
+        assert twin.ttl("key") == Left(100)
 
     def test_a_time_that_has_passed_deletes(self, twin: Any) -> None:
         twin.set("key", 1, 10)
@@ -284,14 +307,14 @@ class TestChangingThem:
         twin.set("key", 1, 10)
         twin.set("key", 2, 10, version=2)
         twin.touch("key", 20, version=2)
-        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (10, 20)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (Left(10), Left(20))
         twin.expire("key", 30, version=2)
         twin.persist("key", version=2)
-        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (10, None)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (Left(10), None)
         twin.pexpire("key", 40_000, version=2)
-        assert twin.ttl("key", version=2) == 40
+        assert twin.ttl("key", version=2) == Left(40)
         twin.expire_at("key", time.time() + 50, version=2)
-        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (10, 50)
+        assert (twin.ttl("key"), twin.ttl("key", version=2)) == (Left(10), Left(50))
 
     def test_a_new_timeout_loses_no_increment(self, twin: Any) -> None:
         twin.set("n", 1, 10)

@@ -231,7 +231,7 @@ next(changes)
 def interrupt():
     from django_nats.client import bridge
     me = threading.main_thread().ident
-    while sys._current_frames()[me].f_code is not bridge._wait_for.__code__:
+    while sys._current_frames()[me].f_code is not bridge._is_released.__code__:
         pass
     os.kill(os.getpid(), signal.SIGUSR1)
 threading.Thread(target=interrupt, daemon=True).start()
@@ -287,7 +287,7 @@ sys.stdin.readline()
 changes = iter(cache.watch())
 next(changes)
 mailbox = bridge._living()[0]._listener
-waiting = bridge._wait_for, threading.Event.wait, threading.Condition.wait
+waiting = bridge._wait_for, bridge._is_released, threading.Event.wait, threading.Condition.wait
 waits = {each.__code__ for each in waiting}
 def trace(frame, event, arg):
     # A handler runs between two lines: here, before the one whose turn it is.

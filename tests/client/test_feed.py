@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from django_nats.cache import NatsCache
-from django_nats.client import bridge
+from django_nats.client import bridge, watch
+from django_nats.client.faults import explain
 from django_nats.client.streamconfig import NANOSECONDS
 from django_nats.devserver import NatsServer
+from django_nats.exceptions import NatsError
 from tests.conftest import MakeCache, api
 from tests.support.following import Following, forge, listening, publish
 from tests.support.proxy import Proxy
@@ -157,12 +159,13 @@ def test_a_replica_that_gets_no_further_is_not_listened_to_for_ever(
     assert api(cache, f"CONSUMER.PAUSE.{stream}.{following.consumer}", until)["paused"]
     states = []
 
-    def opened_again() -> bool:
-        states.append(following.watcher.state)
-        return following.recorder.lives == 2
+    def noted(error: NatsError) -> str:
+        states.append(explain(error))
+        return states[-1]
 
+    monkeypatch.setattr(watch, "explain", noted)
     other.set("key", 2)
-    following.wait_for(opened_again)
+    following.wait_for(lambda: following.recorder.lives == 2)
     assert "The feed is told of by a replica that gets no further" in states
     following.stop()
 

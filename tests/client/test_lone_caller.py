@@ -295,7 +295,7 @@ def test_bytes_never_interleave(
 
     def work(number: int) -> int:
         random, turn = Random(f"{seed}-{number}"), 0
-        while time.monotonic() < end:
+        while not turn or time.monotonic() < end:
             turn += 1
             mine = value(random)
             cache.set(f"thread-{number}", mine)
@@ -306,7 +306,7 @@ def test_bytes_never_interleave(
 
     async def awork(number: int) -> int:
         random, turn = Random(f"{seed}-a-{number}"), 0
-        while time.monotonic() < end:
+        while not turn or time.monotonic() < end:
             turn += 1
             mine = value(random)
             await cache.aset(f"task-{number}", mine)
@@ -319,7 +319,7 @@ def test_bytes_never_interleave(
 
     def ping() -> int:
         random, turn = Random(f"{seed}-p"), 0
-        while time.monotonic() < end:
+        while not turn or time.monotonic() < end:
             turn += 1
             bridge._thread.call(same._sweep.ask_for_sign_of_life)
             time.sleep(random.choice([0.001, 0.01]))

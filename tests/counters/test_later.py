@@ -453,12 +453,12 @@ async def test_aflush_does_not_hold_up_the_loop(
 ) -> None:
     counters = configure(**nowhere)
     counters.incr_later("k")
-    flush = asyncio.ensure_future(counters.aflush(timeout=0.3))
+    flush = asyncio.ensure_future(counters.aflush(timeout=1))
     turns = 0
     while not flush.done():
         await asyncio.sleep(0.01)
         turns += 1
-    assert turns > 5
+    assert turns > 2  # held up, it would be one
     with pytest.raises(CounterUnavailable):
         flush.result()
 

@@ -13,7 +13,7 @@ from django_nats.devserver import NatsServer
 from tests.conftest import api
 from tests.support.near_load import soon
 
-MAX_AGE = 1.5
+MAX_AGE = 2.5
 SLACK = 0.5
 """Seconds that a busy machine may add between two looks."""
 

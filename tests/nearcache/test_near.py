@@ -161,7 +161,7 @@ def test_a_copy_expires_when_its_value_does(near: Any) -> None:
     # 10 ms for the estimate of the server's clock.
     assert time.monotonic() - begun > 1.49
     assert latest - stored < 1.52
-    assert near_of(near).hits - hits > 10
+    assert near_of(near).hits > hits
 
 
 def test_a_copy_is_read_anew_after_max_age(make_near: MakeNear) -> None:
