@@ -17,7 +17,7 @@ from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
 from tests.cache.conftest import Left, MakeTwin, plant, stored
 from tests.conftest import PATIENT, MakeCache
-from tests.support.foreign import key_value
+from tests.support.foreign import key_value, keys_of
 
 PICKLE = "django_nats.serializers.PickleSerializer"
 SIGNED = "django_nats.serializers.SignedPickleSerializer"
@@ -245,7 +245,7 @@ class TestOtherClients:
 
         async def read() -> dict[str, bytes | None]:
             async with key_value(server, cache) as bucket:
-                keys = sorted(await bucket.keys())
+                keys = await keys_of(bucket)
                 return {key: (await bucket.get(key)).value for key in keys}
 
         found = asyncio.run(read())

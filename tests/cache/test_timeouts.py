@@ -48,20 +48,21 @@ def eventually(happened: Callable[[], bool], seconds: float = 30) -> float:
 
 
 class TestExpiry:
-    def test_a_fraction_of_a_second_passes_in_real_time(self, twin: Any) -> None:
+    @pytest.mark.parametrize("timeout", [0.25, 1, 1.1])
+    def test_it_passes_in_real_time(self, twin: Any, timeout: float) -> None:
         twin.set("warm-up", 1)
         begun = time.monotonic()
-        twin.set("key", 1, 1.1)
+        twin.set("key", 1, timeout)
         stored_by = time.monotonic()
         asked = latest = stored_by
         while twin.get("key") == 1:
             latest, asked = asked, time.monotonic()
         # 10 ms for the estimate of the server's clock. The server's own TTL, of whole seconds,
         # would be later.
-        assert time.monotonic() - begun > 1.09
-        assert latest - stored_by < 1.12
+        assert time.monotonic() - begun > timeout - 0.01
+        assert latest - stored_by < timeout + 0.02
 
-    @pytest.mark.parametrize("timeout", [0.001, 0.25, 0.9995, 1, 1.5, 59.9, 86400])
+    @pytest.mark.parametrize("timeout", [0.001, 59.25, 59.9995, 60, 86400])
     def test_a_value_is_there_to_the_last_and_no_longer(
         self, twin: Any, travel: Travel, timeout: float
     ) -> None:
@@ -71,7 +72,7 @@ class TestExpiry:
         after = time.time() + 0.01
         at_once = stored(twin, "key")
         # One of a millisecond has passed by now: what can be asked of it is that it is gone.
-        if timeout > 0.1:
+        if timeout > 1:
             assert at_once is not None
             assert before < at_once.expires - timeout < after
             travel(at_once.expires - 0.01)

@@ -182,7 +182,7 @@ def test_an_answer_that_takes_its_time_is_left_to_the_loop(
         cache.set("key", "value")
         watched.begin()
         assert cache.get("key") == "value"
-        assert watched.readers.keys() == {bridge._thread.ident}
+        assert bridge._thread.ident in watched.readers
         proxy.freeze()
         cache._bucket.reads.timeout = 0.3
         started = time.monotonic()
@@ -288,14 +288,18 @@ def test_bytes_never_interleave(
     cache.set("key", "value")
     same = cache.session._connection
     assert same is not None
-    end = time.monotonic() + 0.7
+    begun = time.monotonic()
+
+    def goes_on() -> bool:
+        past = time.monotonic() - begun
+        return past < 0.7 or (partial.cut <= 10 and past < _PATIENCE)
 
     def value(random: Random) -> bytes:
         return random.randbytes(random.choice([1, 10, 100, 1000, 60_000, 200_000]))
 
     def work(number: int) -> int:
         random, turn = Random(f"{seed}-{number}"), 0
-        while not turn or time.monotonic() < end:
+        while not turn or goes_on():
             turn += 1
             mine = value(random)
             cache.set(f"thread-{number}", mine)
@@ -306,7 +310,7 @@ def test_bytes_never_interleave(
 
     async def awork(number: int) -> int:
         random, turn = Random(f"{seed}-a-{number}"), 0
-        while not turn or time.monotonic() < end:
+        while not turn or goes_on():
             turn += 1
             mine = value(random)
             await cache.aset(f"task-{number}", mine)
@@ -319,7 +323,7 @@ def test_bytes_never_interleave(
 
     def ping() -> int:
         random, turn = Random(f"{seed}-p"), 0
-        while not turn or time.monotonic() < end:
+        while not turn or goes_on():
             turn += 1
             bridge._thread.call(same._sweep.ask_for_sign_of_life)
             time.sleep(random.choice([0.001, 0.01]))
@@ -329,7 +333,7 @@ def test_bytes_never_interleave(
         working = [pool.submit(work, number) for number in range(3)]
         working += [pool.submit(asyncio.run, tasks(number)) for number in range(2)]
         working.append(pool.submit(ping))
-        assert all(each.result(_PATIENCE) for each in working)
+        assert all(each.result(2 * _PATIENCE) for each in working)
     assert partial.cut > 10
     assert cache.session._connection is same
     assert cache.session.waiters == 0

@@ -96,7 +96,8 @@ async def test_pings_are_sent_by_one_method_and_answered_in_order(server: NatsSe
             assert not flushing.done()
             await client._process_pong()
         await asyncio.wait_for(flushing, 5)
-        assert client._pings_outstanding == 0
+        # Those that it has sent since then.
+        assert client._pings_outstanding <= len(client._pongs)
     finally:
         await client.close()
 

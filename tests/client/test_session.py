@@ -25,7 +25,7 @@ from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from django_nats.exceptions import AuthenticationFailed, NotSent, OutcomeUnknown, PermissionDenied
 
-TIMEOUT = 0.3
+TIMEOUT = 1.0
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ async def test_a_mute_lane_among_answers_of_others_is_not_a_silent_server(
     session: Session, service: Client
 ) -> None:
     """And nobody is asked for a sign of life who gives one all the time."""
-    lanes = Lane("chatty", TIMEOUT), Lane("mute", TIMEOUT)
+    lanes = Lane("chatty", 30), Lane("mute", TIMEOUT)
     lanes[1].probe = Request(lanes[1], "mute")
 
     async def answer(message: Any) -> None:

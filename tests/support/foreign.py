@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import nats
+from nats.js.errors import NoKeysError
 from nats.js.kv import KeyValue
 
 from django_nats.cache import NatsCache
@@ -20,3 +21,11 @@ async def key_value(server: NatsServer, cache: NatsCache) -> AsyncIterator[KeyVa
         yield await client.jetstream().key_value(cache._bucket.config.name)
     finally:
         await client.close()
+
+
+async def keys_of(bucket: KeyValue) -> list[str]:
+    """Of a bucket that is not empty."""
+    while True:
+        # It says so as well when all keys have come in before it looks how many are to come.
+        with suppress(NoKeysError):
+            return await bucket.keys()  # type: ignore[no-any-return]
