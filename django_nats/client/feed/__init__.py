@@ -1,0 +1,1 @@
+"""The change feed of a bucket: what the server announces about its keys."""

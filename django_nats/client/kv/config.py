@@ -1,0 +1,159 @@
+"""A bucket's configuration: the stream it is created as, and what an existing stream must be.
+
+A bucket is a stream that every NATS client recognises as a key-value bucket (ADR-8), with the
+settings that a cache needs: one message per key (with more, the value before would come back when a
+value expires), direct gets, and per-message TTL (ADR-43).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ...exceptions import BucketMismatch
+from ..streams.config import NANOSECONDS, base_document
+
+MIB = 1024 * 1024
+MINIMUM_SERVERS = {1: "2.11.8", 2: "2.12.0"}
+"""The oldest server for each level of the JetStream API that is fit for a cache."""
+DEFAULT_MAX_VALUE_SIZE = MIB
+
+
+@dataclass(frozen=True)
+class BucketConfig:
+    """The configuration of a bucket. Sizes are in bytes, headers included."""
+
+    name: str
+    storage: str = "memory"
+    replicas: int = 1
+    max_bytes: int | None = None
+    max_entries: int | None = None
+    max_value_size: int = DEFAULT_MAX_VALUE_SIZE
+    evict: bool = True
+    persist: str = "sync"
+    compression: str = "none"
+    placement_cluster: str | None = None
+    placement_tags: tuple[str, ...] = ()
+    description: str = "Django cache"
+    reads: str = "any"
+    """Which replica answers reads: "any", or only the "leader"."""
+    request_timeout: float = 1.0
+    """Seconds."""
+
+    compared: ClassVar[tuple[str, ...]] = (
+        "subjects",
+        "mirror",
+        "sources",
+        "retention",
+        "description",
+        "storage",
+        "num_replicas",
+        "max_msgs_per_subject",
+        "max_age",
+        "max_bytes",
+        "max_msgs",
+        "max_msg_size",
+        "discard",
+        "compression",
+        "allow_direct",
+        "allow_rollup_hdrs",
+        "allow_msg_ttl",
+        "persist_mode",
+        "placement",
+    )
+
+    @property
+    def api_level(self) -> int:
+        """The level of the JetStream API that the server must have."""
+        return 2 if self.persist == "async" else 1
+
+    @property
+    def minimum_server(self) -> str:
+        """The oldest version of nats-server that has what the bucket needs."""
+        return MINIMUM_SERVERS[self.api_level]
+
+    @property
+    def title(self) -> str:
+        """The name of the stream in messages."""
+        return f"bucket {self.name}"
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream on the server."""
+        return f"KV_{self.name}"
+
+    @property
+    def probe(self) -> str:
+        """A subject under which nothing is ever stored."""
+        return f"$KV.{self.name}.=probe"
+
+    def stream_config(self) -> dict[str, Any]:
+        """Return the document that STREAM.CREATE and STREAM.UPDATE take."""
+        document: dict[str, Any] = {
+            **base_document(self),
+            "subjects": [f"$KV.{self.name}.>"],
+            "max_msgs_per_subject": 1,
+            "max_age": 0,
+            "max_bytes": -1 if self.max_bytes is None else self.max_bytes,
+            "max_msgs": -1 if self.max_entries is None else self.max_entries,
+            # Under discard old, a message larger than max_bytes is acknowledged, and then
+            # empties the bucket.
+            "max_msg_size": self.max_value_size,
+            "discard": "old" if self.evict else "new",
+            "compression": self.compression,
+            # The server keeps every id of the window in memory, at 290 bytes each. A few seconds
+            # are enough to recognise a retry; the default is two minutes.
+            "duplicate_window": int(max(5.0, 3 * self.request_timeout) * NANOSECONDS),
+            "allow_rollup_hdrs": True,
+            "allow_msg_ttl": True,
+        }
+        if self.persist == "async":
+            document["persist_mode"] = "async"
+        placement: dict[str, Any] = {}
+        if self.placement_cluster is not None:
+            placement["cluster"] = self.placement_cluster
+        if self.placement_tags:
+            placement["tags"] = list(self.placement_tags)
+        if placement:
+            document["placement"] = placement
+        return document
+
+    def require(self, existing: Mapping[str, Any]) -> None:
+        """Raise BucketMismatch if an existing stream would not work as this bucket.
+
+        The error says what differs and what to do.
+        """
+        subjects = [f"$KV.{self.name}.>"]
+        foreign = existing.get("mirror") or existing.get("sources")
+        if existing.get("subjects") != subjects or foreign:
+            raise BucketMismatch(
+                f"The stream {self.stream} exists, but is not a key-value bucket: it holds "
+                f"{existing.get('subjects')}, not {subjects}. Choose another BUCKET."
+            )
+        wrong = [
+            f"{name} is {existing.get(name, default)!r}, not {wanted!r}"
+            for name, wanted, default in (
+                ("max_msgs_per_subject", 1, -1),
+                ("allow_direct", True, False),
+                ("allow_rollup_hdrs", True, False),
+                ("allow_msg_ttl", True, False),
+            )
+            if existing.get(name, default) != wanted
+        ]
+        if wrong:
+            raise BucketMismatch(
+                f"The bucket {self.name} exists, but was created without what a cache needs "
+                f"({'; '.join(wrong)}). `manage.py nats setup` changes it, or choose another "
+                "BUCKET."
+            )
+
+    def loses_data(self, name: str, before: Any, after: Any, state: Mapping[str, Any]) -> bool:
+        """Return True if changing a field would make the server delete stored values."""
+        if name == "sources":
+            return True  # a stream with sources was not created for a cache
+        if name == "max_msgs_per_subject":
+            # No cache stores older revisions: another program may want them.
+            return bool(state.get("messages", 0) > state.get("num_subjects", 0))
+        used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
+        return used is not None and after != -1 and state.get(used, 0) > after

@@ -1,0 +1,115 @@
+"""Buckets that have no room for a value: which limit refused it, what to do, and one log line."""
+
+from __future__ import annotations
+
+import logging
+
+from ...exceptions import BucketFull, ServerError
+from ...realtime import monotonic
+from ..protocol import wire
+from ..streams.stream import creation_error
+from .config import BucketConfig
+
+logger = logging.getLogger("django_nats")
+
+_QUIET_S = 10.0
+"""A bucket that was full counts as one with room after this time without a refusal."""
+_STREAM_LIMITS = ("maximum messages", "maximum bytes")
+
+
+class Fullness:
+    """Whether a bucket refuses values at the moment, which is logged once when it begins and ends.
+
+    FAIL_OPEN may hide all the errors, so the log is the only place to notice.
+    """
+
+    def __init__(self, config: BucketConfig) -> None:
+        self._config = config
+        self.is_full = False
+        self._said_kept = False
+        self._refused = 0.0
+        """When a value was last refused, by the monotonic clock."""
+
+    def error(self, key: str, refusal: BucketFull) -> BucketFull:
+        """Return the error to raise for a key whose value was refused, and log the first one."""
+        reason = advice(self._config, refusal)
+        self._note(reason)
+        return _reworded(refusal, f"{key!r} was not stored: {reason}")
+
+    def creation_error(self, refusal: ServerError) -> ServerError:
+        """Return the error to raise when the server refuses to create the bucket."""
+        if not isinstance(refusal, BucketFull):
+            return creation_error(self._config, refusal)
+        reason = f"{self._config.title} cannot be created: {advice(self._config, refusal)}"
+        self._note(f"the {reason}")
+        return _reworded(refusal, f"The {reason}")
+
+    def note_stored(self) -> None:
+        """Log that a value has been stored, where others were refused before.
+
+        Not soon after a refusal: where room is short, small values are stored between large ones.
+        """
+        if monotonic() - self._refused >= _QUIET_S:
+            self.is_full = self._said_kept = False
+            logger.warning("The bucket %s takes values again", self._config.name)
+
+    def note_kept(self, refusal: BucketFull) -> None:
+        """Log the first refusal after which the old value could not be deleted either."""
+        if not self._said_kept:
+            self._said_kept = True
+            logger.warning("%s", refusal)
+
+    def _note(self, reason: str) -> None:
+        self._refused = monotonic()
+        if not self.is_full:
+            self.is_full = True
+            logger.warning("Values are not stored: %s", reason)
+
+
+def _reworded(refusal: BucketFull, message: str) -> BucketFull:
+    reworded = BucketFull(message, code=refusal.code, err_code=refusal.err_code)
+    reworded.__cause__ = refusal
+    return reworded
+
+
+def advice(config: BucketConfig, error: BucketFull) -> str:
+    """Return a sentence that names what is full, and one that says what to do."""
+    code = error.err_code
+    if code == wire.STORE_FAILED and any(each in str(error) for each in _STREAM_LIMITS):
+        if config.evict:
+            return (
+                f"the bucket {config.name} is full, and was made without EVICT, which settings "
+                f"ask for. Run `manage.py nats setup`."
+            )
+        return (
+            f"the bucket {config.name} is full and does not evict. Raise MAX_BYTES or MAX_ENTRIES, "
+            f"or set EVICT to True."
+        )
+    if code == wire.STORE_FAILED:
+        return f"the server could not store it. See its log and its disk. ({error})"
+    in_memory = config.storage == "memory"
+    storage = "memory" if in_memory else "file"
+    if code in (wire.MEMORY_RESERVED, wire.STORAGE_RESERVED):
+        limits = ("max_mem", "max_memory_store") if in_memory else ("max_file", "max_file_store")
+        return (
+            f"the account or the NATS server has not enough JetStream {storage} storage left to "
+            f"reserve MAX_BYTES for the bucket {config.name} ({code}). Lower MAX_BYTES, or raise "
+            f"the limit ({limits[0]} of the account, {limits[1]} of the server)."
+        )
+    if code == wire.ACCOUNT_FULL:
+        whose = "the account"
+        limit = "max_mem" if in_memory else "max_file"
+    else:
+        whose = "the NATS server"
+        limit = "max_memory_store" if in_memory else "max_file_store"
+    return (
+        f"{whose} has no JetStream {storage} storage left ({code}). Raise its limit ({limit}), "
+        f"{_own_limit(config)}"
+    )
+
+
+def _own_limit(config: BucketConfig) -> str:
+    """Return what the settings can do about a limit that is not the bucket's own."""
+    if config.max_bytes is not None:
+        return f"or lower MAX_BYTES of the bucket {config.name} and of others that share it."
+    return f"or set MAX_BYTES in OPTIONS, so that the bucket {config.name} evicts before that."

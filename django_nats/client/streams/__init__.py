@@ -1,0 +1,1 @@
+"""Any JetStream stream: found or created, asked and read."""

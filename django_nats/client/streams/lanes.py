@@ -1,0 +1,46 @@
+"""The lanes of a stream's requests: requests of one lane time out, and are refused, together."""
+
+from __future__ import annotations
+
+from ..protocol.steps import Lane, Request
+from .config import StreamConfig
+
+_API_TIMEOUT_S = 5.0  # creating a replicated stream takes an election
+_PROBE_TIMEOUT_S = 0.5
+
+
+class Lanes:
+    """The lanes of one stream.
+
+    Any replica answers ``reads``; only the leader answers ``writes`` and ``questions``. While the
+    stream has no leader, ``writes`` has a fault: what needs the leader fails at once, until a probe
+    in the background finds one. Requests to the JetStream API (``api``) may take longer.
+
+    ``first_opening``, ``reopening`` and ``questions`` have no probe. Servers that are electing a
+    leader may not answer these at all, so they are asked again, and that must not open the circuit.
+    """
+
+    def __init__(self, config: StreamConfig, connect_timeout: float) -> None:
+        timeout = config.request_timeout
+        title = config.title
+        self.reads = Lane(f"reads of the {title}", timeout)
+        self.writes = Lane(f"writes to the {title}", timeout)
+        self.questions = Lane(f"questions to the leader of the {title}", _before_repeating(timeout))
+        self.api = Lane(f"the JetStream API for the {title}", max(timeout, _API_TIMEOUT_S))
+        opening = f"the opening of the {title}"
+        longest = max(connect_timeout, timeout)
+        self.first_opening = Lane(opening, _before_repeating(longest))
+        self.reopening = Lane(opening, _before_repeating(timeout))
+        probes = Lane(f"a probe of the {title}", min(timeout, _PROBE_TIMEOUT_S))
+        self.reads.probe = Request(probes, f"$JS.API.DIRECT.GET.{config.stream}.{config.probe}")
+        self.writes.probe = Request(probes, info_subject(config))
+
+
+def info_subject(config: StreamConfig) -> str:
+    """Return the subject that answers with the server's document about a stream."""
+    return f"$JS.API.STREAM.INFO.{config.stream}"
+
+
+def _before_repeating(patience: float) -> float:
+    """Return the seconds to wait for one answer, of ``patience`` seconds in all."""
+    return max(min(patience, 1.0), patience / 4)

@@ -1,0 +1,182 @@
+"""The last message of each subject: from any replica, or from the leader where that matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ...exceptions import UnexpectedReply
+from ..protocol import wire
+from ..protocol.runs import RunReader
+from ..protocol.steps import Request, Steps
+from ..protocol.wire import Ack, Message, Reply
+from .requests import in_chunks, raise_error
+from .stream import Stream
+
+MAX_BATCH = 1024
+"""Subjects in one batch get; the server refuses more."""
+MAX_BATCH_BYTES = 256 * 1024
+MAX_BATCH_REPLY_BYTES = 4 * 1024 * 1024
+"""What the server sends for one batch. Its own bound is also how far it lets a slow client fall
+behind before it closes the connection."""
+MAX_FROM_LEADER = 128
+"""Messages asked of the leader at once, for the same reason: it sends each on its own."""
+
+
+class BatchReader(RunReader, Protocol):
+    """Takes replies to a batch get."""
+
+    @property
+    def taken(self) -> Mapping[str, object]:
+        """Return what it has taken, by subject."""
+
+
+class Messages:
+    """Reads the last messages of a stream's subjects.
+
+    In a stream with replicas, any of them answers a direct get, and may not have this process's
+    latest writes yet. Answers that are older than what this process has written are asked for
+    again, of the leader.
+    """
+
+    def __init__(self, stream: Stream[Any], *, from_leader: bool = False) -> None:
+        """With ``from_leader``, only the leader is asked."""
+        self._stream = stream
+        self._from_leader = from_leader
+        self._name = stream.config.stream.encode()
+        self._direct = f"$JS.API.DIRECT.GET.{stream.config.stream}"
+        self._leader = f"$JS.API.STREAM.MSG.GET.{stream.config.stream}"
+
+    def last(self, subject: str, *, leader: bool = False) -> Steps[Message | None]:
+        """Return the last message of a subject, tombstones and expired values included.
+
+        None if it has no message. With ``leader``, only the leader is asked. One round trip.
+        """
+        if leader or self._from_leader:
+            return (yield from self.last_from_leader(subject))
+        stream = self._stream
+        reply = yield from stream.ask(Request(stream.lanes.reads, f"{self._direct}.{subject}"))
+        message = wire.parse_direct(reply)
+        if message is not None and message.subject != subject.encode():
+            raise self.foreign(subject)
+        if self.is_stale(subject, message):
+            return (yield from self.last_from_leader(subject))
+        return message
+
+    def last_of(
+        self, subjects: list[str], reader: BatchReader | None = None
+    ) -> Steps[dict[str, Message | None]]:
+        """Return the last messages of those subjects that have one, by subject.
+
+        Those that the reader takes are not among them; it is used if there are no replicas, whose
+        answers have to be compared. One round trip up to MAX_BATCH subjects.
+        """
+        found: dict[str, Message | None] = {}
+        if self._from_leader:
+            yield from self.add_from_leader(subjects, found)
+        else:
+            if self._stream.replicated:
+                reader = None
+            yield from self._add_from_any(subjects, found, reader)
+            if self._stream.replicated:
+                stale = [each for each in subjects if self.is_stale(each, found.get(each))]
+                yield from self.add_from_leader(stale, found)
+        return found
+
+    def _add_from_any(
+        self, subjects: list[str], found: dict[str, Message | None], reader: BatchReader | None
+    ) -> Steps[None]:
+        stream = self._stream
+        asked = dict.fromkeys(subjects)
+        while subjects:
+            requests = []
+            most = min(MAX_BATCH_BYTES, stream.server.max_payload // 4)
+            for chunk in in_chunks(subjects, MAX_BATCH, most, len):
+                requests.append(self.batch_request(chunk, reader))
+            unfinished = False
+            for replies in (yield from stream.pipeline(requests)):
+                for reply in raise_error(replies):
+                    message = wire.parse_direct(reply)
+                    if message is not None:
+                        subject = message.subject.decode(errors="replace")
+                        if subject not in asked:
+                            raise self.foreign(f"{len(asked)} subjects")
+                        found[subject] = message
+                # The last reply is the end of the batch.
+                unfinished = unfinished or wire.pending(replies[-1].header) > 0
+            # The server ends a batch early if it would not fit into the server's own buffers.
+            left = []
+            if unfinished:
+                taken = {} if reader is None else reader.taken
+                left = [each for each in subjects if each not in found and each not in taken]
+            subjects = left if len(left) < len(subjects) else []
+
+    def batch_request(self, subjects: list[str], reader: RunReader | None = None) -> Request:
+        """Return a request for the last messages of subjects, or of subject filters."""
+        document = {"multi_last": subjects, "max_bytes": MAX_BATCH_REPLY_BYTES}
+        payload = wire.compact_json(document)
+        return Request(
+            self._stream.lanes.reads, self._direct, payload, gather=MAX_BATCH + 1, reader=reader
+        )
+
+    # From the leader -------------------------------------------------------------------------
+
+    def last_from_leader(self, subject: str) -> Steps[Message | None]:
+        """Return the last message of a subject as the leader has it; None if there is none."""
+        reply = yield from self._stream.ask_leader(self.leader_request(subject))
+        return self.from_leaders_reply(subject, reply)
+
+    def add_from_leader(self, subjects: list[str], found: dict[str, Message | None]) -> Steps[None]:
+        """Add the last messages of subjects, as the leader has them; None for those without one."""
+        for start in range(0, len(subjects), MAX_FROM_LEADER):
+            chunk = subjects[start : start + MAX_FROM_LEADER]
+            questions = [self.leader_request(each) for each in chunk]
+            replies = yield from self._stream.pipeline_to_leader(questions)
+            for subject, reply in zip(chunk, replies, strict=True):
+                found[subject] = self.from_leaders_reply(subject, raise_error(reply))
+
+    def leader_request(self, subject: str) -> Request:
+        """Return a question to the leader for the last message of a subject."""
+        payload = wire.compact_json({"last_by_subj": subject})
+        return Request(self._stream.lanes.questions, self._leader, payload)
+
+    def sequence_request(self, sequence: int) -> Request:
+        """Return a question to the leader for the message at a sequence."""
+        payload = wire.compact_json({"seq": sequence})
+        return Request(self._stream.lanes.writes, self._leader, payload)
+
+    def from_leaders_reply(self, subject: str, reply: Reply) -> Message | None:
+        """Return the message in the leader's reply; None if the subject has none."""
+        message = wire.parse_leader(reply)
+        if message is not None and message.subject != subject.encode():
+            raise self.foreign(subject)
+        if self._stream.replicated:
+            # Other replicas may be behind what the leader has just said, too.
+            if message is None:
+                self._stream.recent.note_missing(subject)
+            else:
+                self._stream.recent.note(subject, message.sequence)
+        return message
+
+    # This process's own writes ---------------------------------------------------------------
+
+    def acknowledged(self, reply: Reply) -> Ack:
+        """Return this stream's acknowledgement of a publish. Raises as wire.parse_ack does."""
+        return wire.parse_ack(reply, self._name)
+
+    def remember(self, subject: bytes, sequence: int) -> None:
+        """Note a write of this process that the stream has acknowledged at a sequence."""
+        if self._stream.replicated:
+            self._stream.recent.note(subject.decode(), sequence)
+
+    def is_stale(self, subject: str, message: Message | None) -> bool:
+        """Return True if a replica answered that does not have this process's own write yet."""
+        sequence = None if message is None else message.sequence
+        return self._stream.recent.is_stale(subject, sequence)
+
+    def foreign(self, asked: str) -> UnexpectedReply:
+        """Return the error for a message of a subject that was not asked for."""
+        return UnexpectedReply(
+            f"The {self._stream.config.title} was asked for {asked}, and the answer is of another "
+            "subject"
+        )

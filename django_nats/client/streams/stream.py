@@ -1,0 +1,443 @@
+"""One JetStream stream: found on the server, or created there, and asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from random import SystemRandom
+from typing import Any, Generic, Protocol, TypeVar
+
+from ...exceptions import (
+    NatsError,
+    NoLeader,
+    NotSent,
+    OutcomeUnknown,
+    ServerError,
+    ServerTooOld,
+    Unavailable,
+    UnexpectedReply,
+)
+from ...realtime import monotonic
+from ..protocol import documents, wire
+from ..protocol.steps import Lane, Pause, Publications, Request, Steps
+from ..protocol.wire import Reply
+from .clock import Clock
+from .config import StreamConfig
+from .lanes import Lanes, info_subject
+from .recent_writes import Recent
+from .requests import raise_error, send_all, unanswered, without_stream
+
+C = TypeVar("C", bound=StreamConfig)
+
+FIRST_PAUSE_S = 0.02
+"""Before a stream without a leader is asked a second time."""
+_LAST_PAUSE_S = 0.2
+_NO_PEERS_QUIET_S = 60.0
+_SHORT_WAIT = 0.05
+"""The part of REQUEST_TIMEOUT that calls wait for a leader soon after a call waited in vain."""
+_random = SystemRandom()  # the random module's state belongs to the user
+
+
+class Server(Protocol):
+    """What a stream needs of its session."""
+
+    epoch: int
+    """The number of the connection."""
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds within which the first operation fails if no server can be reached."""
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that the server takes in one message, headers included."""
+
+    @property
+    def server(self) -> str:
+        """The server's name and version."""
+
+    def post(self, *requests: Request) -> None:
+        """Send requests, each after the answer to the one before, without waiting for any."""
+
+    def suspend(self, lane: Lane, fault: str) -> None:
+        """Have the requests of a lane fail at once until a probe is answered."""
+
+
+class Stream(Generic[C]):
+    """One stream, as seen by this process.
+
+    It is opened once for each connection: found by STREAM.INFO, and created if it does not exist.
+    Every request then goes by ``ask`` or ``pipeline``, which wait for a leader if the stream has
+    none.
+    """
+
+    def __init__(
+        self,
+        config: C,
+        server: Server,
+        recent: Recent,
+        *,
+        clock: Clock | None = None,
+        on_open: Callable[[Mapping[str, Any]], object] = lambda document: None,
+        on_refusal: Callable[[ServerError], ServerError] | None = None,
+    ) -> None:
+        """Take a configuration, and open nothing yet.
+
+        With ``clock``, requests keep the estimate of the server's time. ``on_open`` is called with
+        the server's document each time the stream has been opened. ``on_refusal`` gets the error
+        with which the server refuses to create the stream, and returns the error to raise.
+        """
+        self.config = config
+        self.server = server
+        self.recent = recent
+        self.clock = clock
+        self.replicated = config.replicas > 1
+        self._on_open = on_open
+        self._creation_error = on_refusal or partial(creation_error, config)
+        self._opened = -1
+        """The epoch of the connection that has opened the stream."""
+        self._ever_opened = False
+        self._in_vain = -math.inf
+        """When a call last waited for a leader in vain, by the monotonic clock."""
+        self._no_peers_at = -math.inf
+        """When a call last waited in vain for servers to store the stream, by that clock."""
+        self.lanes = Lanes(config, server.connect_timeout)
+        self._patience_s = max(server.connect_timeout, config.request_timeout)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.config.stream}>"
+
+    # Opening ---------------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this connection has opened the stream."""
+        return self._opened == self.server.epoch
+
+    def reopen(self) -> None:
+        """Have the next operation look for the stream again: it may have been deleted."""
+        self._opened = -1
+
+    def ready(self) -> Steps[None]:
+        """Open the stream unless this connection already has.
+
+        Another process may be creating a stream that this process has never opened. Its first
+        leader, and the servers for its replicas, are waited for as long as a connection is, or a
+        request.
+        """
+        if self.is_ready:
+            return
+        if self._ever_opened:
+            # Known from an earlier connection, it need not be found again to be read: replicas
+            # answer direct gets while the stream elects a leader.
+            if self.lanes.writes.fault is None:
+                try:
+                    yield from self.open(self.lanes.reopening)
+                except UnexpectedReply:
+                    raise
+                except OutcomeUnknown:
+                    self._suspend(self.lanes.writes)  # or every call would wait for this
+                except Unavailable:
+                    pass
+            return
+        deadline = monotonic() + self._patience_s
+        pause = FIRST_PAUSE_S
+        while True:
+            if self.lanes.writes.fault is not None:
+                raise NotSent(self.lanes.writes.fault)
+            try:
+                yield from self.open()
+                return
+            except UnexpectedReply:
+                raise
+            except (NoLeader, OutcomeUnknown):
+                if monotonic() >= deadline:
+                    self._suspend(self.lanes.writes)
+                    raise
+            except ServerError as error:
+                if not self._may_find_peers(error, deadline):
+                    raise
+            pause = yield from _pause_for_leader(pause)
+
+    def _may_find_peers(self, error: ServerError, deadline: float) -> bool:
+        """Return True if a stream was refused for servers that a new cluster may still find.
+
+        The server refuses too many replicas with the same error, so that only one call waits.
+        """
+        now = monotonic()
+        if error.err_code != wire.NO_PEERS or now - self._no_peers_at < _NO_PEERS_QUIET_S:
+            return False
+        if now >= deadline:
+            self._no_peers_at = now
+            return False
+        return True
+
+    def open(self, lane: Lane | None = None) -> Steps[dict[str, Any]]:
+        """Find the stream, or create it, and return the server's document about it.
+
+        Raises what the config's ``require`` raises if the stream exists but cannot serve,
+        ServerTooOld, or ServerError.
+        """
+        try:
+            document = yield from self.info(lane)
+        except UnexpectedReply:
+            # An older server says less. If it does not answer this, the first answer counts.
+            with suppress(Unavailable):
+                yield from self._require_server()
+            raise
+        if document is None:
+            document = yield from self.create()
+        try:
+            self.config.require(document["config"])
+        except NatsError:
+            yield from self._require_server()
+            raise
+        self.replicated = document["config"]["num_replicas"] > 1
+        if document["state"]["last_seq"] < self.recent.newest:
+            self.recent.forget()
+        self._on_open(document)
+        self._opened = self.server.epoch
+        self._ever_opened = True
+        return document
+
+    def info(self, lane: Lane | None = None) -> Steps[dict[str, Any] | None]:
+        """Return the server's document about the stream (STREAM.INFO); None if there is none."""
+        sent = monotonic()
+        reply = yield self._info_request(lane)
+        document = self._document(reply)
+        if document is None or self.clock is None:
+            return document
+        if not self.clock.note_answer(reply, sent):
+            # The wait may have included connecting: too loose a measure for a clock.
+            sent = monotonic()
+            reply = yield self._info_request(lane)
+            document = self._document(reply)
+            if document is not None:
+                self.clock.note_answer(reply, sent)
+        return document
+
+    def create(self) -> Steps[dict[str, Any]]:
+        """Create the stream as settings say, and return the server's document about it."""
+        yield from self._require_server()
+        payload = wire.compact_json(self.config.stream_config())
+        request = self.api_request(f"$JS.API.STREAM.CREATE.{self.config.stream}", payload)
+        try:
+            wire.parse_api((yield request))
+        except ServerError as error:
+            if error.err_code != wire.STREAM_NAME_IN_USE:
+                raise self._creation_error(error) from error
+        document = yield from self.info()
+        if document is None:
+            # The other servers of a cluster may not know yet what one of them was asked to create.
+            raise NoLeader(f"The stream {self.config.stream} is being created, or was deleted")
+        return document
+
+    def api_request(self, subject: str, payload: bytes = b"") -> Request:
+        """Return a request to the JetStream API, which may take longer than one for a value."""
+        return Request(self.lanes.api, subject, payload)
+
+    def _info_request(self, lane: Lane | None = None) -> Request:
+        lanes = self.lanes
+        lane = lane or (lanes.writes if self._ever_opened else lanes.first_opening)
+        return Request(lane, info_subject(self.config))
+
+    def _document(self, reply: Reply) -> dict[str, Any] | None:
+        if wire.status(reply) == 503:
+            # At first, a mistake in the server's configuration; later, a server that came back
+            # without JetStream.
+            raise (NoLeader if self._ever_opened else ServerError)(
+                "JetStream is not enabled on the NATS server, or not for this account: "
+                "start nats-server with -js, or with `jetstream {}` in its configuration, and "
+                "enable it for the account if the server has accounts"
+            )
+        try:
+            document = wire.parse_api(reply, documents.STREAM)
+        except ServerError as error:
+            if error.err_code == wire.STREAM_NOT_FOUND:
+                return None
+            raise
+        if document["config"]["name"] != self.config.stream:
+            raise UnexpectedReply(
+                f"The server answered about a stream other than {self.config.stream}"
+            )
+        return document
+
+    def _require_server(self) -> Steps[None]:
+        request = self.api_request("$JS.API.INFO")
+        answer = wire.parse_api((yield request), documents.ACCOUNT)
+        level = answer["api"].get("level", 0)
+        if level < self.config.api_level:
+            raise ServerTooOld(
+                f"The {self.config.title} needs nats-server {self.config.minimum_server} or newer "
+                f"(JetStream API level {self.config.api_level}), but this is "
+                f"{self.server.server} (level {level})."
+            )
+
+    # Asking ----------------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> Steps[Reply]:
+        """Open the stream if necessary, send one request, and return its reply.
+
+        If the request reached no stream, look for the stream, and repeat the request for at most
+        REQUEST_TIMEOUT.
+        """
+        if not self.is_ready:
+            yield from self.ready()
+        clock = self.clock
+        if clock is not None and monotonic() > clock.due and self.lanes.writes.fault is None:
+            reply = yield from self._ask_with_time(request, clock)
+        else:
+            reply = yield request
+        if not wire.is_without_stream(reply):
+            return reply
+        answers: list[Any] = [reply]
+        yield from self._repeat([request], answers)
+        return raise_error(answers[0])  # type: ignore[no-any-return]
+
+    def _ask_with_time(self, request: Request, clock: Clock) -> Steps[Reply]:
+        """Send a request, and in the same write a question for the time on the server."""
+        sent = monotonic()
+        clock.note_question(sent)
+        reply, info = yield [request, self._info_request()]
+        if isinstance(info, Reply):
+            # The stream may have been deleted: the request's own reply says so.
+            with suppress(ServerError, UnexpectedReply):
+                clock.note_answer(info, sent)
+        return raise_error(reply)  # type: ignore[no-any-return]
+
+    def publications(
+        self, subjects: list[bytes], payloads: list[bytes], headers: list[bytes]
+    ) -> Publications:
+        """Return messages to publish in this stream. Each needs a header."""
+        stream = self.config.stream.encode()
+        return Publications(self.lanes.writes, stream, subjects, payloads, headers)
+
+    def pipeline(self, requests: list[Request] | Publications) -> Steps[list[Any]]:
+        """Send many requests in as few writes as their size allows.
+
+        Return the answer of each, or the NatsError with which it failed. Raises NotSent only if
+        none of them was sent.
+        """
+        yield from self.ready()
+        answers = yield from send_all(requests)
+        try:
+            yield from self._repeat(requests, answers)
+        except NotSent as error:
+            if len(without_stream(answers)) == len(answers):
+                raise
+            raise OutcomeUnknown(f"Only a part was done: {error}") from error
+        return answers
+
+    def ask_leader(self, request: Request) -> Steps[Reply]:
+        """Send a question that only the leader answers and that changes nothing.
+
+        During an election servers may not answer at all, so it is asked again until
+        REQUEST_TIMEOUT is over.
+        """
+        deadline = monotonic() + self.config.request_timeout
+        while True:
+            self._require_leader()
+            try:
+                return (yield from self.ask(request))
+            except UnexpectedReply:
+                raise
+            except OutcomeUnknown:
+                if monotonic() >= deadline:
+                    self._suspend(self.lanes.questions)
+                    raise
+
+    def pipeline_to_leader(self, requests: list[Request]) -> Steps[list[Any]]:
+        """Send many questions as ``ask_leader`` sends one. Return each answer, or its failure."""
+        deadline = monotonic() + self.config.request_timeout
+        answers: list[Any] = [None] * len(requests)
+        missing = list(range(len(requests)))
+        while True:
+            self._require_leader()
+            asked = yield from self.pipeline([requests[index] for index in missing])
+            for index, answer in zip(missing, asked, strict=True):
+                answers[index] = answer
+            missing = unanswered(answers)
+            if not missing:
+                return answers
+            if monotonic() >= deadline:
+                self._suspend(self.lanes.questions)
+                return answers
+
+    def post(self, *requests: Request) -> None:
+        """Send requests, each after the answer to the one before, without waiting for any.
+
+        A generator that is being closed can still do this.
+        """
+        self.server.post(*requests)
+
+    # While there is no leader ----------------------------------------------------------------
+
+    def _repeat(self, requests: Sequence[Request], answers: list[Any]) -> Steps[None]:
+        """Repeat the requests that reached no stream, and put their answers in place.
+
+        None of them has been applied. They are repeated until a leader answers, or REQUEST_TIMEOUT
+        is over; soon after another call has waited in vain, only for a moment. The probe cannot
+        show everything: the leader may answer it although published messages reach no stream, as
+        where an account imports the JetStream API alone.
+        """
+        missing = without_stream(answers)
+        if not missing:
+            return
+        begun_at = monotonic()
+        patience = self.config.request_timeout
+        waited_in_vain = begun_at - self._in_vain < patience
+        if waited_in_vain:
+            patience *= _SHORT_WAIT
+        pause = FIRST_PAUSE_S
+        while True:
+            failure: NatsError | None = None
+            try:
+                yield from self.open(self.lanes.reopening)
+            except NoLeader as error:
+                failure = error
+            except UnexpectedReply:
+                raise
+            except OutcomeUnknown as error:
+                # Only the question for the leader has an unknown outcome: the requests themselves
+                # were not applied.
+                failure = NoLeader(f"Nobody answers for the stream: {error}")
+                failure.__cause__ = error
+            else:
+                repeated = yield [requests[index] for index in missing]
+                for index, answer in zip(missing, repeated, strict=True):
+                    answers[index] = answer
+                missing = without_stream(answers)
+                if not missing:
+                    return
+            if monotonic() - begun_at >= patience:
+                self._in_vain = monotonic()
+                if not waited_in_vain:  # otherwise each call would log that, and the probe after it
+                    self._suspend(requests[missing[0]].lane)
+                for index in missing if failure is not None else ():
+                    answers[index] = failure
+                return
+            pause = yield from _pause_for_leader(pause)
+
+    def _require_leader(self) -> None:
+        if self.lanes.writes.fault is not None:
+            raise NotSent(self.lanes.writes.fault)
+
+    def _suspend(self, lane: Lane) -> None:
+        """Have the requests of a lane fail at once until a probe finds a leader."""
+        # A question to the leader fails together with writes, which only the leader takes.
+        lane = self.lanes.writes if lane is self.lanes.questions else lane
+        self.server.suspend(lane, f"{lane.name}: the stream has no leader at the moment")
+
+
+def creation_error(config: StreamConfig, refusal: ServerError) -> ServerError:
+    """Return the error to raise when the server refuses to create a stream."""
+    message = f"The {config.title} cannot be created: {refusal}"
+    return type(refusal)(message, code=refusal.code, err_code=refusal.err_code)
+
+
+def _pause_for_leader(pause: float) -> Steps[float]:
+    """Wait for about ``pause`` seconds, and return the pause before the next try."""
+    yield Pause(_random.uniform(0.5, 1) * pause)
+    return min(2 * pause, _LAST_PAUSE_S)
