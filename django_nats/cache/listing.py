@@ -1,91 +1,110 @@
-"""What goes through many keys: listing, patterns, clear."""
+"""Operations on all keys that match a pattern."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import AsyncIterator, Iterator
 
-from django.core.exceptions import ImproperlyConfigured
+from ..client.kv import listing
+from ..client.protocol.steps import Item, ItemSteps, Steps, next_item
+from .core import Core
+from .made_patterns import made_pattern
+from .unstored import raise_unavailable
 
-from ..client import listing
-from ..client.steps import Item, Steps, next_item
-from ..client.twins import iterator_twins, twins
-from .core import Core, raise_unavailable
-
-_BATCH = 1000
-_SENTINEL = "3f0c6a52d1"
+_LISTED = 4000
+"""Keys that the server is asked for at a time."""
+_DELETED = 1000
+"""Keys that the server is asked for at a time to be deleted. As many at least are deleted at a
+time."""
 
 
 class Listing(Core):
-    """Operations by pattern: `*` any run, `?` any one, `[abc]` one of, as in Redis."""
+    """Operations by pattern, with the wildcards of Redis: see ``made_patterns.py``."""
+
+    def iter_keys(
+        self, pattern: str = "*", itersize: int | None = None, version: int | None = None
+    ) -> Iterator[str]:
+        """Iterate over the keys that match, in no particular order.
+
+        ``itersize`` is the number of keys that the server is asked for at a time, by default 4,000.
+        Keys that are set or deleted during the iteration may or may not be included.
+        FAIL_OPEN: the iteration ends early, or is empty.
+        """
+        return self._iterate(self._iter_keys(pattern, itersize, version))
+
+    def aiter_keys(
+        self, pattern: str = "*", itersize: int | None = None, version: int | None = None
+    ) -> AsyncIterator[str]:
+        """Async version of iter_keys()."""
+        return self._aiterate(self._iter_keys(pattern, itersize, version))
 
     def _iter_keys(
         self, pattern: str = "*", itersize: int | None = None, version: int | None = None
-    ) -> Steps[None]:
-        """Iterate over the keys that match, ``itersize`` from the server at a time.
+    ) -> ItemSteps[list[str]]:
+        """Yield lists of the keys that match."""
+        made = made_pattern(self, pattern, version)
+        found = listing.iter_keys(self._bucket, made.pattern, itersize or _LISTED)
+        try:
+            while (item := (yield from next_item(found))) is not None:
+                yield Item(made.user_keys(item.value))
+        finally:
+            found.close()
 
-        In no order; keys set or deleted meanwhile may or may not be among them. FAIL_OPEN: none,
-        or no more.
+    def keys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+        """Return a list of the keys that match.
+
+        Where there are many keys, ``iter_keys`` takes less memory. FAIL_OPEN: an empty list.
         """
-        head, tail = self._affixes(version)
-        made = f"{literally(head)}{pattern}{literally(tail)}"
-        steps = listing.iter_keys(self._bucket, made, itersize or _BATCH)
-        while (item := (yield from next_item(steps))) is not None:
-            yield Item(item.value.key[len(head) : len(item.value.key) - len(tail)])
+        return self._run(self._keys(pattern, version), away=[])
 
-    iter_keys, aiter_keys = iterator_twins(_iter_keys)
+    async def akeys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+        """Async version of keys()."""
+        return await self._arun(self._keys(pattern, version), away=[])
 
     def _keys(self, pattern: str = "*", version: int | None = None) -> Steps[list[str]]:
-        """The keys that match, as a list: iter_keys where there are many. FAIL_OPEN: none."""
         steps = self._iter_keys(pattern, None, version)
-        found = []
-        while (item := (yield from next_item(steps))) is not None:
-            found.append(item.value)
+        found: list[str] = []
+        try:
+            while (item := (yield from next_item(steps))) is not None:
+                found += item.value
+        finally:
+            steps.close()
         return found
 
-    keys, akeys = twins(_keys, lambda pattern="*", version=None: [])
+    def delete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int | None = None
+    ) -> int:
+        """Delete the keys that match. Return the number of deleted keys.
+
+        ``itersize`` is the number of keys that the server is asked for at a time, by default 1,000.
+        FAIL_OPEN: 0.
+        """
+        return self._run(self._delete_pattern(pattern, version, itersize), away=0)
+
+    async def adelete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int | None = None
+    ) -> int:
+        """Async version of delete_pattern()."""
+        return await self._arun(self._delete_pattern(pattern, version, itersize), away=0)
 
     def _delete_pattern(
         self, pattern: str, version: int | None = None, itersize: int | None = None
     ) -> Steps[int]:
-        """Delete the keys that match; how many. FAIL_OPEN: 0."""
-        head, tail = self._affixes(version)
-        made = f"{literally(head)}{pattern}{literally(tail)}"
-        steps = listing.iter_keys(self._bucket, made, itersize or _BATCH)
+        pattern = made_pattern(self, pattern, version).pattern
+        found = listing.iter_keys(self._bucket, pattern, itersize or _DELETED)
         deleted = 0
-        while True:
-            batch: dict[str, int] = {}
-            while len(batch) < _BATCH and (item := (yield from next_item(steps))) is not None:
-                batch[item.value.key] = item.value.revision
-            if not batch:
-                return deleted
-            failed = yield from self._bucket.delete_many(batch, batch)
-            raise_unavailable(failed)
-            deleted += len(batch) - len(failed)
-
-    delete_pattern, adelete_pattern = twins(
-        _delete_pattern, lambda pattern, version=None, itersize=None: 0
-    )
-
-    def _clear(self) -> Steps[None]:
-        """Empty the bucket: every version and prefix, of every alias that shares it.
-
-        FAIL_OPEN: None.
-        """
-        yield from self._bucket.clear()
-
-    clear, aclear = twins(_clear, lambda: None)
-
-    def _affixes(self, version: int | None) -> tuple[str, str]:
-        """What KEY_FUNCTION puts before and after a key."""
-        made = self.make_key(_SENTINEL, version=version)
-        head, found, tail = made.partition(_SENTINEL)
-        if not found or _SENTINEL in tail:
-            raise ImproperlyConfigured(
-                f"Cache {self.alias!r}: keys cannot be listed, since its KEY_FUNCTION does not "
-                "keep them readable"
-            )
-        return head, tail
-
-
-def literally(text: str) -> str:
-    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
+        try:
+            while True:
+                revisions: dict[str, int] = {}
+                while (
+                    len(revisions) < _DELETED
+                    and (item := (yield from next_item(found))) is not None
+                ):
+                    revisions |= item.value
+                if not revisions:
+                    return deleted
+                # A key that was written after it was listed has another revision, and stays.
+                failed = yield from self._bucket.delete_many(revisions, revisions)
+                raise_unavailable(failed)
+                deleted += len(revisions) - len(failed)
+        finally:
+            found.close()

@@ -6,34 +6,38 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import keys
-from ..client import bridge
-from ..client.entry import EVERYTHING
-from ..client.listing import key_of
-from ..client.session import Session
-from ..client.steps import Item, Steps, Wait
-from ..client.wire import is_tombstone
-from .listing import Listing, literally
+from ..client import drivers, process
+from ..client.kv.listing import key_of
+from ..client.protocol.steps import Item, ItemSteps, Wait
+from ..client.protocol.wire import is_tombstone
+from ..client.transport.session import Session
+from .core import Core
+from .made_patterns import MadePattern, made_pattern
 
 if TYPE_CHECKING:
-    from ..client.mailbox import Told
+    from ..client.feed.mailbox import FeedMessage
 
-_WITHIN = 1.0
+_MAX_UNPROVEN_S = 1.0
+"""A feed that has not proven for this long that it is complete is replaced."""
 
 
 class Change(NamedTuple):
-    """A key was set or deleted. Not announced: that it expired, was evicted, or purged by hand."""
+    """A key that was set or deleted, or a gap in the feed.
+
+    The server does not announce that a key has expired, was evicted, or was purged by hand.
+    """
 
     key: str | None
-    """As it was given to the cache. None: changes may have been missed before this one, and any
-    key may be another by now."""
+    """The key as it was given to the cache. None for a gap: changes before this one may have been
+    missed, so that any key may have another value."""
     revision: int
-    """Of the key now; 0 for a gap."""
+    """The new revision of the key, or 0 for a gap."""
     deleted: bool
-    """Whether the key has no value now."""
+    """True if the key has no value any more."""
 
     @property
     def gap(self) -> bool:
-        """Whether this says only that changes may have been missed."""
+        """Return True if this is a gap: changes may have been missed."""
         return self.key is None
 
 
@@ -41,67 +45,67 @@ _GAP = Change(None, 0, False)
 
 
 class Changes:
-    """What ``watch`` returns: to be gone through by ``for`` or by ``async for``."""
+    """The changes that ``watch`` returns, for a ``for`` or an ``async for`` statement."""
 
-    def __init__(self, session: Session, steps: Callable[[], Steps[None]]) -> None:
+    def __init__(self, session: Session, steps: Callable[[], ItemSteps[Change]]) -> None:
         self._session = session
         self._steps = steps
 
     def __iter__(self) -> Iterator[Change]:
-        return bridge.iterate(self._session, self._steps())
+        return drivers.iterate(self._session, self._steps())
 
     def __aiter__(self) -> AsyncIterator[Change]:
-        return bridge.aiterate(self._session, self._steps())
+        return drivers.aiterate(self._session, self._steps())
 
 
-class Watching(Listing):
-    """The change feed of a bucket, as an iterator."""
+class Watching(Core):
+    """The change feed of the bucket, as an iterator."""
 
     def watch(self, pattern: str = "*", version: int | None = None) -> Changes:
-        """Follow the changes of the keys that match, by whichever process, until it is left.
+        """Follow the changes of the keys that match, made by any process, until the loop is left.
 
-        The first change has ``gap`` set: from there on nothing is missed. After a lost connection
-        the feed goes on where it was, several changes of one key being told as one; where that
-        cannot be, as after a minute or on a bucket made anew, and after a clear(), ``gap`` is set
-        again. The keys that match are those of one version.
+        Only keys of one version match. Nothing is missed after the first change, which has ``gap``
+        set. After a lost connection the feed resumes where it stopped, and reports several changes
+        of one key as one. ``gap`` is set again if the feed cannot resume, because the connection
+        was lost for about a minute or the bucket was recreated, and after ``clear()``.
 
-        Raises, while it is gone through, what the server refuses the feed with; that the server is
-        away is waited for, with FAIL_OPEN or not. Raises NotSent once the process has closed its
-        connections, and in a forked child.
+        While the server is away, the iteration waits for it, with or without FAIL_OPEN. It raises
+        the error with which the server refuses the feed, and NotSent in a forked child or after the
+        process has closed its connections.
         """
-        head, tail = self._affixes(version)
-        made = f"{literally(head)}{pattern}{literally(tail)}"
-        return Changes(self._session, lambda: self._watch(made, head, tail))
+        made = made_pattern(self, pattern, version)
+        return Changes(self.session, lambda: self._watch(made))
 
-    def _watch(self, made: str, head: str, tail: str) -> Steps[None]:
-        from ..client.mailbox import Mailbox  # whoever watches nothing does not pay for it
+    def _watch(self, made: MadePattern) -> ItemSteps[Change]:
+        from ..client.feed.mailbox import Mailbox  # not imported in processes that watch nothing
 
-        matches = keys.matcher(made)
+        matches = keys.matcher(made.pattern)
         bucket = self._config.bucket
-        found = dict.fromkeys([keys.subject_filter(made), keys.CLEAR])
-        subjects = [f"$KV.{bucket.name}.{each}" for each in (">" if ">" in found else found)]
+        wanted = dict.fromkeys([keys.subject_filter(made.pattern), keys.CLEAR])
+        subjects = [f"$KV.{bucket.name}.{each}" for each in (">" if ">" in wanted else wanted)]
         clear = f"$KV.{bucket.name}.{keys.CLEAR}"
         mailbox = Mailbox()
 
-        def change_of(told: Told | None) -> Change | None:
-            if told is None or told.subject == clear:
-                self._bucket.heard(None, EVERYTHING)
+        def change_of(message: FeedMessage | None) -> Change | None:
+            if message is None or message.subject == clear:
+                self._bucket.missed()
                 return _GAP
-            self._bucket.heard(told.subject, told.revision)
-            key = key_of(bucket.name, told.subject.encode(), told.header)
+            self._bucket.heard(message.subject, message.revision)
+            key = key_of(bucket.name, message.subject.encode(), message.header)
             if key is None or not matches(key):
                 return None
-            short = key[len(head) : len(key) - len(tail)]
-            return Change(short, told.revision, is_tombstone(told.header))
+            return Change(made.user_key(key), message.revision, is_tombstone(message.header))
 
-        watcher = bridge.watcher(self._config.connection, bucket, subjects, mailbox, _WITHIN)
+        watcher = process.watcher(
+            self._config.connection, bucket, subjects, mailbox, _MAX_UNPROVEN_S
+        )
         watcher.start()
         try:
             while True:
-                for told in mailbox.take():
-                    change = change_of(told)
+                for message in mailbox.take():
+                    change = change_of(message)
                     if change is not None:
                         yield Item(change)
-                yield Wait(mailbox.tell)
+                yield Wait(mailbox.notify)
         finally:
             watcher.stop()

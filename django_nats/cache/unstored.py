@@ -1,0 +1,45 @@
+"""What operations do about values that could not be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..client.kv.bucket import Bucket
+from ..client.protocol.steps import Steps
+from ..exceptions import NatsError, Unavailable
+from .core import logger
+
+
+def raise_unavailable(failed: Mapping[str, NatsError]) -> None:
+    """Raise the first error that says that the server is away, if there is one.
+
+    An operation on many keys reports the keys that failed. A server that is away has failed for all
+    of them, which is an error of the operation.
+    """
+    for error in failed.values():
+        if isinstance(error, Unavailable):
+            raise error
+
+
+def discard_unstored(
+    bucket: Bucket, alias: str, made_keys: Collection[str], error: Exception
+) -> Steps[None]:
+    """Delete keys whose new values the serializer or the compressor refused with an error.
+
+    Their old values are as outdated as after a refusal by the server. A ``cached_db`` session would
+    go on with the old value: Django logs the error, and only the database has the new one.
+    """
+    failed: Mapping[str, NatsError]
+    try:
+        failed = yield from bucket.delete_many(made_keys)
+    except NatsError as failure:
+        failed = dict.fromkeys(made_keys, failure)
+    for made_key, reason in failed.items():
+        logger.warning(
+            "Cache %r: the value of %r was not stored (%s), and the old one may still be "
+            "readable, since it could not be deleted either: %s",
+            alias,
+            made_key,
+            type(error).__name__,
+            reason,
+        )
