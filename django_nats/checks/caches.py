@@ -1,4 +1,4 @@
-"""The checks of CACHES."""
+"""The system checks of CACHES."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.core.cache import caches
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from ..cache import NatsCache, nats_aliases
 from ..conf.caches import CACHE_OPTIONS
-from . import feeds, streams
+from . import entries, feeds, streams
 
 
 def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
-    """E001: every alias can be made; nothing is opened by that."""
-    for alias in nats_aliases():
-        try:
-            caches[alias]
-        except ImproperlyConfigured as error:
-            yield Error(str(error), id="django_nats.E001")
+    """Yield E001 if an alias cannot be configured. No server is asked."""
+    yield from entries.configuration_errors(nats_aliases(), caches.__getitem__)
 
 
-def check_places(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W007: options are in OPTIONS; Django drops what is beside it without a word."""
+def check_binary(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield E008 if an embedded server cannot be started, as there is no nats-server."""
+    found = _valid_caches().items()
+    embedded = [alias for alias, cache in found if cache.config.connection.embedded is not None]
+    yield from entries.missing_binary("CACHES", embedded)
+
+
+def check_misplaced_options(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield W007 if an option stands beside OPTIONS, where Django silently ignores it."""
     for alias in nats_aliases():
         if misplaced := sorted(CACHE_OPTIONS & settings.CACHES[alias].keys()):
             yield Warning(
@@ -37,85 +40,91 @@ def check_places(**kwargs: Any) -> Iterable[CheckMessage]:
 
 
 def check_credentials(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W001: no credentials in URLs."""
-    for alias in nats_aliases():
-        # A string or a list of them, "@" has no other place in it.
-        if "@" in str(settings.CACHES[alias].get("LOCATION", "")):
-            yield Warning(
-                f'The LOCATION of CACHES["{alias}"] holds credentials, and Django\'s debug page '
-                "and error mails show it.",
-                hint='Put them into OPTIONS, as "USER" and "PASSWORD" or "TOKEN".',
-                id="django_nats.W001",
-            )
+    """Yield W001 if a URL holds credentials."""
+    yield from entries.credentials_in_urls(
+        "CACHES", settings.CACHES, nats_aliases(), "into OPTIONS"
+    )
 
 
 def check_shared_buckets(**kwargs: Any) -> Iterable[CheckMessage]:
-    """E002, W002: a bucket for each alias, or at least the same options."""
-    for shared in streams.by_stream(streams.of_caches(_sound_caches())):
-        wrong = list(
-            streams.disagreed(
+    """Yield E002 or W002 if aliases share a bucket."""
+    for shared in streams.by_stream(streams.of_caches(_valid_caches())):
+        errors = list(
+            streams.check_agreement(
                 shared, "Give each a BUCKET of its own in OPTIONS, or the same options."
             )
         )
-        yield from wrong
-        if len(shared) > 1 and not wrong:
+        yield from errors
+        if len(shared) > 1 and not errors:
             yield Warning(
                 f"{streams.entries(shared)} share the {shared[0].title}: clear() on one empties "
                 "all of them.",
                 hint="Give each a BUCKET of its own in OPTIONS. KEY_PREFIX and VERSION keep their "
-                "keys apart, but clear() is for a whole bucket.",
+                "keys apart, but clear() empties the whole bucket.",
                 id="django_nats.W002",
             )
 
 
 def check_sessions(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W003: sessions that must survive are in the database, too."""
-    cache = _caches_of_servers().get(settings.SESSION_CACHE_ALIAS)
-    if settings.SESSION_ENGINE != "django.contrib.sessions.backends.cache" or cache is None:
+    """Yield W003 if sessions are kept only in a cache, and W011 if they cannot do without one."""
+    cache = _caches_on_servers().get(settings.SESSION_CACHE_ALIAS)
+    package, _, engine = settings.SESSION_ENGINE.rpartition(".")
+    if cache is None or package != "django.contrib.sessions.backends":
         return
-    config, bucket = cache._config, cache._config.bucket
-    risks = []
-    if bucket.storage == "memory":
-        risks.append("is in the server's memory")
-    if bucket.evict and (bucket.max_bytes is not None or bucket.max_entries is not None):
-        risks.append("evicts what is oldest when it is full")
-    if config.fail_open:
-        risks.append("fails open, which logs everyone out while the server is away")
-    if risks:
+    where = f'CACHES["{settings.SESSION_CACHE_ALIAS}"]'
+    if engine == "cache":
         yield Warning(
-            f'Sessions are kept in CACHES["{settings.SESSION_CACHE_ALIAS}"] only, and that may '
-            f"lose them: it {', '.join(risks)}.",
-            hint='Set SESSION_ENGINE to "django.contrib.sessions.backends.cached_db", or silence '
-            "this if losing sessions is all right.",
+            f"Sessions are kept in {where} only, and that may lose them: it "
+            f"{', '.join(_session_risks(cache))}.",
+            hint=f'Set SESSION_ENGINE to "{package}.cached_db" and FAIL_OPEN to True in the '
+            "OPTIONS of the cache, or silence this check if sessions may be lost.",
             id="django_nats.W003",
+        )
+    elif engine == "cached_db" and not cache.config.fail_open:
+        yield Warning(
+            f"Pages that use a session fail while the server of {where} is away, although the "
+            "database has the session, too.",
+            hint="Set FAIL_OPEN to True in the OPTIONS of the cache: the database then serves "
+            "alone.",
+            id="django_nats.W011",
         )
 
 
+def _session_risks(cache: NatsCache) -> Iterable[str]:
+    bucket = cache.config.bucket
+    # Django takes an error of the cache for an empty session, and deletes the cookie.
+    yield "logs out every visitor who opens a page while the server is away"
+    if bucket.storage == "memory":
+        yield "is in the server's memory"
+    if bucket.evict and (bucket.max_bytes is not None or bucket.max_entries is not None):
+        yield "evicts its oldest entries when it is full"
+
+
 def check_memory(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W004: what is in memory has a limit."""
-    for alias, cache in _caches_of_servers().items():
-        bucket = cache._config.bucket
+    """Yield W004 if a bucket in memory has no limit."""
+    for alias, cache in _caches_on_servers().items():
+        bucket = cache.config.bucket
         if bucket.storage == "memory" and bucket.max_bytes is None and bucket.max_entries is None:
             yield Warning(
-                f'The bucket of CACHES["{alias}"] is in the server\'s memory, and nothing keeps '
-                "it from filling all of that.",
+                f'The bucket of CACHES["{alias}"] is in the server\'s memory, and may fill all '
+                "of it.",
                 hint='Set MAX_BYTES in OPTIONS, for example "256MiB".',
                 id="django_nats.W004",
             )
 
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W005, W006: the buckets are what settings say."""
-    for shared in streams.by_stream(streams.of_caches(_caches_of_servers())):
-        yield from streams.compared(shared)
+    """Yield W005 or W006 for buckets that differ from settings, or cannot be compared."""
+    for shared in streams.by_stream(streams.of_caches(_caches_on_servers())):
+        yield from streams.check_differences(shared)
 
 
 def check_feeds(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W010: what NEAR_CACHE needs is permitted."""
-    yield from feeds.refused(_caches_of_servers())
+    """Yield W010 if the server refuses the change feed of a near cache."""
+    yield from feeds.check_feeds(_caches_on_servers())
 
 
-def _sound_caches() -> dict[str, NatsCache]:
+def _valid_caches() -> dict[str, NatsCache]:
     found = {}
     for alias in nats_aliases():
         try:
@@ -125,21 +134,22 @@ def _sound_caches() -> dict[str, NatsCache]:
     return found
 
 
-def _caches_of_servers() -> dict[str, NatsCache]:
-    """The sound caches, but for those on the development server."""
+def _caches_on_servers() -> dict[str, NatsCache]:
+    """Return the valid caches, without those on the development server."""
     return {
         alias: cache
-        for alias, cache in _sound_caches().items()
-        if cache._config.connection.embedded is None
+        for alias, cache in _valid_caches().items()
+        if cache.config.connection.embedded is None
     }
 
 
 CHECKS = (
     check_configuration,
-    check_places,
+    check_binary,
+    check_misplaced_options,
     check_credentials,
     check_shared_buckets,
     check_sessions,
 )
 DEPLOY = (check_memory, check_servers, check_feeds)
-"""Those that only ``check --deploy`` runs."""
+"""The checks that only ``check --deploy`` runs."""

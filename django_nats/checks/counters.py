@@ -1,4 +1,4 @@
-"""The checks of NATS_COUNTERS."""
+"""The system checks of NATS_COUNTERS."""
 
 from __future__ import annotations
 
@@ -6,51 +6,49 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 
 from ..conf.counters import CounterSettings, counter_aliases, counter_settings
-from . import streams
+from . import entries, streams
 
 
 def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
-    """E001: every alias can be read."""
-    for alias in counter_aliases():
-        try:
-            counter_settings(alias)
-        except ImproperlyConfigured as error:
-            yield Error(str(error), id="django_nats.E001")
+    """Yield E001 if an alias cannot be configured. No server is asked."""
+    yield from entries.configuration_errors(counter_aliases(), counter_settings)
+
+
+def check_binary(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield E008 if an embedded server cannot be started, as there is no nats-server."""
+    found = _valid_settings()
+    embedded = [alias for alias in found if found[alias].connection.embedded is not None]
+    yield from entries.missing_binary("NATS_COUNTERS", embedded)
 
 
 def check_credentials(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W001: no credentials in URLs."""
-    entries = getattr(settings, "NATS_COUNTERS", {})
-    for alias in _sound():
-        if "@" in str(entries[alias].get("LOCATION", "")):
-            yield Warning(
-                f'The LOCATION of NATS_COUNTERS["{alias}"] holds credentials, and Django\'s debug '
-                "page and error mails show it.",
-                hint='Put them beside it, as "USER" and "PASSWORD" or "TOKEN".',
-                id="django_nats.W001",
-            )
+    """Yield W001 if a URL holds credentials."""
+    found = getattr(settings, "NATS_COUNTERS", {})
+    yield from entries.credentials_in_urls(
+        "NATS_COUNTERS", found, _valid_settings(), "beside LOCATION"
+    )
 
 
 def check_shared_streams(**kwargs: Any) -> Iterable[CheckMessage]:
-    """E002: aliases that share a stream have the same options."""
-    for shared in streams.by_stream(streams.of_counters(_sound())):
-        yield from streams.disagreed(
+    """Yield E002 if aliases share a stream, but have different options for it."""
+    for shared in streams.by_stream(streams.of_counters(_valid_settings())):
+        yield from streams.check_agreement(
             shared, "Give each a STREAM of its own, or the same options, DEADLINE included."
         )
 
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
-    """W005, W006: the streams are what settings say."""
-    kept = streams.of_counters(_sound())
-    for shared in streams.by_stream(each for each in kept if each.connection.embedded is None):
-        yield from streams.compared(shared)
+    """Yield W005 or W006 for streams that differ from settings, or cannot be compared."""
+    found = streams.of_counters(_valid_settings())
+    for shared in streams.by_stream(each for each in found if each.connection.embedded is None):
+        yield from streams.check_differences(shared)
 
 
-def _sound() -> dict[str, CounterSettings]:
+def _valid_settings() -> dict[str, CounterSettings]:
     found = {}
     for alias in counter_aliases():
         try:
@@ -60,6 +58,6 @@ def _sound() -> dict[str, CounterSettings]:
     return found
 
 
-CHECKS = (check_configuration, check_credentials, check_shared_streams)
+CHECKS = (check_configuration, check_binary, check_credentials, check_shared_streams)
 DEPLOY = (check_servers,)
-"""Those that only ``check --deploy`` runs."""
+"""The checks that only ``check --deploy`` runs."""

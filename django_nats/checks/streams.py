@@ -1,4 +1,4 @@
-"""The streams that settings name, buckets and counters alike, and who shares them."""
+"""The streams that settings name, of caches and of counters, and the aliases that share them."""
 
 from __future__ import annotations
 
@@ -11,102 +11,114 @@ from typing import Any, NamedTuple
 from django.core.checks import CheckMessage, Error, Warning
 
 from ..cache import NatsCache
-from ..client import bridge
-from ..client.config import ConnectionConfig
-from ..client.differences import differences
-from ..client.opening import Opening
-from ..client.session import Session
+from ..client import drivers, process
+from ..client.streams.differences import differences
+from ..client.streams.stream import Stream
+from ..client.transport.config import ConnectionConfig
+from ..client.transport.session import Session
 from ..conf.counters import CounterSettings
 from ..exceptions import NatsError
 
-_LAST_WORDS = 0.5  # seconds
+_SETTLE_TIMEOUT_S = 0.5
 
 
-class Kept(NamedTuple):
-    """What one alias keeps on NATS."""
+class StreamOf(NamedTuple):
+    """The stream of one alias, of CACHES or NATS_COUNTERS."""
 
     alias: str
     entry: str
-    """Where settings speak of it, such as CACHES["default"]."""
+    """The entry in settings, such as CACHES["default"]."""
     named_by: str
     """The option that names the stream."""
     connection: ConnectionConfig
-    stream: Opening[Any]
+    stream: Stream[Any]
 
     @property
     def session(self) -> Session:
-        return bridge.session(self.connection)
+        """Return the connection to the stream's servers."""
+        return process.session(self.connection)
 
     @property
     def title(self) -> str:
-        """What messages call the stream, such as "bucket web"."""
+        """Return what messages call the stream, such as "bucket web"."""
         return str(self.stream.config.title)
 
 
-def of_caches(caches: Mapping[str, NatsCache]) -> list[Kept]:
+def of_caches(caches: Mapping[str, NatsCache]) -> list[StreamOf]:
+    """Return the stream of each cache."""
     return [
-        Kept(alias, f'CACHES["{alias}"]', "BUCKET", cache._config.connection, cache._bucket)
+        StreamOf(
+            alias, f'CACHES["{alias}"]', "BUCKET", cache.config.connection, cache.bucket.stream
+        )
         for alias, cache in caches.items()
     ]
 
 
-def of_counters(aliases: Mapping[str, CounterSettings]) -> list[Kept]:
+def of_counters(aliases: Mapping[str, CounterSettings]) -> list[StreamOf]:
+    """Return the counter stream of each alias."""
     return [
-        Kept(
+        StreamOf(
             alias,
             f'NATS_COUNTERS["{alias}"]',
             "STREAM",
             settings.connection,
-            bridge.counter_stream(settings.connection, settings.stream),
+            process.counter_stream(settings.connection, settings.stream).stream,
         )
         for alias, settings in aliases.items()
     ]
 
 
-def by_stream(kept: Iterable[Kept]) -> list[list[Kept]]:
-    """Those together that are kept in one stream."""
-    shared: dict[object, list[Kept]] = {}
-    for each in kept:
-        # Whoever logs in otherwise may be in another account, and not see the same stream.
-        place = replace(
+def by_stream(streams: Iterable[StreamOf]) -> list[list[StreamOf]]:
+    """Group the aliases that share a stream."""
+    shared: dict[object, list[StreamOf]] = {}
+    for each in streams:
+        # Other credentials may belong to another account, in which the name is that of another
+        # stream. The options that are blanked here cannot lead to another stream.
+        account = replace(
             each.connection,
             servers=tuple(sorted(each.connection.servers)),
             name="",
             inbox_prefix="",
             connect_timeout=0.0,
+            max_reconnect_wait=0.0,
+            max_refused_wait=0.0,
         )
         kind = type(each.stream)
-        shared.setdefault((kind, place, each.stream.config.stream), []).append(each)
+        shared.setdefault((kind, account, each.stream.config.stream), []).append(each)
     return list(shared.values())
 
 
-def entries(shared: Sequence[Kept]) -> str:
+def entries(shared: Sequence[StreamOf]) -> str:
+    """Return the entries of settings that share a stream, for a message."""
     return " and ".join(each.entry for each in shared)
 
 
-def disagreement(shared: Sequence[Kept]) -> str | None:
-    """What is wrong with aliases that share a stream and want it different, or None."""
+def disagreement(shared: Sequence[StreamOf]) -> str | None:
+    """Return an error message if aliases share a stream, but have different options for it."""
     first, *others = shared
     for other in others:
         wanted = other.stream.config.stream_config()
         found = differences(first.stream.config, wanted, {})
         if found:
             fields = ", ".join(
-                f"{each.field} {each.wanted!r} or {each.existing!r}" for each in found
+                f"{each.field} {' or '.join(reversed(each.texts))}" for each in found
             )
             return (
-                f"{entries((first, other))} share the {first.title}, but disagree on its "
-                f"options: {fields}?"
+                f"{entries((first, other))} share the {first.title}, but have different options "
+                f"for it: {fields}."
             )
     return None
 
 
-def compared(shared: Sequence[Kept]) -> Iterator[CheckMessage]:
-    """W005, W006: a stream is what settings say. Asks the server; changes nothing there."""
+def check_differences(shared: Sequence[StreamOf]) -> Iterator[CheckMessage]:
+    """Yield W005 if a stream differs from settings, and W006 if it cannot be compared.
+
+    Asks the server, and changes nothing there.
+    """
     first = shared[0]
     try:
         with outages_unlogged():
-            document = bridge.run(first.session, first.stream.info())
+            document = drivers.run(first.session, first.stream.info())
     except NatsError as error:
         yield Warning(
             f"The {first.title} of {entries(shared)} could not be compared with settings: {error}",
@@ -114,31 +126,32 @@ def compared(shared: Sequence[Kept]) -> Iterator[CheckMessage]:
         )
         return
     if document is None:
-        return  # made as settings say, on first use
+        return  # the first use creates it as settings say
     found = differences(first.stream.config, document["config"], document["state"])
     if found:
         yield Warning(
             f"The {first.title} of {entries(shared)} differs from settings: "
             f"{'; '.join(map(str, found))}.",
-            hint="`manage.py nats setup` changes what can be changed without losing data.",
+            hint="Run `manage.py nats setup`: it changes what can be changed without losing data.",
             id="django_nats.W005",
         )
 
 
-def disagreed(shared: Sequence[Kept], hint: str) -> Iterator[CheckMessage]:
-    """E002: aliases that share a stream want it the same."""
+def check_agreement(shared: Sequence[StreamOf], hint: str) -> Iterator[CheckMessage]:
+    """Yield E002 if aliases share a stream, but have different options for it."""
     if (problem := disagreement(shared)) is not None:
         yield Error(problem, hint=hint, id="django_nats.E002")
 
 
 @contextmanager
 def outages_unlogged() -> Iterator[None]:
-    """For those who report an outage in their own words: the log would only say it again."""
+    """Silence the warnings of an outage, for a caller that reports the outage itself."""
     logger = logging.getLogger("django_nats")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        bridge.settle(_LAST_WORDS)  # which logs an outage once it has told who waits
+        # The loop logs an outage after it has raised the error in this thread. Wait for that.
+        process.settle(_SETTLE_TIMEOUT_S)
         logger.setLevel(level)

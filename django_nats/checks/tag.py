@@ -1,3 +1,3 @@
-"""The tag of all checks: ``manage.py check --tag nats``."""
+"""The tag of all checks, for ``manage.py check --tag nats``."""
 
 TAG = "nats"

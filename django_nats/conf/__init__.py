@@ -1,1 +1,1 @@
-"""Settings, read and checked, as frozen dataclasses: a cache's, and a counter alias's."""
+"""The settings of caches and counters, read, checked, and returned as immutable objects."""

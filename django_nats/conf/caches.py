@@ -1,4 +1,4 @@
-"""An entry of CACHES."""
+"""Read an entry of CACHES."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from ..client.bucket import DEFAULT_MAX_VALUE_SIZE, BucketConfig
-from ..client.config import ConnectionConfig
+from .. import testrun
+from ..client.kv.config import DEFAULT_MAX_VALUE_SIZE, BucketConfig
+from ..client.transport.config import ConnectionConfig
 from ..values import Codec, make_codec
 from .connection import CONNECTION_OPTIONS, EMBEDDED, EMBEDDED_OPTIONS, read_connection
 from .reader import Options, Reader
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from .nearcache import NearCacheConfig
 
 DEFAULT_BUCKET = "django_cache"
-_MOST_READ = 32
+UNKNOWN_ALIAS = "?"
+"""The alias of a cache that was made without settings."""
+_MAX_REMEMBERED = 32
 
 BUCKET_OPTIONS = {
     "BUCKET": "name",
@@ -48,7 +51,7 @@ CACHE_OPTIONS = {
 
 
 class CacheConfig(NamedTuple):
-    """All that an entry of CACHES says, besides what Django itself reads of it."""
+    """The settings of an entry of CACHES, without those that Django itself reads."""
 
     alias: str
     connection: ConnectionConfig
@@ -58,48 +61,54 @@ class CacheConfig(NamedTuple):
     near_cache: NearCacheConfig | None = None
 
 
-_read: list[tuple[object, CacheConfig]] = []
+_remembered: list[tuple[object, CacheConfig]] = []
 
 
 def cache_config(location: object, params: dict[str, Any]) -> CacheConfig:
-    """One entry of CACHES. Raises ImproperlyConfigured, naming alias and option.
+    """Return the configuration of an entry of CACHES.
 
-    Replaces params["OPTIONS"] by an equal dict that keeps its values out of tracebacks: Django
-    made params for this one cache, and its own frame shows them.
+    Raises ImproperlyConfigured, which names the alias and the option.
+
+    Replaces params["OPTIONS"] by an equal dict that keeps its values out of tracebacks: Django has
+    made ``params`` for this one cache, and the frame that did shows them.
     """
     params["OPTIONS"] = Options(params.get("OPTIONS") or {})
     try:
-        return _remembered(location, params)
+        return _read_once(location, params)
     except ImproperlyConfigured as error:
         problem = str(error)
-    # A new error, since the frames of the old one hold credentials.
+    # Raised outside of the except block, since the frames of the first error hold credentials.
     raise ImproperlyConfigured(problem)
 
 
-def _remembered(location: object, params: Mapping[str, Any]) -> CacheConfig:
-    """Settings are read once: under ASGI, Django makes a cache object for every request."""
+def _read_once(location: object, params: Mapping[str, Any]) -> CacheConfig:
+    """Return the configuration that was read from equal settings before, or read it.
+
+    Under ASGI, Django makes a cache object for every request.
+    """
     base = getattr(settings, "BASE_DIR", None)
-    entry = (settings.DEBUG, base, settings.CACHES, location, dict(params))
-    for known, config in _read:
+    entry = (settings.DEBUG, base, testrun.current(), settings.CACHES, location, dict(params))
+    for known, config in _remembered:
         if known == entry:
             return config
     config = _read_cache(location, params)
-    _read.insert(0, (entry, config))
-    del _read[_MOST_READ:]
+    _remembered.insert(0, (entry, config))
+    del _remembered[_MAX_REMEMBERED:]
     return config
 
 
 def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
     alias = _alias_of(location, params)
     options = dict(params["OPTIONS"])
-    reader = Reader(f'CACHES["{alias}"]', options)
+    where = f'CACHES["{alias}"]'
+    reader = Reader(where, options, f'{where}["OPTIONS"]')
     reader.refuse_unknown(CACHE_OPTIONS)
     bucket = _bucket(reader, location)
     for size, least in (("MAX_VALUE_SIZE", 1), ("COMPRESS_MIN_LENGTH", 0)):
         if size in options:
             options[size] = reader.size(size, least)
     try:
-        codec = make_codec(options)
+        codec = make_codec(options, bucket=bucket.name)
     except ImproperlyConfigured as error:
         raise ImproperlyConfigured(f"{reader.where}: {error}") from error
     return CacheConfig(
@@ -115,19 +124,19 @@ def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
 def _near_cache(reader: Reader) -> NearCacheConfig | None:
     if reader.options.get("NEAR_CACHE") is None:
         return None
-    from .nearcache import read_near_cache  # whoever has none does not pay for it
+    from .nearcache import read_near_cache  # not imported where no cache has the option
 
     return read_near_cache(reader)
 
 
 def _alias_of(location: object, params: Mapping[str, Any]) -> str:
-    """Django does not tell a backend its alias: find the entry these params were copied from."""
+    """Return the alias whose entry has these settings, since Django does not pass it on."""
     for alias, entry in settings.CACHES.items():
         known = {"LOCATION": "", "OPTIONS": {}, **entry}
         known.pop("BACKEND", None)
         if known == {**params, "LOCATION": location}:
             return str(alias)
-    return "?"
+    return UNKNOWN_ALIAS
 
 
 def _bucket(reader: Reader, location: object) -> BucketConfig:
@@ -149,8 +158,8 @@ def _bucket(reader: Reader, location: object) -> BucketConfig:
         reader.fail("MAX_VALUE_SIZE", f"is {max_value_size}; it must be below MAX_BYTES")
     config = BucketConfig(
         name=name,
-        # The embedded server ends with its last user, and is to keep what one command leaves to
-        # the next.
+        # The embedded server ends with the last process that uses it. Values should survive
+        # from one management command to the next.
         storage=reader.choice("STORAGE", "file" if location == EMBEDDED else "memory"),
         replicas=reader.whole("REPLICAS", 1),
         max_bytes=max_bytes,
@@ -166,7 +175,7 @@ def _bucket(reader: Reader, location: object) -> BucketConfig:
         request_timeout=reader.seconds("REQUEST_TIMEOUT", 1.0),
     )
     if config.replicas not in (1, 2, 3, 4, 5):
-        reader.fail("REPLICAS", f"is {config.replicas}; NATS keeps 1 to 5")
+        reader.fail("REPLICAS", f"is {config.replicas}; it must be a number from 1 to 5")
     if config.persist == "async" and (config.storage, config.replicas) != ("file", 1):
         reader.fail("PERSIST", 'can be "async" only with STORAGE "file" and REPLICAS 1')
     return config

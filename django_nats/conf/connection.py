@@ -1,15 +1,20 @@
-"""LOCATION and the options of a connection, which caches and counters have in common."""
+"""Read LOCATION and the options of a connection, which caches and counters share."""
 
 from __future__ import annotations
 
 import re
+import warnings
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 
-from ..client.config import ConnectionConfig, TLSConfig
+from .. import testrun
+from ..client.transport.config import ConnectionConfig, TLSConfig
+from ..exceptions import NamedServerWarning
+from .django_redis import PAGE, SCHEMES
 from .reader import Reader
 
 EMBEDDED = "embedded"
@@ -25,7 +30,10 @@ CONNECTION_OPTIONS = {
     "TLS": "tls",
     "INBOX_PREFIX": "inbox_prefix",
     "CONNECT_TIMEOUT": "connect_timeout",
+    "MAX_RECONNECT_WAIT": "max_reconnect_wait",
+    "MAX_REFUSED_WAIT": "max_refused_wait",
 }
+_DURATIONS = ("CONNECT_TIMEOUT", "MAX_RECONNECT_WAIT", "MAX_REFUSED_WAIT")
 EMBEDDED_OPTIONS = ("EMBEDDED_DIR", "ALLOW_EMBEDDED")
 
 _LOCATION_MUST_BE = f'must be nats://host:port, tls://host:port, a list of these, or "{EMBEDDED}"'
@@ -33,19 +41,26 @@ _SUBJECT = re.compile(r"[^\s.*>\x7f]+(\.[^\s.*>\x7f]+)*")
 
 
 def read_connection(reader: Reader, location: object) -> ConnectionConfig:
-    values: dict[str, Any] = {
+    """Return the configuration of a connection.
+
+    Raises ImproperlyConfigured if LOCATION or an option is not valid.
+    """
+    values: dict[str, Any] = {"entry": reader.where}
+    values |= {
         attribute: reader.text(option)
         for option, attribute in CONNECTION_OPTIONS.items()
-        if option not in ("TLS", "CONNECT_TIMEOUT") and option in reader.options
+        if option not in ("TLS", *_DURATIONS) and option in reader.options
     }
-    values["connect_timeout"] = reader.seconds("CONNECT_TIMEOUT", 2.0)
+    for option in _DURATIONS:
+        attribute = CONNECTION_OPTIONS[option]
+        values[attribute] = reader.seconds(option, getattr(ConnectionConfig, attribute))
     prefix = values.get("inbox_prefix", "_INBOX")
     if not prefix.isascii() or not _SUBJECT.fullmatch(prefix):
-        reader.fail("INBOX_PREFIX", f"is {prefix!r}, which is no NATS subject without wildcards")
+        reader.fail("INBOX_PREFIX", f"is {prefix!r}, which is not a NATS subject without wildcards")
     tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME"})
     for member, path in tls.items():
         if not isinstance(path, str):
-            reader.fail("TLS", f"has a {member} that is no string, but {type(path).__name__}")
+            reader.fail("TLS", f"has a {member} that is not a string, but {type(path).__name__}")
     if "KEY" in tls and "CERT" not in tls:
         reader.fail("TLS", "has a KEY, but no CERT")
     if "TLS" in reader.options:
@@ -55,10 +70,11 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
     if location == EMBEDDED:
         for attribute in ("user", "password", "token", "nkey_seed", "credentials", "tls"):
             if attribute in values:
-                reader.fail(attribute.upper(), f'does not go with LOCATION "{EMBEDDED}"')
-        return ConnectionConfig(embedded=_embedded(reader), **values)
+                reader.fail(attribute.upper(), f'cannot be combined with LOCATION "{EMBEDDED}"')
+        run = testrun.current()
+        return ConnectionConfig(embedded=_embedded(reader, run), test_run=run, **values)
     if reader.options.keys() & {"EMBEDDED_DIR", "ALLOW_EMBEDDED"}:
-        reader.fail("EMBEDDED_DIR", f'and ALLOW_EMBEDDED go with LOCATION "{EMBEDDED}" only')
+        reader.fail("EMBEDDED_DIR", f'and ALLOW_EMBEDDED need LOCATION "{EMBEDDED}"')
     if isinstance(location, str):
         location = re.split("[;,]", location or DEFAULT_LOCATION)
     if not isinstance(location, (list, tuple)) or not location:
@@ -69,17 +85,28 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
         servers.append(server)
         for attribute, value in credentials.items():
             if values.setdefault(attribute, value) != value:
-                reader.fail("LOCATION", "has credentials that are not the same everywhere")
+                reader.fail("LOCATION", "has different credentials for different servers")
     if ("user" in values) != ("password" in values):
-        reader.fail("USER", "and PASSWORD go together")
+        reader.fail("USER", "and PASSWORD must be given together")
+    values["login"] = _login(reader, values)
     ways = [way for way in ("user", "token", "nkey_seed", "credentials") if way in values]
     if len(ways) > 1:
         reader.fail(ways[1].upper(), f"and {ways[0].upper()} are two ways to log in: choose one")
     return ConnectionConfig(servers=tuple(servers), **values)
 
 
+def _login(reader: Reader, values: dict[str, Any]) -> str:
+    """Return what holds the credentials, for messages."""
+    if "user" in values and "USER" in reader.options:
+        return "USER and PASSWORD"
+    for option in ("TOKEN", "NKEY_SEED", "CREDENTIALS"):
+        if option in reader.options:
+            return option
+    return "the credentials in LOCATION" if {"user", "token"} & values.keys() else ""
+
+
 def _server(reader: Reader, url: object) -> tuple[str, dict[str, str]]:
-    """A server's URL without credentials, and the credentials."""
+    """Return a server's URL without its credentials, and the credentials."""
     text = url.strip() if isinstance(url, str) else ""
     try:
         parts = urlsplit(text if "://" in text else f"nats://{text}")
@@ -87,6 +114,8 @@ def _server(reader: Reader, url: object) -> tuple[str, dict[str, str]]:
     except ValueError:
         host, port, parts = None, 0, urlsplit("")
     extra = parts.path.strip("/") or parts.query or parts.fragment
+    if "://" in text and parts.scheme in SCHEMES:
+        reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}. {PAGE}")
     if not host or not port or parts.scheme not in ("nats", "tls") or extra:
         reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}")
     credentials = {}
@@ -100,7 +129,7 @@ def _server(reader: Reader, url: object) -> tuple[str, dict[str, str]]:
 
 
 def _shown(location: object) -> str:
-    """A location for an error: only those parts of a URL that can hold no password."""
+    """Return a location for an error message, without what may be a password."""
     if not isinstance(location, str):
         return repr(location) if not location else type(location).__name__
     safe = re.match(r"(\w+://)?(.*@)?([\w.-]*(?::\d{1,5}(?=$|[/?#]))?)", location, re.DOTALL)
@@ -109,14 +138,57 @@ def _shown(location: object) -> str:
     return repr(f"{scheme}{'***@' if credentials else ''}{host}{rest}")
 
 
-def _embedded(reader: Reader) -> str:
-    if not settings.DEBUG and not reader.boolean("ALLOW_EMBEDDED", False):
+def _embedded(reader: Reader, test_run: str | None) -> str:
+    """Return the directory of the embedded server: in a test run, one that nothing else uses."""
+    allowed = reader.boolean("ALLOW_EMBEDDED", False)
+    if not (settings.DEBUG or allowed or test_run):
         reader.fail(
             "LOCATION",
-            f'is "{EMBEDDED}", a server for development, but DEBUG is off. Run a NATS server and '
-            "name it. Django's test runner turns DEBUG off, too: in tests use the pytest fixture "
-            "nats_cache, or set ALLOW_EMBEDDED to True",
+            f'is "{EMBEDDED}", a server for development, but DEBUG is False. Run a NATS server '
+            f"and name its address, or set ALLOW_EMBEDDED to True in {reader.place}",
         )
-    directory = reader.options.get("EMBEDDED_DIR")
+    chosen = reader.options.get("EMBEDDED_DIR")
     base = Path(getattr(settings, "BASE_DIR", None) or Path.cwd())
-    return str(Path(directory).absolute() if directory else base.absolute() / ".nats")
+    directory = str(Path(chosen).absolute() if chosen else base.absolute() / ".nats")
+    if test_run is None:
+        return directory
+    import tempfile  # not imported outside of tests
+
+    # Aliases with different directories have different servers in tests, too.
+    name = sha256(f"{test_run} {directory}".encode()).hexdigest()[:24]
+    return str(Path(tempfile.gettempdir()) / f"django-nats-{name}")
+
+
+# Test runs -------------------------------------------------------------------------------------
+
+
+def is_outdated(connection: ConnectionConfig) -> bool:
+    """Return True if a connection to an embedded server belongs to another test run, or to none.
+
+    A cache may have been made before the tests began, or by the parent of a forked test process.
+    """
+    return connection.embedded is not None and connection.test_run != testrun.current()
+
+
+_warned: set[str] = set()
+
+
+def warn_of_named_server(where: str, connection: ConnectionConfig) -> None:
+    """Warn, once for each entry of settings, if a test run uses a server that settings name.
+
+    A server that this process has started is for its tests, and needs no warning.
+    """
+    if where in _warned or connection.embedded is not None or testrun.current() is None:
+        return
+    from ..devserver.server import was_started_here  # not imported outside of tests
+
+    if not any(was_started_here(server) for server in connection.servers):
+        warnings.warn(
+            f"{where}: this test run uses the NATS server at {connection.where}, as settings say, "
+            "with what others keep there. For a private and empty server, set LOCATION to "
+            f'"{EMBEDDED}" in the settings of the tests, or use the pytest fixtures nats_cache and '
+            "nats_counters.",
+            NamedServerWarning,
+            stacklevel=2,
+        )
+    _warned.add(where)

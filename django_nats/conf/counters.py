@@ -1,4 +1,4 @@
-"""An entry of NATS_COUNTERS."""
+"""Read an entry of NATS_COUNTERS."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from ..client.config import ConnectionConfig
-from ..client.counterconfig import CounterConfig, SourceConfig
+from ..client.counters.config import CounterConfig, SourceConfig
+from ..client.transport.config import ConnectionConfig
 from .connection import CONNECTION_OPTIONS, EMBEDDED_OPTIONS, read_connection
 from .reader import Options, Reader
 
 DEFAULT_STREAM = "COUNTERS"
-DEFAULT_DEADLINE = 10.0
+DEFAULT_DEADLINE_S = 10.0
 
 COUNTER_OPTIONS = {
     "LOCATION",
@@ -41,45 +41,53 @@ _SOURCE_OPTIONS = {"STREAM", "PREFIX", "DOMAIN", "API_PREFIX", "DELIVER_PREFIX"}
 
 _NAME = re.compile(r"[-_a-zA-Z0-9]+")
 _SUBJECT = re.compile(r"[-_a-zA-Z0-9$]+(\.[-_a-zA-Z0-9$]+)*")
-_LONGEST_PREFIX = 256
-_LONGEST_HISTORY = 1_000_000
-_LONGEST_AGE = 100 * 365 * 86400  # seconds; the server counts nanoseconds in 64 bits
+_MAX_PREFIX_LENGTH = 256
+_MAX_HISTORY = 1_000_000
+_LONGEST_AGE_S = 100 * 365 * 86400  # the server counts nanoseconds in 64 bits
 
 
 @dataclass(frozen=True)
 class CounterSettings:
-    """All that an entry of NATS_COUNTERS says."""
+    """The settings of an entry of NATS_COUNTERS."""
 
     alias: str
     connection: ConnectionConfig
     stream: CounterConfig
     fail_open: bool
     flush_interval: float
-    """Seconds for which increments that nobody waits for are added up."""
+    """Seconds for which write-behind increments are added up before they are published."""
     flush_at: int
-    """How many of them are published before that."""
+    """The number of write-behind increments after which they are published earlier."""
     max_pending: int
-    """How many counters may have some that are not published yet."""
+    """The largest number of counters with unpublished increments."""
 
 
 def counter_aliases() -> list[str]:
-    """The aliases of NATS_COUNTERS; for what is no dict, one that says so when it is read."""
+    """Return the aliases of NATS_COUNTERS.
+
+    If the setting is not a dict, return one alias, so that reading that raises the error.
+    """
     aliases: Any = getattr(settings, "NATS_COUNTERS", None) or {}
     return list(aliases) if isinstance(aliases, Mapping) else ["default"]
 
 
 def counter_settings(alias: str) -> CounterSettings:
-    """One entry of NATS_COUNTERS. Raises ImproperlyConfigured, naming alias and option."""
+    """Return the settings of an alias of NATS_COUNTERS.
+
+    Raises ImproperlyConfigured, which names the alias and the option.
+    """
     try:
         return _read_counters(alias)
     except ImproperlyConfigured as error:
         problem = str(error)
-    # A new error, since the frames of the old one hold credentials.
+    # Raised outside of the except block, since the frames of the first error hold credentials.
     raise ImproperlyConfigured(problem)
 
 
 def _read_counters(alias: str) -> CounterSettings:
     reader = Reader(f'NATS_COUNTERS["{alias}"]', _entry(alias))
+    if "OPTIONS" in reader.options:
+        reader.fail("OPTIONS", "is only for CACHES: write the options of counters beside LOCATION")
     reader.refuse_unknown(COUNTER_OPTIONS)
     return CounterSettings(
         alias=alias,
@@ -96,13 +104,15 @@ def _entry(alias: str) -> Options:
     aliases: Any = getattr(settings, "NATS_COUNTERS", None)
     if not aliases:
         raise ImproperlyConfigured(
-            "Counters need the setting NATS_COUNTERS, such as "
+            "Counters need the setting NATS_COUNTERS, for example "
             '{"default": {"LOCATION": "nats://127.0.0.1:4222"}}.'
         )
     if not isinstance(aliases, Mapping) or not all(
         isinstance(entry, Mapping) for entry in aliases.values()
     ):
-        raise ImproperlyConfigured("NATS_COUNTERS must be a dict of aliases, each with a dict.")
+        raise ImproperlyConfigured(
+            "NATS_COUNTERS must be a dict with a dict of options for each alias."
+        )
     if alias not in aliases:
         raise ImproperlyConfigured(
             f'NATS_COUNTERS has no alias "{alias}", only {", ".join(map(str, aliases))}.'
@@ -113,9 +123,10 @@ def _entry(alias: str) -> Options:
 def _stream(reader: Reader) -> CounterConfig:
     name = _stream_name(reader, DEFAULT_STREAM)
     storage = reader.choice("STORAGE", "file")
-    deadline = reader.seconds("DEADLINE", DEFAULT_DEADLINE)
+    deadline = reader.seconds("DEADLINE", DEFAULT_DEADLINE_S)
     sources = _sources(reader, name)
-    # What history is for, recognising an increment that comes again, is no business of sums.
+    # History lets a restarted server recognise an increment that is sent again. Nothing is sent to
+    # a sum.
     history = 1 if sources or storage == "memory" else 8
     config = CounterConfig(
         stream=name,
@@ -129,14 +140,14 @@ def _stream(reader: Reader) -> CounterConfig:
         sources=sources,
     )
     if config.replicas not in (1, 2, 3, 4, 5):
-        reader.fail("REPLICAS", f"is {config.replicas}; NATS keeps 1 to 5")
-    if config.history > _LONGEST_HISTORY:
-        reader.fail("HISTORY", f"must be at most {_LONGEST_HISTORY:,}, not {config.history}")
+        reader.fail("REPLICAS", f"is {config.replicas}; it must be a number from 1 to 5")
+    if config.history > _MAX_HISTORY:
+        reader.fail("HISTORY", f"must be at most {_MAX_HISTORY:,}, not {config.history}")
     if config.request_timeout > deadline:
         reader.fail(
             "REQUEST_TIMEOUT",
-            f"is {config.request_timeout:g} s, which is longer than DEADLINE, {deadline:g} s: an "
-            "increment would take longer than that",
+            f"is {config.request_timeout:g} s; it must not be longer than DEADLINE, "
+            f"{deadline:g} s, since one request would take longer than an increment may",
         )
     return config
 
@@ -146,20 +157,26 @@ def _stream_name(reader: Reader, default: str = "") -> str:
     if not _NAME.fullmatch(name):
         reader.fail("STREAM", f"is {name!r}; a stream's name is made of letters, digits, - and _")
     if name.startswith("KV_"):
-        reader.fail("STREAM", f"is {name!r}; streams with KV_ are buckets, such as a cache's")
+        reader.fail(
+            "STREAM",
+            f"is {name!r}; names with KV_ are those of buckets, such as a cache's",
+        )
     return name
 
 
 def _prefix(reader: Reader, stream: str) -> str:
-    # By default another for every stream: the server lets no two have the same subjects.
+    # Derived from the stream's name, since the server lets no two streams share subjects.
     prefix = reader.text("PREFIX", stream.lower())
     if prefix.startswith(("$", "_INBOX")):
-        reader.fail("PREFIX", f"is {prefix!r}; what begins with $ or _INBOX is the server's own")
-    if len(prefix) > _LONGEST_PREFIX or not _SUBJECT.fullmatch(prefix):
         reader.fail(
             "PREFIX",
-            f"is {prefix!r}; it is made of letters, digits, - and _, with dots between them, and "
-            f"has at most {_LONGEST_PREFIX}",
+            f"is {prefix!r}; names that begin with $ or _INBOX are the server's",
+        )
+    if len(prefix) > _MAX_PREFIX_LENGTH or not _SUBJECT.fullmatch(prefix):
+        reader.fail(
+            "PREFIX",
+            f"is {prefix!r}; it must be made of letters, digits, - and _, with dots between them, "
+            f"and have at most {_MAX_PREFIX_LENGTH} characters",
         )
     return prefix
 
@@ -171,11 +188,11 @@ def _max_age(reader: Reader, least: float) -> float | None:
     if (
         isinstance(age, bool)
         or not isinstance(age, (int, float))
-        or not (least <= age <= _LONGEST_AGE)
+        or not (least <= age <= _LONGEST_AGE_S)
     ):
         reader.fail(
             "MAX_AGE",
-            f"must be None or at least {least:g} seconds, three times DEADLINE, and at most 100 "
+            f"must be None, or a number of seconds from {least:g}, three times DEADLINE, to 100 "
             f"years, not {age!r}",
         )
     return float(age)
@@ -184,11 +201,11 @@ def _max_age(reader: Reader, least: float) -> float | None:
 def _sources(reader: Reader, stream: str) -> tuple[SourceConfig, ...]:
     entries = reader.options.get("SOURCES", ())
     if not isinstance(entries, (list, tuple)):
-        reader.fail("SOURCES", "must be a list of streams, or of dicts with STREAM and others")
+        reader.fail("SOURCES", "must be a list of stream names, or of dicts with STREAM")
     sources = []
     for entry in entries:
         if not isinstance(entry, (str, Mapping)):
-            reader.fail("SOURCES", f"holds {entry!r}, which is no stream's name and no dict")
+            reader.fail("SOURCES", f"holds {entry!r}, which is neither a stream's name nor a dict")
         source = _source(reader, {"STREAM": entry} if isinstance(entry, str) else entry)
         if source in sources:
             reader.fail("SOURCES", f"names {source.stream!r} twice")
@@ -200,8 +217,8 @@ def _sources(reader: Reader, stream: str) -> tuple[SourceConfig, ...]:
 
 
 def _refuse_shared_subjects(reader: Reader, sources: list[SourceConfig]) -> None:
-    # Leaf nodes carry a subject to every domain whose streams want it; only accounts keep theirs
-    # to themselves.
+    # Leaf nodes carry a message to every domain that has a stream for its subject. Only accounts
+    # keep their subjects apart.
     joined = [each for each in sources if not each.in_another_account]
     for one, other in combinations(joined, 2):
         first, second = sorted((f"{one.prefix}.", f"{other.prefix}."))
@@ -209,9 +226,9 @@ def _refuse_shared_subjects(reader: Reader, sources: list[SourceConfig]) -> None
             reader.fail(
                 "SOURCES",
                 f"has {one.stream!r} with PREFIX {one.prefix!r} and {other.stream!r} with "
-                f"{other.prefix!r}: leaf nodes join the subjects of all domains, so that each "
-                "would count what is sent to the other. Give every stream a PREFIX of its own, "
-                "there and here",
+                f"{other.prefix!r}. Leaf nodes join the subjects of all domains, so each stream "
+                "would also count what is sent to the other. Give every stream a PREFIX of its "
+                "own, in its own settings and in SOURCES",
             )
 
 
@@ -223,14 +240,14 @@ def _source(reader: Reader, entry: Mapping[str, object]) -> SourceConfig:
     domain = reader.text("DOMAIN")
     if domain:
         if api_prefix:
-            reader.fail("DOMAIN", "and API_PREFIX are two ways to say where: choose one")
+            reader.fail("DOMAIN", "and API_PREFIX both say where the stream is: choose one")
         if not _NAME.fullmatch(domain):
-            reader.fail("DOMAIN", f"is {domain!r}; it is made of letters, digits, - and _")
+            reader.fail("DOMAIN", f"is {domain!r}; it must be made of letters, digits, - and _")
         api_prefix = f"$JS.{domain}.API"
     deliver_prefix = reader.text("DELIVER_PREFIX") or None
     for option, subject in (("API_PREFIX", api_prefix), ("DELIVER_PREFIX", deliver_prefix)):
         if subject and not _SUBJECT.fullmatch(subject):
-            reader.fail(option, f"is {subject!r}, which is no NATS subject without wildcards")
+            reader.fail(option, f"is {subject!r}, which is not a NATS subject without wildcards")
     if deliver_prefix and not api_prefix:
-        reader.fail("DELIVER_PREFIX", "goes with API_PREFIX or DOMAIN")
+        reader.fail("DELIVER_PREFIX", "needs API_PREFIX or DOMAIN")
     return SourceConfig(stream, _prefix(reader, stream), api_prefix, deliver_prefix)

@@ -1,29 +1,29 @@
-"""NEAR_CACHE, an option of CACHES."""
+"""Read NEAR_CACHE, an option of CACHES."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..client.copies import Bounds
+from ..client.kv.copies import Bounds
 from ..exceptions import InvalidKey
 from ..keys import subject_filter
 from .reader import Reader
 
 MEMBERS = {"KEYS", "MAX_ENTRIES", "MAX_BYTES", "MAX_STALE", "MAX_AGE", "MISSES"}
-_LEAST_STALE = 0.25
+_SHORTEST_STALE_S = 0.25
 
 
 @dataclass(frozen=True)
 class NearCacheConfig:
-    """Which keys are copied, and the bounds of the copies."""
+    """The keys of which each process keeps copies, and the bounds of these copies."""
 
     keys: tuple[str, ...] = ("*",)
-    """Patterns of keys, without prefix and version."""
+    """Patterns of keys, without KEY_PREFIX and version."""
     bounds: Bounds = field(default_factory=Bounds)
 
 
 def read_near_cache(reader: Reader) -> NearCacheConfig:
-    """The option, which is there. Raises ImproperlyConfigured."""
+    """Return the option, which must be present. Raises ImproperlyConfigured."""
     members = Reader(f"{reader.where} NEAR_CACHE", reader.mapping("NEAR_CACHE", MEMBERS))
     keys = members.options.get("KEYS", ("*",))
     if not isinstance(keys, (list, tuple)) or not keys:
@@ -34,11 +34,11 @@ def read_near_cache(reader: Reader) -> NearCacheConfig:
         try:
             subject_filter(pattern)
         except InvalidKey as error:
-            members.fail("KEYS", f"holds {pattern!r}, which is no key's: {error}")
+            members.fail("KEYS", f"holds {pattern!r}, which no key can match: {error}")
     default = Bounds()
     max_stale = members.seconds("MAX_STALE", default.max_stale)
-    if max_stale < _LEAST_STALE:
-        members.fail("MAX_STALE", f"is {max_stale:g} seconds; {_LEAST_STALE:g} is the least")
+    if max_stale < _SHORTEST_STALE_S:
+        members.fail("MAX_STALE", f"must be at least {_SHORTEST_STALE_S:g} s, not {max_stale:g} s")
     return NearCacheConfig(
         keys=tuple(keys),
         bounds=Bounds(

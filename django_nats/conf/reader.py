@@ -1,4 +1,4 @@
-"""Typed access to a dict of options."""
+"""Typed and checked access to a dict of options."""
 
 from __future__ import annotations
 
@@ -22,30 +22,45 @@ for _power, _prefix in enumerate("KMGT", start=1):
 
 
 class Options(dict[str, Any]):
-    """Options whose repr shows names only: Django's debug page prints every frame's variables."""
+    """Options whose repr holds no values, since Django's debug page shows every local variable."""
 
     def __repr__(self) -> str:
+        """Return the names of the options."""
         return f"<options {', '.join(map(str, self))}>"
 
 
 class Reader:
-    """Typed access to options, with errors that name setting and option, but never a secret."""
+    """Typed and checked access to options.
 
-    def __init__(self, where: str, options: Mapping[str, Any]) -> None:
+    Every method raises ImproperlyConfigured if an option is not valid. Its message names the
+    setting and the option, and never holds a secret.
+    """
+
+    def __init__(self, where: str, options: Mapping[str, Any], place: str = "") -> None:
+        """Read ``options``, which error messages call ``where``, such as CACHES["default"].
+
+        ``place`` is where a message tells the user to add an option, if that is elsewhere.
+        """
         self.where = where
         self.options = options
+        self.place = place or where
 
     def fail(self, option: str, problem: str) -> NoReturn:
+        """Raise ImproperlyConfigured for an option. ``problem`` is a predicate without a period."""
         raise ImproperlyConfigured(f"{self.where}: {option} {problem}.")
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
+        """Raise ImproperlyConfigured if there is an option that is not known."""
         known = set(known)
         for option in self.options:
             if option not in known:
-                hint = _hint(option, known)
+                from .django_redis import hint_for  # needed after a mistake only
+
+                hint = hint_for(option) or _hint(option, known)
                 raise ImproperlyConfigured(f"{self.where}: unknown option {option!r}. {hint}")
 
     def text(self, option: str, default: str = "") -> str:
+        """Return a string. A Path is converted to one."""
         value = self.options.get(option, default)
         if isinstance(value, Path):
             value = str(value)
@@ -54,32 +69,40 @@ class Reader:
         return str(value)
 
     def boolean(self, option: str, default: bool) -> bool:
+        """Return True or False. No other value is accepted."""
         value = self.options.get(option, default)
         if not isinstance(value, bool):
             self.fail(option, f"must be True or False, not {value!r}")
         return bool(value)
 
     def choice(self, option: str, default: str | None = None) -> str:
+        """Return one of the option's possible values, by default the first."""
         choices = _CHOICES[option]
         value = self.options.get(option, default or choices[0])
         if value not in choices:
-            self.fail(option, f"is {value!r}; it can be {' or '.join(map(repr, choices))}")
+            self.fail(option, f"is {value!r}; it must be {' or '.join(map(repr, choices))}")
         return str(value)
 
     def whole(self, option: str, default: int) -> int:
+        """Return an integer of at least 1, or of at least 0 if the default is 0."""
         value = self.options.get(option, default)
-        if type(value) is not int or value < min(default, 1):
-            self.fail(option, f"must be a whole number, not {value!r}")
+        least = min(default, 1)
+        if type(value) is not int or value < least:
+            self.fail(option, f"must be an integer of at least {least}, not {value!r}")
         return int(value)
 
     def seconds(self, option: str, default: float) -> float:
+        """Return a number of seconds, above 0 and below an hour."""
         value = self.options.get(option, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 3600:
-            self.fail(option, f"must be a number of seconds between 0 and 3600, not {value!r}")
+            self.fail(option, f"must be a number of seconds above 0 and below 3600, not {value!r}")
         return float(value)
 
     def size(self, option: str, least: int = 1) -> int | None:
-        """Bytes: a number, or text such as "64MiB"; None when the option is absent."""
+        """Return a number of bytes, or None if the option is absent.
+
+        The option may be a number, or text such as "64MiB".
+        """
         value = self.options.get(option)
         if value is None:
             return None
@@ -90,6 +113,7 @@ class Reader:
         return size
 
     def mapping(self, option: str, known: set[str]) -> dict[str, Any]:
+        """Return a dict that has no members but the known ones. Paths are converted to strings."""
         value = self.options.get(option, {})
         if not isinstance(value, Mapping):
             self.fail(option, f"must be a dict with {', '.join(sorted(known))}")
@@ -101,7 +125,7 @@ class Reader:
 
 
 def _hint(option: object, known: Iterable[str]) -> str:
-    from difflib import get_close_matches  # which only mistakes need
+    from difflib import get_close_matches  # needed after a mistake only
 
     close = get_close_matches(str(option).upper(), known, n=1)
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
