@@ -1,1 +1,1 @@
-"""The subcommands of ``manage.py nats``, one module each."""
+"""The subcommands of ``manage.py nats``, with a module for each."""

@@ -1,4 +1,4 @@
-"""A bar that shows how far a long command is, to who looks on."""
+"""A progress bar for long commands."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 
 from django.core.management.base import OutputWrapper
 
-_WIDTH = 30
+_BAR_WIDTH = 30
 
 
 class Progress:
-    """Plain text on a terminal's standard error, nothing anywhere else or at verbosity 0.
+    """A progress bar in plain text, shown while the block runs.
 
-    Without a total only what is done is counted.
+    It is written only if standard error is a terminal and the verbosity is above 0. Without a
+    total, it shows a count instead of a bar.
     """
 
     def __init__(
         self, out: OutputWrapper, label: str, total: int | None, options: Mapping[str, Any]
     ) -> None:
+        """Prepare a bar. ``options`` are those of the command."""
         self._out = out
         self._label = label
         self._total = total
@@ -27,18 +29,20 @@ class Progress:
         self._shown = options["verbosity"] > 0 and out.isatty()
 
     def __enter__(self) -> Progress:
+        """Show the empty bar."""
         self.advance(0)
         return self
 
     def advance(self, count: int) -> None:
+        """Show that ``count`` more are done."""
         self._done += count
         if self._total is None:
             self._write(f"\r{self._label} {self._done:,}")
             return
-        # More may be found than there were at first.
+        # Rows may have been added since they were counted.
         self._total = max(self._total, self._done)
-        full = _WIDTH * self._done // max(self._total, 1)
-        bar = "#" * full + "." * (_WIDTH - full)
+        full = _BAR_WIDTH * self._done // max(self._total, 1)
+        bar = "#" * full + "." * (_BAR_WIDTH - full)
         self._write(f"\r{self._label} [{bar}] {self._done:,}/{self._total:,}")
 
     def __exit__(
@@ -47,6 +51,7 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """End the line of the bar."""
         self._write("\n")
 
     def _write(self, text: str) -> None:

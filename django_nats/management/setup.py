@@ -1,4 +1,4 @@
-"""``manage.py nats setup``: make the streams what settings say."""
+"""``manage.py nats setup``: creates and updates streams as settings say."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ..cache import nats_caches
-from ..checks.streams import Kept, by_stream, disagreement, of_caches, of_counters
-from ..client import bridge
-from ..client.differences import differences
+from ..checks.streams import StreamOf, by_stream, disagreement, entries, of_caches, of_counters
+from ..client import drivers
+from ..client.streams.differences import differences, text_of, update
 from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
 from .subcommand import NOTHING, Subcommand
 
 
 class Setup(Subcommand):
-    """Creates what is absent, and updates what the server can change without losing data.
+    """The subcommand ``setup``.
 
-    A stream with a difference that cannot be mended so is left as it is, other differences
-    included, and the exit status is 1. A cache's bucket that keeps older revisions (made elsewhere,
-    with a history) gets rid of that where none are stored, and is refused where that would delete
-    some: no cache wrote them. Where a bucket shrinks below what it holds, eviction counts as losing
-    data too; so does a MAX_AGE for counters there already are, and dropping one of SOURCES.
+    It creates streams that do not exist, and updates what can be changed without losing data. If
+    one difference of a stream cannot be changed that way, nothing of the stream is changed, and the
+    exit status is 1. That is the case if a bucket would shrink below what it holds, if counters
+    that exist would get a MAX_AGE, or if one of SOURCES would be dropped. A bucket that was created
+    elsewhere may keep a history of its keys. The history is turned off if no older revisions are
+    stored. Otherwise the bucket is refused.
     """
 
     name = "setup"
@@ -31,28 +32,30 @@ class Setup(Subcommand):
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
+        """Declare --alias, --plan and --noinput."""
         parser.add_argument(
             "--alias",
             action="append",
             default=[],
-            help="Only what this alias keeps, of CACHES, NATS_COUNTERS, or both; may be given "
-            "several times.",
+            help="Set up only this alias, of CACHES, NATS_COUNTERS or both. May be given several "
+            "times.",
         )
         parser.add_argument(
             "--plan",
             "--dry-run",
             action="store_true",
             dest="plan",
-            help="Show what would be done, and do nothing.",
+            help="Show what would be done, without doing it.",
         )
         parser.add_argument(
             "--noinput",
             "--no-input",
             action="store_true",
-            help="Accepted for deployment scripts; nothing is ever asked.",
+            help="Accepted for deployment scripts: the command never asks for input.",
         )
 
     def handle(self, options: Mapping[str, Any]) -> None:
+        """Set up the chosen streams. Raises CommandError if one of them could not be set up."""
         chosen, plan = set(options["alias"]), options["plan"]
         streams = _streams()
         if not streams:
@@ -60,11 +63,11 @@ class Setup(Subcommand):
         known = dict.fromkeys(each.alias for shared in streams for each in shared)
         if unknown := sorted(chosen - known.keys()):
             raise CommandError(
-                f"Not kept on NATS: {', '.join(unknown)}. Its aliases are {', '.join(known)}."
+                f"No such alias on NATS: {', '.join(unknown)}. Its aliases are {', '.join(known)}."
             )
         if problems := [each for each in map(disagreement, streams) if each]:
             raise CommandError("\n".join(problems))
-        failed = []
+        failed: list[str] = []
         for shared in streams:
             if chosen and chosen.isdisjoint(each.alias for each in shared):
                 continue
@@ -72,25 +75,27 @@ class Setup(Subcommand):
             names = ", ".join(each.alias for each in shared)
             self.stdout.write(f"{names}: {first.title} on {first.connection.where}")
             try:
-                done = self._set_up(first, plan)
+                if not self._set_up(first, plan):
+                    failed.append(entries(shared))
             except NatsError as error:
-                self.stdout.write(self.style.ERROR(f"  failed: {error}"))
-                done = False
-            if not done:
-                failed.append(names)
+                self.stdout.write(f"  failed: {error}", self.style.ERROR)
+                failed.append(f"{entries(shared)} ({error})" if self.silent else entries(shared))
         if failed:
             raise CommandError(f"Not set up: {', '.join(failed)}.")
 
-    def _set_up(self, kept: Kept, plan: bool) -> bool:
-        """Bring one stream in line, or with ``plan`` only tell; whether it is, or would be."""
-        stream, session = kept.stream, kept.session
-        document = bridge.run(session, stream.info())
+    def _set_up(self, wanted: StreamOf, plan: bool) -> bool:
+        """Create or update one stream. Return False if that was refused.
+
+        With ``plan``, only show what would be done.
+        """
+        stream, session = wanted.stream, wanted.session
+        document = drivers.run(session, stream.info())
         if document is None:
             if not plan:
-                bridge.run(session, stream.open())
-            self.stdout.write(self.style.SUCCESS("  would create" if plan else "  created"))
+                drivers.run(session, stream.open())
+            self.stdout.write("  would create" if plan else "  created", self.style.SUCCESS)
             for field, value in stream.config.stream_config().items():
-                self.stdout.write(f"    {field}: {value!r}")
+                self.stdout.write(f"    {field}: {text_of(field, value)}")
             return True
         found = differences(stream.config, document["config"], document["state"])
         if not found:
@@ -98,22 +103,24 @@ class Setup(Subcommand):
             return True
         refused = [each.field for each in found if not each.fixable]
         if not refused and not plan:
-            bridge.run(session, stream.update(document["config"]))
-        done = "  would update" if plan else "  updated"
-        self.stdout.write(self.style.ERROR("  refused") if refused else done)
+            drivers.run(session, update(stream, document["config"]))
+        if refused:
+            self.stdout.write("  refused", self.style.ERROR)
+        else:
+            self.stdout.write("  would update" if plan else "  updated")
         for each in found:
             note = "" if each.fixable else "  cannot be changed without losing data"
-            self.stdout.write(f"    {each.field}: {each.existing!r} → {each.wanted!r}{note}")
+            self.stdout.write(f"    {each.field}: {' → '.join(each.texts)}{note}")
         if refused:
             self.stdout.write(
-                "  Nothing was changed. Correct the options, or name another "
-                f"{kept.named_by} there, which is then made anew; or, if what this one holds may "
-                f"go, delete its stream, {stream.config.stream}."
+                "  Nothing was changed. Correct the options, or choose another "
+                f"{wanted.named_by}, which is then created. Or delete the stream "
+                f"{stream.config.stream} on the server, if its contents are not needed."
             )
             return False
         return True
 
 
-def _streams() -> Sequence[list[Kept]]:
+def _streams() -> Sequence[list[StreamOf]]:
     counters = {alias: counter_settings(alias) for alias in counter_aliases()}
     return by_stream([*of_caches(nats_caches()), *of_counters(counters)])

@@ -1,4 +1,4 @@
-"""``manage.py nats status``: what the project keeps on NATS, and whether it can be reached."""
+"""``manage.py nats status``: shows what the project keeps on NATS, and the state of its servers."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from time import monotonic
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from ..cache import NatsCache, nats_caches
-from ..checks.streams import Kept, of_caches, of_counters
-from ..client import bridge
-from ..client.differences import differences
-from ..client.sources import SourceLag, lags_of
-from ..client.streamconfig import NANOSECONDS
+from ..checks.streams import StreamOf, of_caches, of_counters
+from ..client import drivers
+from ..client.counters.sources import SourceLag, lags_of
+from ..client.streams.config import NANOSECONDS
+from ..client.streams.differences import differences
 from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
+from ..printable import counted, duration
+from ..realtime import monotonic
 from .subcommand import NOTHING, Subcommand
 
 
 @dataclass(kw_only=True)
 class StreamStatus(ABC):
-    """What an alias keeps at one moment; sizes are in bytes, a limit of None is none."""
+    """The state of an alias's stream. Sizes are in bytes. A limit of None means no limit."""
 
     alias: str
     servers: str
     error: str | None = None
-    """Why nothing is known of the rest."""
+    """Why the server could not be asked. All below is unknown then."""
     server: str | None = None
-    """Name and version of the connected server."""
+    """The name and version of the connected server."""
     rtt: float | None = None
-    """Seconds from a question to the server's answer."""
+    """The time from a request to the server's answer, in seconds."""
     exists: bool = False
-    """Whether there is a stream; it is made on first use."""
+    """Whether the stream exists. The first use creates it."""
     storage: str | None = None
     replicas: int | None = None
     bytes: int = 0
     differences: list[str] = field(default_factory=list)
-    """In what the stream is not what settings say."""
+    """What differs from settings."""
 
     def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Take over the server's description of the stream, its configuration and state."""
         self.exists = True
         self.storage = config["storage"]
         self.replicas = config["num_replicas"]
@@ -50,25 +52,26 @@ class StreamStatus(ABC):
 
     @abstractmethod
     def lines(self) -> list[tuple[str, str]]:
-        """What to tell of a stream that exists, beside its server, storage and differences."""
+        """Return names and texts to show, besides server, storage and differences."""
 
 
 @dataclass(kw_only=True)
 class CacheStatus(StreamStatus):
-    """An alias of CACHES."""
+    """The state of a cache's bucket."""
 
     bucket: str
     entries: int = 0
-    """Messages in the bucket, those of recently deleted keys included."""
+    """Messages in the bucket, including the tombstones of keys deleted in the last minute."""
     max_entries: int | None = None
     max_bytes: int | None = None
     max_value_size: int | None = None
     near_cache: list[str] = field(default_factory=list)
-    """Patterns of the keys of which each process keeps copies; none without NEAR_CACHE."""
+    """Patterns of the keys of which each process keeps copies. Empty without NEAR_CACHE."""
     follows: list[str] = field(default_factory=list)
-    """Subjects whose changes the server tells each of those processes."""
+    """Subjects whose changes the server sends to each of these processes."""
 
     def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Take over the server's description of the bucket, its configuration and state."""
         super().learn(config, state)
         self.entries = state["messages"]
         self.max_entries = _positive(config.get("max_msgs"))
@@ -76,33 +79,38 @@ class CacheStatus(StreamStatus):
         self.max_value_size = _positive(config.get("max_msg_size"))
 
     def lines(self) -> list[tuple[str, str]]:
+        """Return entries, bytes, the limit of values, and what the near cache copies."""
         lines = [
-            ("entries", f"{self.entries:,} {_limit(self.max_entries)}"),
-            ("bytes", f"{self.bytes:,} {_limit(self.max_bytes)}"),
+            ("entries", f"{self.entries:,}{_limit(self.max_entries)}"),
+            ("bytes", f"{self.bytes:,}{_limit(self.max_bytes)}"),
         ]
         if self.max_value_size is not None:
             lines.append(("values", f"up to {self.max_value_size:,} bytes each"))
         if self.near_cache:
             lines.append(
-                ("near", f"copies of {', '.join(self.near_cache)}, by {', '.join(self.follows)}")
+                (
+                    "near",
+                    f"copies of {', '.join(self.near_cache)}, following {', '.join(self.follows)}",
+                )
             )
         return lines
 
 
 @dataclass(kw_only=True)
 class CounterStatus(StreamStatus):
-    """An alias of NATS_COUNTERS."""
+    """The state of a counter stream."""
 
     stream: str
     counters: int = 0
     messages: int = 0
-    """Messages in the stream, up to ``history`` for each counter."""
+    """Messages in the stream, at most ``history`` for each counter."""
     history: int | None = None
     max_age: float | None = None
-    """Seconds without an increment after which a counter is forgotten."""
+    """The time without a change after which a counter is deleted, in seconds."""
     sources: list[SourceLag] = field(default_factory=list)
 
     def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Take over the server's description of the stream, its configuration and state."""
         super().learn(config, state)
         self.counters = state.get("num_subjects", 0)
         self.messages = state["messages"]
@@ -111,33 +119,40 @@ class CounterStatus(StreamStatus):
         self.max_age = None if age is None else age / NANOSECONDS
 
     def lines(self) -> list[tuple[str, str]]:
-        kept = "until reset"
+        """Return counters, messages and bytes, and how far behind each source is."""
+        lifetime = "until reset"
         if self.max_age is not None:
-            kept = f"for {self.max_age:,.12g} s after its last change"
-        most = "no limit" if self.history is None else f"up to {self.history:,}"
+            lifetime = f"for {duration(self.max_age)} after its last change"
+        limit = "no limit" if self.history is None else f"up to {self.history:,}"
         lines = [
-            ("counters", f"{self.counters:,}, each kept {kept}"),
-            ("messages", f"{self.messages:,}, {most} for each counter"),
+            ("counters", f"{self.counters:,}, each kept {lifetime}"),
+            ("messages", f"{self.messages:,}, {limit} for each counter"),
             ("bytes", f"{self.bytes:,}"),
         ]
-        return [*lines, *(("source", _keeping_up(each)) for each in self.sources)]
+        return [*lines, *(("source", _source_text(each)) for each in self.sources)]
 
 
 class Status(Subcommand):
-    """Creates and changes nothing. The exit status is 1 when a stream cannot be asked about."""
+    """The subcommand ``status``.
+
+    It creates and changes nothing. The exit status is 1 if a server cannot be asked about a stream.
+    """
 
     name = "status"
+    silent_at_verbosity_0 = False
     help = "Show the servers and streams of CACHES and NATS_COUNTERS, and their state."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
+        """Declare --json."""
         parser.add_argument("--json", action="store_true", help="Write JSON, for programs.")
 
     def handle(self, options: Mapping[str, Any]) -> None:
+        """Show all streams. Raises CommandError if one of them could not be asked about."""
         known = nats_caches()
-        caches = {kept: _of_cache(kept, known[kept.alias]) for kept in of_caches(known)}
+        caches = {each: _status_of_cache(each, known[each.alias]) for each in of_caches(known)}
         aliases = {alias: counter_settings(alias) for alias in counter_aliases()}
-        counters = {kept: _of_counters(kept) for kept in of_counters(aliases)}
+        counters = {each: _status_of_counters(each) for each in of_counters(aliases)}
         if options["json"]:
             document = {
                 "caches": [asdict(each) for each in caches.values()],
@@ -149,61 +164,63 @@ class Status(Subcommand):
             self.stdout.write(json.dumps(document, indent=2))
         found = {**caches, **counters}
         if not options["json"]:
-            for kept, status in found.items():
-                self._show(kept, status)
-        away = dict.fromkeys(each.alias for each in found.values() if each.error is not None)
-        if away:
-            raise CommandError(f"No answer for {', '.join(away)}.")
+            for stream, status in found.items():
+                self._show(stream, status)
+        failed = [stream.entry for stream, status in found.items() if status.error is not None]
+        if failed:
+            raise CommandError(f"The state could not be read of {', '.join(failed)}.")
         if not found:
             raise CommandError(NOTHING)
 
-    def _show(self, kept: Kept, status: StreamStatus) -> None:
-        style = self.style
-        self.stdout.write(f"{status.alias}: {kept.title} on {status.servers}")
+    def _show(self, stream: StreamOf, status: StreamStatus) -> None:
+        self.stdout.write(f"{status.alias}: {stream.title} on {status.servers}")
         if status.error is not None:
-            self.stdout.write(style.ERROR(f"  {status.error}"))
+            self.stdout.write(f"  {status.error}", self.style.ERROR)
             return
         rtt = (status.rtt or 0) * 1000
-        self.stdout.write(f"  server   {status.server}, {rtt:.2f} ms there and back")
+        self.stdout.write(f"  server   {status.server}, round trip {rtt:.2f} ms")
         if not status.exists:
-            self.stdout.write("  absent: made on first use, or by `manage.py nats setup`")
+            self.stdout.write("  absent: created on first use, or by `manage.py nats setup`")
             return
         self.stdout.write(f"  storage  {status.storage}, replicas: {status.replicas}")
         for name, text in status.lines():
             self.stdout.write(f"  {name:8} {text}")
         for each in status.differences:
-            self.stdout.write(style.WARNING(f"  differs  {each}"))
+            self.stdout.write(f"  differs  {each}", self.style.WARNING)
         if status.differences:
-            self.stdout.write("  `manage.py nats setup --plan` tells what can be done about that")
+            self.stdout.write("  `manage.py nats setup --plan` shows what can be changed")
 
 
-def _of_cache(kept: Kept, cache: NatsCache) -> CacheStatus:
+def _status_of_cache(stream: StreamOf, cache: NatsCache) -> CacheStatus:
     status = CacheStatus(
-        alias=kept.alias, servers=kept.connection.where, bucket=kept.stream.config.name
+        alias=stream.alias, servers=stream.connection.where, bucket=stream.stream.config.name
     )
-    near, wanted = cache.near, cache._config.near_cache
+    near, wanted = cache.near, cache.config.near_cache
     if near is not None and wanted is not None:
         status.near_cache = list(wanted.keys)
         status.follows = list(near.subjects)
-    _ask(kept, status)
+    _ask(stream, status)
     return status
 
 
-def _of_counters(kept: Kept) -> CounterStatus:
-    config = kept.stream.config
-    status = CounterStatus(alias=kept.alias, servers=kept.connection.where, stream=config.stream)
-    if (document := _ask(kept, status)) is not None:
+def _status_of_counters(stream: StreamOf) -> CounterStatus:
+    config = stream.stream.config
+    status = CounterStatus(
+        alias=stream.alias, servers=stream.connection.where, stream=config.stream
+    )
+    if (document := _ask(stream, status)) is not None:
         status.sources = lags_of(document, config.sources)
     return status
 
 
-def _ask(kept: Kept, status: StreamStatus) -> Mapping[str, Any] | None:
-    stream, session = kept.stream, kept.session
+def _ask(of: StreamOf, status: StreamStatus) -> Mapping[str, Any] | None:
+    """Ask the server about a stream. Return its answer, or None if the stream does not exist."""
+    stream, session = of.stream, of.session
     try:
-        # Twice, since the first answer may have taken the time of connecting, too.
-        bridge.run(session, stream.info())
+        # Asked twice, since the time of the first request may include that of connecting.
+        drivers.run(session, stream.info())
         asked = monotonic()
-        document = bridge.run(session, stream.info())
+        document = drivers.run(session, stream.info())
     except NatsError as error:
         status.error = str(error)
         return None
@@ -216,11 +233,11 @@ def _ask(kept: Kept, status: StreamStatus) -> Mapping[str, Any] | None:
     return document
 
 
-def _keeping_up(source: SourceLag) -> str:
+def _source_text(source: SourceLag) -> str:
     if source.error is not None:
         return f"{source.name}: {source.error}"
-    behind = f"{source.lag:,} messages behind" if source.lag else "up to date"
-    return f"{source.name}: {behind}, heard of {source.silence:.1f} s ago"
+    behind = f"{counted(source.lag, 'message')} behind" if source.lag else "up to date"
+    return f"{source.name}: {behind}, last contact {duration(round(source.silence or 0, 1))} ago"
 
 
 def _positive(limit: int | None) -> int | None:
@@ -228,4 +245,4 @@ def _positive(limit: int | None) -> int | None:
 
 
 def _limit(limit: int | None) -> str:
-    return "without limit" if limit is None else f"of at most {limit:,}"
+    return ", no limit" if limit is None else f" of at most {limit:,}"

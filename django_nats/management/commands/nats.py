@@ -1,4 +1,4 @@
-"""``manage.py nats``: see the subcommands."""
+"""``manage.py nats``: the command line, and the subcommands that it runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from ... import checks
 from ...checks.streams import outages_unlogged
 from ...exceptions import NatsError
+from ...printable import printable_lines
 from ..counters import COUNTERS
 from ..setup import Setup
 from ..status import Status
@@ -21,19 +22,24 @@ _SUBCOMMANDS = (Setup, Status, COUNTERS)
 
 
 class Command(BaseCommand):
+    """The command ``nats``, with its subcommands."""
+
     help = "Set up and look at what this project keeps on NATS."
-    # Not Django's own caches checks, which answer a mistake in CACHES with a traceback.
+    # Without Django's own checks of caches, which end in a traceback if CACHES has a mistake.
     requires_system_checks = [checks.TAG]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare to collect the options that every Django command has."""
         super().__init__(*args, **kwargs)
-        self._of_every_command: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._base_arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def add_base_argument(self, parser: CommandParser, *args: Any, **kwargs: Any) -> None:
+        """Add an option that every Django command has, and remember it for the subcommands."""
         super().add_base_argument(parser, *args, **kwargs)
-        self._of_every_command.append((args, kwargs))
+        self._base_arguments.append((args, kwargs))
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Add the subcommands."""
         self._add_subcommands(parser, _SUBCOMMANDS)
 
     def _add_subcommands(
@@ -47,15 +53,19 @@ class Command(BaseCommand):
                 continue
             each.add_arguments(subparser)
             subparser.set_defaults(subcommand=each)
-            # --settings and the like, after the subcommand as well as before it: what is absent
-            # there must not undo what was given before.
-            for args, kwargs in self._of_every_command:
-                quiet = {**kwargs, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-                super().add_base_argument(subparser, *args, **quiet)
+            # Options such as --settings may stand before or after the subcommand. Those that are
+            # absent after it must not replace those before it with their defaults.
+            for args, kwargs in self._base_arguments:
+                hidden = {**kwargs, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                super().add_base_argument(subparser, *args, **hidden)
 
     def handle(self, *, subcommand: type[Subcommand], **options: Any) -> None:
+        """Run the subcommand. Raises CommandError, without control characters."""
         try:
             with outages_unlogged():
-                subcommand(self.stdout, self.stderr, self.style).handle(options)
+                verbosity = options["verbosity"]
+                subcommand(self.stdout, self.stderr, self.style, verbosity).handle(options)
+        except CommandError as error:
+            raise CommandError(printable_lines(str(error)), returncode=error.returncode) from error
         except (ImproperlyConfigured, NatsError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(printable_lines(str(error))) from error

@@ -1,4 +1,4 @@
-"""``manage.py nats counters``: what there is to do with counters from a shell."""
+"""``manage.py nats counters``: subcommands for counters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from .top import Top
 
 COUNTERS = Group(
     "counters",
-    "Look at counters, and keep the columns and rows beside them in step.",
+    "Look at counters, and keep them in step with columns and rows of the database.",
     *(Snapshot, Seed, Top, Show, Prune),
 )

@@ -1,4 +1,4 @@
-"""Totals from Redis: the integers that INCR counts."""
+"""Read totals from Redis: the integers that INCR counts."""
 
 from __future__ import annotations
 
@@ -12,29 +12,41 @@ from django.core.management.base import CommandError
 from ...counters.collection import subject_of
 from ...exceptions import InvalidKey
 from .asking import BATCH
-from .seeding import BEFORE, Total
+from .seeding import ALREADY_SEEDED, Total
 
-_EXAMPLES = 3
+_MAX_EXAMPLES = 3
 _INTEGER = re.compile(rb"-?\d+")
 
 
 class RedisKeys:
-    """The keys of a Redis server that match a glob, and the counters they become."""
+    """The keys of a Redis server that match a glob, and the counters that they become.
+
+    Redis is only read.
+    """
 
     def __init__(self, url: str, glob: str, template: str | None) -> None:
+        """Take the arguments of the command line, without connecting to Redis.
+
+        Raises CommandError if the glob has wildcards other than ``*``.
+        """
         if re.search(r"[?\[\]\\]", glob):
-            raise CommandError(f"--match {glob}: the only wildcard that is understood here is *.")
+            raise CommandError(f"--match {glob}: * is the only wildcard that can be used.")
         self._url = url
         self._glob = glob
         self._template = template
         wildcard = r"(.*)"
         self._groups = re.compile(wildcard.join(map(re.escape, glob.split("*"))), re.DOTALL)
-        self.other = 0
-        """Keys that hold something else than an integer."""
+        self.skipped = 0
+        """The number of keys that do not hold an integer."""
         self.examples: list[str] = []
+        """A few of these keys."""
 
     def totals(self) -> Iterator[Total]:
-        """Raises CommandError without redis-py, when the server is away, for what is no name."""
+        """Yield the total of each key that holds an integer.
+
+        Raises CommandError if redis-py is not installed, Redis cannot be read, or a key does not
+        become a valid name.
+        """
         try:
             import redis
         except ImportError as error:
@@ -43,7 +55,7 @@ class RedisKeys:
             with redis.Redis.from_url(self._url) as client:
                 yield from self._totals(client)
         except (redis.RedisError, ValueError) as error:
-            # The URL may hold a password; redis-py's own words do not.
+            # redis-py's messages hold no password. The URL may hold one.
             raise CommandError(f"Redis cannot be read: {error}") from error
 
     def _totals(self, client: Any) -> Iterator[Total]:
@@ -52,14 +64,16 @@ class RedisKeys:
             for key, value in zip(batch, client.mget(batch), strict=True):
                 text = key.decode(errors="replace")
                 if value is None or not _INTEGER.fullmatch(value):
-                    self.other += 1
-                    self.examples = [*self.examples, text][:_EXAMPLES]
+                    self.skipped += 1
+                    self.examples = [*self.examples, text][:_MAX_EXAMPLES]
                 else:
                     yield Total(self._subject(text), int(value), f"the key {text}")
 
     def _subject(self, key: str) -> str:
-        """The subject of the counter that a key becomes: what a wildcard stands for is one token,
-        dots and all."""
+        """Return the subject of the counter that a key becomes.
+
+        What a wildcard stands for becomes one token, even if it contains dots.
+        """
         try:
             if self._template is None:
                 return subject_of(tuple(key.split(":")))
@@ -67,10 +81,12 @@ class RedisKeys:
             parts = (key, *match.groups()) if match else (key,)
             return subject_of(tuple(each.format(*parts) for each in self._template.split(".")))
         except InvalidKey as error:
-            raise CommandError(f"The key {key}: {error} Give another --name. {BEFORE}") from error
+            raise CommandError(
+                f"The key {key}: {error} Choose another --name. {ALREADY_SEEDED}"
+            ) from error
         except (IndexError, KeyError, ValueError) as error:
             wildcards = self._glob.count("*")
             raise CommandError(
-                f"--name {self._template}: it can hold {{0}}, the whole key, and {{1}} to "
-                f"{{{wildcards}}} for the {wildcards} * of --match."
+                f"--name {self._template}: it can contain {{0}} for the whole key, and {{1}} to "
+                f"{{{wildcards}}} for each * of --match."
             ) from error

@@ -1,8 +1,8 @@
-"""The rows that have counters: by the words of a command line, and in batches."""
+"""The rows that have counters: how command lines name them, and how they are read in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -14,17 +14,19 @@ from ...counters.fields import CounterField, counter_fields
 
 
 def add_rows(parser: CommandParser, help: str) -> None:
+    """Declare the labels of models and fields, and --database."""
     parser.add_argument("labels", nargs="*", metavar="app.Model[.field]", help=help)
     parser.add_argument(
         "--database",
-        help="The alias of the database with the rows; the one they are written to unless given.",
+        help="The alias of the database with the rows. Default: the one they are written to.",
     )
 
 
 def fields_of(labels: Sequence[str], *, with_snapshot: bool = False) -> list[CounterField]:
-    """The counter fields of models, or single ones; without labels, all there are.
+    """Return the counter fields that labels name, or all if there are no labels.
 
-    ``with_snapshot`` leaves out those without a column, unless one is named itself.
+    A label is "app.Model" or "app.Model.field". ``with_snapshot`` leaves out fields without a
+    snapshot, unless a label names the field itself. Raises CommandError if a label is wrong.
     """
     if not labels:
         return [each for each in counter_fields() if each.snapshot or not with_snapshot]
@@ -35,30 +37,36 @@ def fields_of(labels: Sequence[str], *, with_snapshot: bool = False) -> list[Cou
         try:
             model = apps.get_model(app, name)
         except (LookupError, ValueError) as error:
-            raise CommandError(f"{label}: there is no such model. ({error})") from error
+            raise CommandError(f"{label}: there is no such model ({error}).") from error
         fields = {each.name: each for each in counter_fields(model)}
         if not fields:
             raise CommandError(f"{label}: {model._meta.label} has no CounterField.")
         if not field_name:
             chosen = [each for each in fields.values() if each.snapshot or not with_snapshot]
             if not chosen:
-                raise CommandError(f"{label}: no counter has a column: CounterField(snapshot=…).")
+                raise CommandError(
+                    f"{label}: no counter has a column. Name one with CounterField(snapshot=…)."
+                )
             found += chosen
         elif field_name in fields:
             found.append(fields[field_name])
         else:
             raise CommandError(
-                f"{label}: {model._meta.label} counts {', '.join(fields)}, not {field_name}."
+                f"{label}: {field_name} is not a counter of {model._meta.label}. Its counters are "
+                f"{', '.join(fields)}."
             )
-    # A child of a model counts in its parent's fields.
+    # A child of a model shares its parent's fields, so that two labels may name one field.
     return list({(each.origin, each.name): each for each in found}.values())
 
 
 def column_of(field: CounterField, name: str | None = None) -> models.Field[Any, Any]:
-    """The column beside a counter: the named one, or its snapshot. Raises CommandError."""
+    """Return the column of a counter: the named one, or its snapshot.
+
+    Raises CommandError if it is not an integer column.
+    """
     name = name or field.snapshot
     if name is None:
-        raise CommandError(f'{field}: it has no column. Name one: CounterField(snapshot="…").')
+        raise CommandError(f'{field} has no column. Name one with CounterField(snapshot="…").')
     try:
         column = field.origin._meta.get_field(name)
     except FieldDoesNotExist:
@@ -68,28 +76,34 @@ def column_of(field: CounterField, name: str | None = None) -> models.Field[Any,
     return column
 
 
-def database_of(model: type[models.Model], alias: str | None) -> str:
-    """The database with a model's rows. Raises CommandError where they cannot be read."""
+def database_of(model: type[models.Model], alias: str | None, columns: Iterable[str] = ()) -> str:
+    """Return the alias of the database with a model's rows.
+
+    Raises CommandError if the rows, or these columns of theirs, cannot be read.
+    """
     database = alias or router.db_for_write(model)
     if database not in connections:
         raise CommandError(f"DATABASES has no alias {database!r}, only {', '.join(connections)}.")
     try:
-        rows_of(model, database).exists()
+        list(rows_of(model, database).order_by().values_list("pk", *columns)[:1])
     except DatabaseError as error:
         raise CommandError(
-            f"{model._meta.label}: its rows cannot be read from the database {database!r}. Run "
-            f"migrations, or name another with --database. ({error})"
+            f"{model._meta.label}: its rows cannot be read from the database {database!r} "
+            f"({error}). Run migrations, or name another database with --database."
         ) from error
     return database
 
 
 def rows_of(model: type[models.Model], database: str) -> models.QuerySet[models.Model]:
-    """All of them: managers, even the base manager, may hide some."""
+    """Return all rows of a model. Managers, even the base manager, may hide some."""
     return models.QuerySet(model, using=database)
 
 
 def batches(rows: models.QuerySet[models.Model], size: int) -> Iterator[list[models.Model]]:
-    """The rows in lists of at most so many, by primary key. No cursor stays open meanwhile."""
+    """Yield the rows in lists of at most ``size``, by primary key.
+
+    Each list is a query of its own, so that no cursor stays open between them.
+    """
     rows = rows.order_by("pk")
     batch = list(rows[:size])
     while batch:
@@ -98,6 +112,9 @@ def batches(rows: models.QuerySet[models.Model], size: int) -> Iterator[list[mod
 
 
 def rows_in_one_query(database: str, fields: Sequence[models.Field[Any, Any]], most: int) -> int:
-    """How many rows a query can name, with the parameters of so many fields for each."""
+    """Return how many rows one query can name, with a parameter for each field, at most ``most``.
+
+    Databases limit the number of parameters in a query.
+    """
     limit = connections[database].ops.bulk_batch_size(fields, range(most))
     return max(1, min(most, limit))

@@ -1,51 +1,66 @@
-"""Giving counters the totals they had elsewhere: safe while others count, and safe to repeat."""
+"""Give counters the totals they had elsewhere, safely while others count, and safe to repeat."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from time import monotonic
 from typing import NamedTuple
 
 from django.core.management.base import CommandError
 
-from ...client.counters import CounterStream
-from ...client.increments import passes
-from ...client.publishing import Increment
-from ...client.steps import Pause, Steps
+from ...client.counters.failures import passes
+from ...client.counters.publishing import Increment
+from ...client.counters.stream import CounterStream
+from ...client.protocol.steps import Pause, Steps
 from ...counters.collection import Counters
 from ...exceptions import ReadOnlyCounter, ServerError, Unavailable
+from ...printable import counted, duration
+from ...realtime import monotonic
 from ..progress import Progress
 from .asking import BATCH, ask
 
-BEFORE = "Totals before that may be in place; to seed them again does no harm."
-_PAUSE = 0.2  # seconds
+ALREADY_SEEDED = "Earlier totals may be seeded already. It does no harm to seed them again."
+_RETRY_PAUSE_S = 0.2
 
 
 class Total(NamedTuple):
-    """What a counter is to begin with."""
+    """The total that a counter begins with."""
 
     subject: str
     value: int
     origin: str
-    """Where the total comes from, in words."""
+    """Where the total comes from, for messages."""
 
 
 class Seeding:
-    """The totals go in as increments, so that nothing is lost of what is counted meanwhile."""
+    """The seeding of an alias's counters, with counts of the outcomes.
+
+    Totals are sent as increments, so that what others count meanwhile is not lost.
+    """
 
     def __init__(self, alias: str, *, overwrite: bool) -> None:
+        """Prepare to seed. Raises ReadOnlyCounter if the alias is a sum of SOURCES.
+
+        With ``overwrite``, counters that have a value are brought to their total, too.
+        """
         self._alias = alias
         self._overwrite = overwrite
-        self.seeded = self.overwritten = self.right = self.left = 0
+        self.seeded = self.overwritten = self.correct = self.left_alone = 0
+        self.unreadable: list[str] = []
+        """Counters that are left alone, since what is stored for them is not a total."""
+        self.handled = 0
+        """How many totals were read and sent, whatever the outcome."""
         config = Counters(alias).settings.stream
         if config.sources:
             raise ReadOnlyCounter(
-                f'NATS_COUNTERS["{alias}"] is the sum of its SOURCES: seed one of them.'
+                f'NATS_COUNTERS["{alias}"] is the sum of its SOURCES: seed one of those.'
             )
 
     def seed(self, totals: Iterator[Total], progress: Progress) -> None:
-        """In batches, each with a question and an answer. Raises CommandError."""
+        """Seed the totals in batches. Each batch is read and written in two round trips.
+
+        Raises CommandError if a total may not have been seeded.
+        """
         while batch := list(islice(totals, BATCH)):
             self._seed_batch(batch)
             progress.advance(len(batch))
@@ -56,78 +71,93 @@ class Seeding:
         differing: dict[str, int] = {}
         for subject, value, _ in batch:
             before = stored.get(subject)
-            if before == value or (before is None and value == 0):
-                self.right += 1
+            if subject in stored and before is None:
+                self.unreadable.append(subject)
+            elif before == value or (before is None and value == 0):
+                self.correct += 1
             elif before is None:
                 missing[subject] = value
             elif self._overwrite:
                 differing[subject] = value - before
             else:
-                self.left += 1
+                self.left_alone += 1
+        self.handled += len(batch)
         ask(self._alias, _publish, missing, differing)
         self.seeded += len(missing)
         self.overwritten += len(differing)
 
 
 def once(totals: Iterable[Total]) -> Iterator[Total]:
-    """Each total once. Two of different origin for one counter are a mistake: a CommandError."""
+    """Yield each total once.
+
+    Raises CommandError if there are two totals of different origins for one counter.
+    """
     origins: dict[str, str] = {}
     for total in totals:
         origin = origins.get(total.subject)
         if origin is None:
             origins[total.subject] = total.origin
             yield total
-        elif origin != total.origin:  # SCAN may tell of a key twice
+        elif origin != total.origin:  # the origins are equal if Redis's SCAN returns a key twice
             raise CommandError(
-                f"{origin} and {total.origin} are for the same counter, {total.subject}. {BEFORE}"
+                f"{origin} and {total.origin} are for the same counter, {total.subject}. "
+                f"{ALREADY_SEEDED}"
             )
 
 
 def _publish(
     stream: CounterStream, missing: dict[str, int], differing: dict[str, int]
 ) -> Steps[None]:
-    # An id that is the same in every run: of two runs at once, or of a run and what an earlier one
-    # left under way, the server takes only one.
+    # The id is the same in every run. So the server takes only one of two increments, if two runs
+    # go on at once, or an earlier run has left an increment on its way.
     increments = [
-        stream.increment(subject, value, f"seed.{subject}") for subject, value in missing.items()
+        stream.publishing.increment(subject, value, f"seed.{subject}")
+        for subject, value in missing.items()
     ]
-    increments += [stream.increment(subject, delta) for subject, delta in differing.items()]
-    recognised = stream.recognised
-    failed = yield from _published(stream, increments)
+    increments += [
+        stream.publishing.increment(subject, delta) for subject, delta in differing.items()
+    ]
+    recognised = stream.increments.recognised
+    failed = yield from _publish_all(stream, increments)
     if failed:
         raise CommandError(
-            f"{len(failed):,} of {len(increments):,} counters of a batch may not have been seeded, "
-            f"{failed[0].counter} among them: {failed[0].failure} Run this again: those that were "
-            "are left alone."
+            f"{len(failed):,} of {counted(len(increments), 'counter')} of a batch may not have "
+            f"been seeded, {failed[0].counter} among them: {failed[0].failure} Run the command "
+            "again: it leaves alone those that were seeded."
         )
-    if stream.recognised == recognised:
+    if stream.increments.recognised == recognised:
         return
-    # The server remembers a seed's id longer than a counter that was reset.
+    # The server keeps a seed's id even if the counter is reset. Then it has dropped the new seed as
+    # a repetition.
     stored = yield from stream.stored(list(missing))
     if lost := missing.keys() - stored.keys():
         raise CommandError(
-            f"{len(lost):,} counters were seeded and reset a moment ago, {min(lost)} among them. "
-            f"Run this again in {3 * stream.config.deadline:g} seconds."
+            f"{counted(len(lost), 'counter')} cannot be seeded yet, {min(lost)} among them: seeded "
+            "and reset a moment ago. Run the command again in "
+            f"{duration(3 * stream.config.deadline)}."
         )
 
 
-def _passes(increment: Increment) -> bool:
+def _is_temporary(increment: Increment) -> bool:
     failure = increment.failure
     return isinstance(failure, (Unavailable, ServerError)) and passes(failure)
 
 
-def _published(stream: CounterStream, increments: list[Increment]) -> Steps[list[Increment]]:
-    """Publish increments, again as long as that makes sense; those that failed."""
+def _publish_all(stream: CounterStream, increments: list[Increment]) -> Steps[list[Increment]]:
+    """Publish increments, and return those that failed.
+
+    Failures that may pass are tried again for DEADLINE.
+    """
     deadline = monotonic() + stream.config.deadline
     failed = increments
     try:
         while failed:
-            yield from stream.publish(failed)
+            yield from stream.publishing.publish(failed)
             failed = [each for each in failed if each.failure is not None]
-            if monotonic() > deadline or not any(map(_passes, failed)):
+            if monotonic() > deadline or not any(map(_is_temporary, failed)):
                 break
-            yield Pause(_PAUSE)
+            yield Pause(_RETRY_PAUSE_S)
     finally:
         for each in failed:
-            stream.forget(each)
+            stream.publishing.forget(each)
     return failed

@@ -1,4 +1,4 @@
-"""``manage.py nats counters snapshot``: totals into columns, for queries."""
+"""``manage.py nats counters snapshot``: copies totals to columns, for queries."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import connections, models
 
-from ...client.counters import CounterStream
+from ...client.counters.digits import text_of
+from ...client.counters.stream import CounterStream
 from ...counters.fields import CounterField
+from ...exceptions import InvalidKey
+from ...printable import counted
 from ..progress import Progress
 from ..subcommand import Subcommand
 from .asking import BATCH, ask
@@ -25,10 +28,11 @@ from .rows import (
 
 
 class Snapshot(Subcommand):
-    """For each batch of rows one question to the counters, and one UPDATE of what differs.
+    """The subcommand ``snapshot``.
 
-    Every batch is committed by itself: what a broken run has done is not done again by the next.
-    Signals are not sent, and other columns not touched.
+    It reads the counters of each batch of rows in one round trip, and updates the rows that differ.
+    Each batch is committed by itself, so the next run completes one that was interrupted. Signals
+    are not sent, and other columns are not changed.
     """
 
     name = "snapshot"
@@ -36,51 +40,60 @@ class Snapshot(Subcommand):
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
-        add_rows(parser, "Only these models, or fields; all that have a snapshot unless given.")
+        """Declare the models or fields, --database and --zero."""
+        add_rows(parser, "Only these models or fields. Default: all fields that have a snapshot.")
         parser.add_argument(
             "--zero",
             action="store_true",
-            help="Write 0, too, for rows without a counter: never counted, or reset.",
+            help="Also write 0 for rows without a counter, which was never changed, or was reset.",
         )
 
     def handle(self, options: Mapping[str, Any]) -> None:
+        """Copy the totals. Raises CommandError if one could not be copied."""
         by_model: dict[type[models.Model], list[CounterField]] = {}
         for field in fields_of(options["labels"], with_snapshot=True):
             column_of(field)
             by_model.setdefault(field.origin, []).append(field)
         if not by_model:
-            raise CommandError('No model has a column for totals: see CounterField(snapshot="…").')
-        unfit = 0
+            raise CommandError('No counter has a column. Name one with CounterField(snapshot="…").')
+        failures = 0
         for model, fields in by_model.items():
-            database = database_of(model, options["database"])
-            copying = _Copying(model, fields, database, zero=options["zero"])
+            columns = [column_of(field).attname for field in fields]
+            database = database_of(model, options["database"], columns)
+            copying = _Copy(model, fields, database, zero=options["zero"])
             rows = rows_of(model, database).only(*copying.columns)
             with Progress(self.stderr, model._meta.label, rows.count(), options) as progress:
                 for batch in batches(rows, copying.batch_size):
                     copying.copy(batch)
                     progress.advance(len(batch))
-            self._tell(copying)
-            unfit += len(copying.unfit)
-        if unfit:
-            raise CommandError(f"{unfit:,} totals do not fit into their columns.")
+            self._report(copying)
+            failures += len(copying.failures)
+        if failures:
+            raise CommandError(f"{counted(failures, 'total')} could not be copied to a column.")
 
-    def _tell(self, copying: _Copying) -> None:
+    def _report(self, copying: _Copy) -> None:
         names = ", ".join(copying.columns)
         self.stdout.write(
-            f"{copying.model._meta.label}: {names}: {copying.seen:,} rows, "
+            f"{copying.model._meta.label}: {names}: {counted(copying.seen, 'row')}, "
             f"{copying.written:,} written"
         )
         if copying.uncounted:
             self.stdout.write(
-                f"  {copying.uncounted:,} columns left as they are, for there is no counter: "
-                "`manage.py nats counters seed` makes one of a column, --zero writes 0"
+                f"  {counted(copying.uncounted, 'column')} left unchanged, without a counter: "
+                "`manage.py nats counters seed` makes one from the column, --zero writes 0"
             )
-        for problem in copying.unfit[:3]:
-            self.stdout.write(self.style.ERROR(f"  {problem}"))
+        if copying.nameless:
+            self.stdout.write(
+                f"  {counted(copying.nameless, 'column')} left unchanged, since the row's primary "
+                f"key cannot be part of a counter's name: {copying.nameless_example}",
+                self.style.WARNING,
+            )
+        for problem in copying.failures[:3]:
+            self.stdout.write(f"  {problem}", self.style.ERROR)
 
 
-class _Copying:
-    """The way of one model's totals into its columns, and what came of it."""
+class _Copy:
+    """The copying of one model's totals to its columns, with counts of the outcomes."""
 
     def __init__(
         self,
@@ -91,8 +104,9 @@ class _Copying:
         zero: bool,
     ) -> None:
         self.model = model
-        self.seen = self.written = self.uncounted = 0
-        self.unfit: list[str] = []
+        self.seen = self.written = self.uncounted = self.nameless = 0
+        self.nameless_example = ""
+        self.failures: list[str] = []
         self._database = database
         self._zero = zero
         columns = {field: column_of(field) for field in fields}
@@ -103,11 +117,12 @@ class _Copying:
             field: operations.integer_field_range(column.get_internal_type())
             for field, column in columns.items()
         }
-        # As Django counts for a bulk_update: each row's key twice.
+        # As bulk_update() counts parameters: the primary key of each row twice.
         parameters = [model._meta.pk, model._meta.pk, *columns.values()]
         self.batch_size = rows_in_one_query(database, parameters, BATCH)
 
     def copy(self, batch: Sequence[models.Model]) -> None:
+        """Copy the totals of a batch of rows."""
         changed = [row for row, totals in self._totals(batch) if self._apply(row, totals)]
         if changed:
             rows_of(self.model, self._database).bulk_update(changed, self.columns)
@@ -117,27 +132,53 @@ class _Copying:
     def _totals(
         self, batch: Sequence[models.Model]
     ) -> list[tuple[models.Model, dict[CounterField, int | None]]]:
-        """The rows, each with the total of every field; None where there is no counter."""
-        totals: dict[tuple[str, str], int] = {}
-        subjects = {
-            (row.pk, field): (field.alias, field.counter_subject(row.pk, using=self._database))
-            for row in batch
-            for field in self._targets
-        }
+        """Return the rows, each with the totals of its fields.
+
+        A total is None if there is no counter. A field whose counter cannot be read, or cannot
+        exist, is left out.
+        """
+        totals: dict[tuple[str, str], int | None] = {}
+        subjects = self._subjects(batch)
         for alias in {field.alias for field in self._targets}:
             wanted = [subject for each, subject in subjects.values() if each == alias]
             found = ask(alias, CounterStream.stored, wanted)
             totals.update(((alias, subject), total) for subject, total in found.items())
-        return [
-            (row, {field: totals.get(subjects[row.pk, field]) for field in self._targets})
-            for row in batch
-        ]
+        found_of_rows = []
+        for row in batch:
+            found_of_row: dict[CounterField, int | None] = {}
+            for field in self._targets:
+                counter = subjects.get((row.pk, field))
+                if counter is None:
+                    continue
+                if counter in totals and totals[counter] is None:
+                    self.failures.append(f"{field} of {row.pk!r}: its counter cannot be read")
+                else:
+                    found_of_row[field] = totals.get(counter)
+            found_of_rows.append((row, found_of_row))
+        return found_of_rows
+
+    def _subjects(
+        self, batch: Sequence[models.Model]
+    ) -> dict[tuple[Any, CounterField], tuple[str, str]]:
+        """Return the aliases and subjects of the counters, by primary key and field."""
+        found = {}
+        for row in batch:
+            for field in self._targets:
+                try:
+                    subject = field.counter_subject(row.pk, using=self._database)
+                except InvalidKey as error:
+                    self.nameless += 1
+                    self.nameless_example = str(error)
+                else:
+                    found[row.pk, field] = field.alias, subject
+        return found
 
     def _apply(self, row: models.Model, totals: Mapping[CounterField, int | None]) -> bool:
-        """Put totals into a row's columns; whether any differs from what is there."""
+        """Set a row's columns to its totals. Return True if that changes the row."""
         differs = False
-        for field, column in self._targets.items():
-            total, before = totals[field], getattr(row, column)
+        for field, total in totals.items():
+            column = self._targets[field]
+            before = getattr(row, column)
             if total is None and before and not self._zero:
                 self.uncounted += 1
                 continue
@@ -146,7 +187,8 @@ class _Copying:
                 continue
             low, high = self._ranges[field]
             if not (low is None or low <= after) or not (high is None or after <= high):
-                self.unfit.append(f"{field} of {row.pk!r} is {after}: too much for {column}")
+                text = text_of(after)
+                self.failures.append(f"{field} of {row.pk!r} is {text}, too large for {column}")
                 continue
             setattr(row, column, after)
             differs = True

@@ -1,4 +1,4 @@
-"""Totals from CSV files."""
+"""Read totals from CSV files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from django.core.management.base import CommandError
 
 from ...exceptions import InvalidKey
 from .asking import subject_named
-from .seeding import BEFORE, Total
+from .seeding import ALREADY_SEEDED, Total
 
-_HEADING = ["name", "total"]
+_HEADER = ["name", "total"]
 
 
 def totals_of_csv(path: str) -> Iterator[Total]:
-    """The counters of lines of name,total. Raises CommandError, which names file and line."""
+    """Yield the totals in a file with lines of name,total. The path "-" is standard input.
+
+    Raises CommandError, which names the file and the line, if a line is not valid or the file
+    cannot be read.
+    """
     try:
         with (
             nullcontext(sys.stdin)
@@ -26,10 +30,11 @@ def totals_of_csv(path: str) -> Iterator[Total]:
         ):
             lines = csv.reader(file)
             for cells in lines:
-                if cells and not (lines.line_num == 1 and cells == _HEADING):
+                if cells and not (lines.line_num == 1 and cells == _HEADER):
                     yield _total(cells, f"{path}, line {lines.line_num}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CommandError(f"{path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CommandError(f"{path} cannot be read: {reason}.") from error
 
 
 def _total(cells: list[str], where: str) -> Total:
@@ -40,4 +45,4 @@ def _total(cells: list[str], where: str) -> Total:
         problem = str(error)
     except ValueError:
         problem = f"{','.join(cells)!r} is not a name, a comma and an integer."
-    raise CommandError(f"{where}: {problem} {BEFORE}")
+    raise CommandError(f"{where}: {problem} {ALREADY_SEEDED}")
