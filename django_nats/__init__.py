@@ -1,1 +1,3 @@
-"""Django on NATS JetStream: a cache backend, and counters on models."""
+"""A Django cache backend and counters on models, on NATS JetStream."""
+
+__version__ = "0.1.0"

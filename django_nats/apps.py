@@ -1,4 +1,4 @@
-"""The Django app."""
+"""The Django application configuration."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from django.apps import AppConfig
 
 
 class DjangoNatsConfig(AppConfig):
-    """Put "django_nats" into INSTALLED_APPS for the `nats` command and the system checks."""
+    """The application that adds the ``nats`` command and the system checks to a project."""
 
     name = "django_nats"
     verbose_name = "NATS"
 
     def ready(self) -> None:
-        """Register the system checks; nothing is opened."""
-        from . import checks  # noqa: F401  # importing is registering
+        """Register the system checks. No connection is opened."""
+        from . import checks  # noqa: F401  # importing registers them

@@ -1,7 +1,8 @@
-"""Bytes to fewer bytes and back: zlib, xz, LZ4, Zstandard.
+"""Compressors: zlib, xz, LZ4 and Zstandard.
 
-Importing this module imports neither lz4 nor zstandard; a compressor imports what it needs when
-it is made. The default levels are each format's fast end: a cache compresses on every write.
+Importing this module imports neither lz4 nor zstandard. A compressor imports what it needs when it
+is created. The default levels are the fastest of each format, since a cache compresses on every
+write.
 """
 
 from __future__ import annotations
@@ -16,91 +17,103 @@ from django_nats.exceptions import Unreadable
 
 @runtime_checkable
 class Compressor(Protocol):
-    """What OPTIONS["COMPRESSOR"] takes. Its methods are called by many threads at once."""
+    """The interface of the object that OPTIONS["COMPRESSOR"] accepts.
+
+    Many threads call the methods at the same time.
+    """
 
     @property
     def name(self) -> str:
-        """The name a stored value's header gives, by which its reader is found again."""
+        """Return the name that is stored with a value, so that its reader can be found."""
 
     def compress(self, data: bytes) -> bytes:
-        """Compresses `data`, which is never empty."""
+        """Return the compressed form of ``data``, which is never empty."""
 
     def decompress(self, data: bytes, *, limit: int) -> bytes:
-        """Returns the original, of at most `limit` bytes.
+        """Return the original of ``data``, which has at most ``limit`` bytes.
 
-        Raises when it is larger, before more than one byte beyond the limit is held, and when
-        `data` is damaged, cut off, or followed by anything else.
+        Raise any error if the original is larger, without producing more than one byte beyond the
+        limit, and if ``data`` is damaged, truncated, or followed by other bytes.
         """
 
 
 class ZlibCompressor:
-    """zlib (RFC 1950), of the standard library."""
+    """Compresses with zlib (RFC 1950), from the standard library."""
 
     name = "zlib"
 
     def __init__(self, level: int = 1) -> None:
-        """`level`: 1 (fastest) to 9 (smallest)."""
+        """Use a level from 1 (fastest) to 9 (smallest result)."""
         self._level = level
 
     def compress(self, data: bytes) -> bytes:
+        """Return the data as a zlib stream."""
         return zlib.compress(data, self._level)
 
     def decompress(self, data: bytes, *, limit: int) -> bytes:
+        """Return the original of a zlib stream, as described in ``Compressor``."""
         return _decompress(zlib.decompressobj(), data, limit)
 
 
 class LzmaCompressor:
-    """xz, of the standard library: the smallest results, and by far the slowest."""
+    """Compresses with xz, from the standard library: the smallest results, but slow."""
 
     name = "lzma"
 
     def __init__(self, preset: int = 0) -> None:
-        """`preset`: 0 (fastest) to 9 (smallest)."""
+        """Use a preset from 0 (fastest) to 9 (smallest result)."""
         self._preset = preset
 
     def compress(self, data: bytes) -> bytes:
+        """Return the data as an xz file."""
         return lzma.compress(data, preset=self._preset)
 
     def decompress(self, data: bytes, *, limit: int) -> bytes:
-        decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        """Return the original of an xz file, as described in ``Compressor``."""
+        decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
         return _decompress(decompressor, data, limit)
 
 
 class Lz4Compressor:
-    """LZ4 frames: the least work. Needs the extra `lz4`."""
+    """Compresses to LZ4 frames, which takes the least time. Requires the extra ``lz4``."""
 
     name = "lz4"
 
     def __init__(self, level: int = 0) -> None:
-        """`level`: 0 (fastest) to 16 (smallest).
+        """Use a level from 0 (fastest) to 16 (smallest result).
 
-        Raises ImproperlyConfigured where lz4 is not installed.
+        Raise ImproperlyConfigured if lz4 is not installed.
         """
         self._level = level
         self._frame = _package("lz4.frame", needed_by=type(self), extra="lz4")
 
     def compress(self, data: bytes) -> bytes:
+        """Return the data as an LZ4 frame with a checksum."""
         compressed: bytes = self._frame.compress(
             data, compression_level=self._level, content_checksum=True
         )
         return compressed
 
     def decompress(self, data: bytes, *, limit: int) -> bytes:
-        # lz4 allocates all it is allowed to return: ask for no more than the frame announces.
+        """Return the original of an LZ4 frame, as described in ``Compressor``."""
+        # lz4 allocates as much as it may return, so allow no more than the frame announces.
         announced = self._frame.get_frame_info(data)["content_size"]
         bound = min(announced or limit, limit)
         return _decompress(self._frame.LZ4FrameDecompressor(), data, bound)
 
 
 class ZstdCompressor:
-    """Zstandard: the best of both. Python 3.14 has it; before, it needs the extra `zstd`."""
+    """Compresses with Zstandard, which is fast and has small results.
+
+    Python 3.14 includes it. Earlier versions require the extra ``zstd``.
+    """
 
     name = "zstd"
 
     def __init__(self, level: int = 1) -> None:
-        """`level`: 1 (fastest) to 22 (smallest).
+        """Use a level from 1 (fastest) to 22 (smallest result).
 
-        Raises ImproperlyConfigured where Zstandard is not installed.
+        Raise ImproperlyConfigured if Zstandard is not installed.
         """
         self._level = level
         self._stdlib: Any = None
@@ -110,6 +123,7 @@ class ZstdCompressor:
             self._package = _package("zstandard", needed_by=type(self), extra="zstd")
 
     def compress(self, data: bytes) -> bytes:
+        """Return the data as a Zstandard frame with a checksum."""
         compressed: bytes
         if self._stdlib:
             parameter = self._stdlib.CompressionParameter
@@ -118,16 +132,17 @@ class ZstdCompressor:
                 options={parameter.compression_level: self._level, parameter.checksum_flag: 1},
             )
         else:
-            # One object for each call: its state is not safe for use by two threads.
+            # A new object for each call: two threads cannot use one at the same time.
             compressor = self._package.ZstdCompressor(level=self._level, write_checksum=True)
             compressed = compressor.compress(data)
         return compressed
 
     def decompress(self, data: bytes, *, limit: int) -> bytes:
+        """Return the original of a Zstandard frame, as described in ``Compressor``."""
         if self._stdlib:
             return _decompress(self._stdlib.ZstdDecompressor(), data, limit)
-        # The package believes a size the frame announces, whatever max_output_size says, and
-        # reads no further where that is 0.
+        # The package trusts the size that the frame announces, whatever max_output_size is, and
+        # does not read any further if that is 0.
         announced = self._package.get_frame_parameters(data).content_size
         if announced == 0:
             raise Unreadable("its compressed data is empty")
@@ -139,8 +154,8 @@ class ZstdCompressor:
         return original
 
 
-# Decompressing what `xz -9` makes takes 65 MiB; a header can ask for 4 GiB.
-_XZ_MEMORY = 128 * 1024 * 1024
+_XZ_MEMORY_BYTES = 128 * 1024 * 1024
+"""Decompressing the result of ``xz -9`` takes 65 MiB, but a header can ask for 4 GiB."""
 
 
 def _package(module: str, *, needed_by: type, extra: str) -> Any:
@@ -155,15 +170,15 @@ def _package(module: str, *, needed_by: type, extra: str) -> Any:
 
 
 def _decompress(decompressor: Any, data: bytes, limit: int) -> bytes:
-    """Decompresses with an object that has the interface of the standard library's."""
-    # The byte beyond the limit tells "exactly the limit" from "more".
+    """Decompress with an object that has the interface of those in the standard library."""
+    # One byte more than the limit shows whether the original is larger.
     original: bytes = decompressor.decompress(data, max_length=limit + 1)
     if len(original) > limit:
         raise _too_large(limit)
     if not decompressor.eof:
-        raise Unreadable("its compressed data is cut off")
+        raise Unreadable("its compressed data is truncated")
     if decompressor.unused_data:
-        raise Unreadable("its compressed data is followed by something else")
+        raise Unreadable("its compressed data is followed by other bytes")
     return original
 
 

@@ -1,7 +1,7 @@
-"""Values to bytes and back: pickle, JSON, MessagePack, signed pickle.
+"""Serializers, which convert values to bytes and back: pickle, signed pickle, JSON, MessagePack.
 
-Importing this module imports neither Django nor msgpack; a serializer imports what it needs
-when it is made.
+Importing this module imports neither Django nor msgpack. A serializer imports what it needs when it
+is created.
 """
 
 from __future__ import annotations
@@ -17,34 +17,36 @@ from django_nats.exceptions import Unreadable
 
 @runtime_checkable
 class Serializer(Protocol):
-    """What OPTIONS["SERIALIZER"] and OPTIONS["ACCEPT"] take.
+    """The interface of the objects that OPTIONS["SERIALIZER"] and OPTIONS["ACCEPT"] accept.
 
-    `key` is the made Django key the value is stored under. `loads` may raise anything: a value
-    that cannot be loaded is a miss.
+    ``bucket`` is the name of the bucket that holds the value, and ``key`` the made key under which
+    it is stored, with prefix and version. Many threads call the methods at the same time.
     """
 
     @property
     def name(self) -> str:
-        """The name a stored value's header gives, by which its reader is found again."""
+        """Return the name that is stored with a value, so that its reader can be found."""
 
-    def dumps(self, value: object, *, key: str) -> bytes: ...
+    def dumps(self, value: object, *, bucket: str, key: str) -> bytes:
+        """Return a value as bytes. Raise any error if the value cannot be serialized."""
 
-    def loads(self, data: bytes, *, key: str) -> object: ...
+    def loads(self, data: bytes, *, bucket: str, key: str) -> object:
+        """Return the value of the bytes. If this raises any error, the value counts as missing."""
 
 
 class PickleSerializer:
-    """Any picklable object, as Django's own backends store it.
+    """Stores any object that can be pickled, as Django's own backends do.
 
-    Whoever can write to the bucket can run code in the processes that read it: where that is
-    not only the project itself, use `SignedPickleSerializer` or `JSONSerializer`.
+    A program that can write to the bucket can run code in the processes that read it. Unless only
+    the project itself can write to it, use ``SignedPickleSerializer`` or ``JSONSerializer``.
     """
 
     name = "pickle"
 
     def __init__(self, protocol: int | None = None) -> None:
-        """`protocol` is pickle's; None and -1 mean the highest this Python has.
+        """Use a protocol of pickle; None and -1 stand for the highest that this Python has.
 
-        Raises ValueError when there is no such protocol.
+        Raise ValueError if there is no such protocol.
         """
         if protocol is None:
             protocol = pickle.HIGHEST_PROTOCOL
@@ -55,45 +57,50 @@ class PickleSerializer:
             )
         self._protocol = protocol
 
-    def dumps(self, value: object, *, key: str) -> bytes:
+    def dumps(self, value: object, *, bucket: str, key: str) -> bytes:
+        """Return the pickle of a value."""
         return pickle.dumps(value, self._protocol)
 
-    def loads(self, data: bytes, *, key: str) -> object:
+    def loads(self, data: bytes, *, bucket: str, key: str) -> object:
+        """Return the value of a pickle."""
         return pickle.loads(data)
 
 
 class SignedPickleSerializer(PickleSerializer):
-    """Pickle behind an HMAC-SHA256 made with SECRET_KEY, verified before anything is unpickled.
+    """Stores a pickle with an HMAC-SHA256 of SECRET_KEY, which is verified before unpickling.
 
-    The key is part of what is signed, so a value copied to another key is refused there. An
-    older value of the same key is not: a signature says who wrote a value, not when. Values
-    signed with one of SECRET_KEY_FALLBACKS are read, and signed anew when next written. Integers
-    are stored as decimal text and carry no signature.
+    The names of the bucket and the key are signed as well, so a value that was copied to another
+    key or another bucket is refused there. An older value of the same key is accepted: a signature
+    says who wrote a value, not when. In a bucket that is restored under another name, no value can
+    be read. Values that were signed with one of SECRET_KEY_FALLBACKS can be read. Integers are
+    stored as decimal text and carry no signature.
 
-    The bytes are the 32 of the digest, then the pickle's.
+    The stored bytes are the 32 bytes of the digest, followed by the pickle.
     """
 
     name = "signed-pickle"
 
-    def dumps(self, value: object, *, key: str) -> bytes:
-        data = super().dumps(value, key=key)
-        return next(_signatures(data, key)) + data
+    def dumps(self, value: object, *, bucket: str, key: str) -> bytes:
+        """Return the signature and the pickle of a value."""
+        data = super().dumps(value, bucket=bucket, key=key)
+        return next(_signatures(data, bucket, key)) + data
 
-    def loads(self, data: bytes, *, key: str) -> object:
+    def loads(self, data: bytes, *, bucket: str, key: str) -> object:
+        """Return the value of a signed pickle. Raise Unreadable if the signature is wrong."""
         signature, data = data[:_SIGNATURE_BYTES], data[_SIGNATURE_BYTES:]
-        if not any(compare_digest(signature, valid) for valid in _signatures(data, key)):
+        if not any(compare_digest(signature, valid) for valid in _signatures(data, bucket, key)):
             raise Unreadable(
-                "its signature does not match: it was altered, moved here from another key, "
-                "or signed with another SECRET_KEY"
+                "its signature does not match: it was altered, copied here from another key or "
+                "bucket, or signed with another SECRET_KEY"
             )
-        return super().loads(data, key=key)
+        return super().loads(data, bucket=bucket, key=key)
 
 
 class JSONSerializer:
-    """Compact UTF-8 JSON through DjangoJSONEncoder, which any language reads.
+    """Stores compact UTF-8 JSON, written by DjangoJSONEncoder, which any language can read.
 
-    As ever with JSON, tuples come back as lists, dates and decimals as text, and the keys of
-    mappings as strings. NaN and the infinities, which JSON does not have, raise ValueError.
+    Tuples are restored as lists, dates and decimals as text, and the keys of mappings as strings.
+    NaN and infinite numbers, which JSON lacks, raise ValueError.
     """
 
     name = "json"
@@ -105,24 +112,26 @@ class JSONSerializer:
             ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode
 
-    def dumps(self, value: object, *, key: str) -> bytes:
+    def dumps(self, value: object, *, bucket: str, key: str) -> bytes:
+        """Return a value as JSON. Raise TypeError or ValueError if JSON cannot represent it."""
         return self._encode(value).encode()
 
-    def loads(self, data: bytes, *, key: str) -> object:
-        # Decoded here because json.loads takes bytes for UTF-16 and UTF-32 as well.
+    def loads(self, data: bytes, *, bucket: str, key: str) -> object:
+        """Return the value of a JSON document."""
+        # Decoded here, since json.loads would accept UTF-16 and UTF-32 as well.
         return json.loads(data.decode())
 
 
 class MsgPackSerializer:
-    """MessagePack: smaller and faster than JSON, with bytes, read by other languages.
+    """Stores MessagePack, which is smaller and faster than JSON, has bytes, and is as portable.
 
-    Tuples come back as lists. Needs the extra `msgpack`.
+    Tuples are restored as lists. Requires the extra ``msgpack``.
     """
 
     name = "msgpack"
 
     def __init__(self) -> None:
-        """Raises ImproperlyConfigured where msgpack is not installed."""
+        """Import msgpack. Raise ImproperlyConfigured if it is not installed."""
         try:
             import msgpack
         except ImportError as exc:
@@ -134,12 +143,14 @@ class MsgPackSerializer:
         self._packb = msgpack.packb
         self._unpackb = msgpack.unpackb
 
-    def dumps(self, value: object, *, key: str) -> bytes:
+    def dumps(self, value: object, *, bucket: str, key: str) -> bytes:
+        """Return a value as MessagePack. Raise TypeError if MessagePack cannot represent it."""
         data: bytes = self._packb(value)
         return data
 
-    def loads(self, data: bytes, *, key: str) -> object:
-        # Mappings with integer keys are written without complaint, so they must be read too.
+    def loads(self, data: bytes, *, bucket: str, key: str) -> object:
+        """Return the value of a MessagePack document."""
+        # msgpack writes mappings with integer keys without an error, so they must be readable.
         return self._unpackb(data, strict_map_key=False)
 
 
@@ -147,16 +158,16 @@ _SALT = "django_nats.serializers.SignedPickleSerializer"
 _SIGNATURE_BYTES = 32
 
 
-def _signatures(data: bytes, key: str) -> Iterator[bytes]:
-    """The valid signatures of `data` under `key`: by SECRET_KEY, then by each fallback."""
+def _signatures(data: bytes, bucket: str, key: str) -> Iterator[bytes]:
+    """Yield the valid signatures of data under a key: by SECRET_KEY, then by each fallback."""
     from django.conf import settings
     from django.utils.crypto import salted_hmac
 
-    name = key.encode()
-    # The length keeps key and data apart: "ab" + "c" must not sign "a" + "bc".
-    head = len(name).to_bytes(8, "big") + name
+    # The lengths keep the parts apart: a signature of "ab" and "c" must not be one of "a" and "bc".
+    names = bucket.encode(), key.encode()
+    head = b"".join(len(name).to_bytes(8, "big") + name for name in names)
     for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
-        # An empty fallback, as os.environ.get("OLD_SECRET_KEY", "") leaves, anyone can sign with.
+        # Anyone could sign with an empty key, as os.environ.get("OLD_SECRET_KEY", "") may return.
         if secret:
             mac = salted_hmac(_SALT, head, secret, algorithm="sha256")
             mac.update(data)

@@ -1,4 +1,4 @@
-"""What a cache, and counters, can tell about themselves."""
+"""The statistics of a cache, and of pending increments of counters."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class CacheStats:
-    """A cache at one moment; hits and misses are this process's, for the bucket."""
+    """The state of a cache at one moment."""
 
     connected: bool
+    """Whether this process is connected to a server."""
     server: str
-    """Name and version of the connected server."""
+    """The name and the version of the connected server."""
     bucket: str
+    """The name of the bucket."""
     entries: int
-    """Messages in the bucket, those of recently deleted keys included."""
+    """The number of messages in the bucket. Recently deleted keys are included."""
     bytes: int
+    """The size of these messages on the server."""
     hits: int
+    """Reads of this process that found a value in the bucket."""
     misses: int
-    rtt: float
-    """Seconds from the question to the server's answer."""
+    """Reads of this process that found no value."""
+    rtt: float | None
+    """Seconds from the request to the server's answer. None if there was none."""
 
 
 class Pending(NamedTuple):
-    """Increments of a process that are still to be published, at one moment."""
+    """The increments of this process that are not published yet, at one moment."""
 
     counters: int
-    """How many counters have some."""
+    """The number of counters that have pending increments."""
     total: int
-    """What all of them together will be changed by."""
+    """The sum of all pending increments."""
     age: float
-    """Seconds for which the oldest may have waited."""
+    """The seconds for which the oldest increment may have been pending, at most."""
     error: str
-    """Why the last try left some of them, or an empty string."""
+    """The reason why the last attempt did not publish all of them, or an empty string."""

@@ -1,6 +1,7 @@
-"""Values to payloads and back: serializer, compressor, and the format header that names them.
+"""Conversion of values to payloads and back, and the format header that says how to read a payload.
 
-A format is the serializer's name, `+` and the compressor's name where it is compressed, or `int`.
+A format is the name of the serializer, followed by ``+`` and the name of the compressor if the
+payload is compressed, or ``int``.
 """
 
 from __future__ import annotations
@@ -23,31 +24,33 @@ from django_nats.compressors import (
 from django_nats.exceptions import Unreadable
 from django_nats.serializers import PickleSerializer, Serializer
 
-COMPRESS_MIN_LENGTH = 1024
-"""Bytes: what is smaller is stored uncompressed."""
+COMPRESS_MIN_BYTES = 1024
+"""Serialized values that are smaller are stored uncompressed."""
 
-MAX_DECOMPRESSED = 64 * 1024 * 1024
-"""Bytes: more than any value the cache should hold, less than what would hurt a process."""
+MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
+"""More than any value in a cache should have, and less than what would harm a process."""
 
 INT = "int"
-"""The format of integers, decimal text whatever the serializer."""
+"""The format of integers: decimal text, with any serializer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """Values to (payload, format) and back.
+    """Converts values to payloads with a format, and back.
 
-    Writes with `serializer` and `compressor`. Reads what `serializer` and those in `accept` wrote,
-    compressed by any compressor that is installed: decompression runs nothing and is bounded by
-    `max_size`. The format selects among these, never beyond, since whoever can write to the
-    bucket chooses it. Sizes are in bytes.
+    ``serializer`` and ``compressor`` write values. ``serializer`` and the serializers in ``accept``
+    read values, compressed by any compressor that is installed: decompression executes no code, and
+    its result is limited to ``max_size``. The format selects one of these and cannot name another
+    one, since any program with access to the bucket can write a format. ``bucket`` is the name of
+    the bucket that holds the values. Sizes are in bytes.
     """
 
     serializer: Serializer = field(default_factory=PickleSerializer)
     accept: tuple[Serializer, ...] = ()
     compressor: Compressor | None = None
-    compress_min_length: int = COMPRESS_MIN_LENGTH
-    max_size: int = MAX_DECOMPRESSED
+    compress_min_length: int = COMPRESS_MIN_BYTES
+    max_size: int = MAX_DECOMPRESSED_BYTES
+    bucket: str = ""
     _readers: _Readers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,19 +64,24 @@ class Codec:
         object.__setattr__(self, "_readers", _Readers(serializers, self.compressor, self.max_size))
 
     def encode(self, value: object, *, key: str) -> tuple[bytes, str]:
-        """Returns the payload and its format; raises what the serializer raises."""
+        """Return the payload of a value and its format.
+
+        Raise the serializer's or compressor's own error if it refuses the value, and TypeError if
+        the serializer does not return bytes.
+        """
         if type(value) is int:
             try:
                 return b"%d" % value, INT
             except ValueError:
-                pass  # more digits than sys.get_int_max_str_digits() lets Python write
+                pass  # more digits than sys.get_int_max_str_digits() allows: serialize it
         serializer, compressor = self.serializer, self.compressor
-        data = serializer.dumps(value, key=key)
+        data = serializer.dumps(value, bucket=self.bucket, key=key)
         if not isinstance(data, bytes):
             raise TypeError(
                 f"{type(serializer).__name__}.dumps returned {type(data).__name__}, not bytes"
             )
-        # What decode would refuse for its size is better refused at once, as too large to store.
+        # Data over max_size stays uncompressed: decode() would refuse it, and the bucket refuses
+        # it now, as too large to store.
         if compressor is not None and self.compress_min_length <= len(data) <= self.max_size:
             compressed = compressor.compress(data)
             if len(compressed) < len(data):
@@ -81,12 +89,14 @@ class Codec:
         return data, serializer.name
 
     def decode(self, payload: bytes, format: str | None, *, key: str) -> object:
-        """Returns the value; without a format, as another client writes, an int or the bytes.
+        """Return the value of a payload.
 
-        Raises Unreadable, which says why but shows nothing of the payload.
+        Other clients write no format. Then return an integer if the payload is decimal text, and
+        the payload itself if not. Raise Unreadable if the value cannot be read. The error gives the
+        reason without any part of the payload.
         """
         try:
-            return self._readers[format](payload, key=key)
+            return self._readers[format](payload, bucket=self.bucket, key=key)
         except Unreadable:
             raise
         except Exception as exc:
@@ -95,14 +105,14 @@ class Codec:
             ) from exc
 
 
-def make_codec(options: Mapping[str, object]) -> Codec:
-    """Builds the codec that a cache's OPTIONS ask for; options of other parts are ignored.
+def make_codec(options: Mapping[str, object], *, bucket: str) -> Codec:
+    """Return the codec that a cache's OPTIONS describe. Ignore options of other parts.
 
-    SERIALIZER, COMPRESSOR and the members of ACCEPT are dotted paths, classes or instances.
-    Values decompress to at most 64 MiB, or to MAX_VALUE_SIZE where that is more: what may be
-    stored uncompressed may be stored compressed.
+    SERIALIZER, COMPRESSOR and the members of ACCEPT are dotted paths, classes or instances. Values
+    may decompress to at most 64 MiB, or to MAX_VALUE_SIZE bytes if that is more: a value that can
+    be stored uncompressed can be stored compressed as well.
 
-    Raises ImproperlyConfigured, naming the option.
+    Raise ImproperlyConfigured, which names the option, if one is wrong.
     """
     compressor = options.get("COMPRESSOR")
     accept = options.get("ACCEPT", ())
@@ -112,27 +122,28 @@ def make_codec(options: Mapping[str, object]) -> Codec:
         serializer=_make_serializer(options),
         accept=tuple(_make("ACCEPT", each, Serializer) for each in accept),
         compressor=None if compressor is None else _make("COMPRESSOR", compressor, Compressor),
-        compress_min_length=_size(options, "COMPRESS_MIN_LENGTH", COMPRESS_MIN_LENGTH),
-        max_size=max(MAX_DECOMPRESSED, _size(options, "MAX_VALUE_SIZE", 0)),
+        compress_min_length=_size(options, "COMPRESS_MIN_LENGTH", COMPRESS_MIN_BYTES),
+        max_size=max(MAX_DECOMPRESSED_BYTES, _size(options, "MAX_VALUE_SIZE", 0)),
+        bucket=bucket,
     )
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _CANONICAL_INT = re.compile(rb"0|-?[1-9][0-9]*")
 _COMPRESSORS: Mapping[str, type[Compressor]] = {
-    made.name: made for made in (ZlibCompressor, LzmaCompressor, Lz4Compressor, ZstdCompressor)
+    each.name: each for each in (ZlibCompressor, LzmaCompressor, Lz4Compressor, ZstdCompressor)
 }
 
 
 class _Reader(Protocol):
-    def __call__(self, data: bytes, /, *, key: str) -> object: ...
+    def __call__(self, data: bytes, /, *, bucket: str, key: str) -> object: ...
 
 
 class _Readers(dict[str | None, _Reader]):
-    """The reader of each format; that of a compressed one is made when it is first met.
+    """The reader of each format. That of a compressed format is created when it is first needed.
 
-    Reading is then one look-up, and asks for no package that no value needs. What is refused is
-    not kept: how many formats there are is not for the writer to choose.
+    Reading then takes one look-up, and no package is imported that no value needs. Formats that are
+    refused are not stored: otherwise a writer could make this dictionary grow without limit.
     """
 
     def __init__(
@@ -145,8 +156,8 @@ class _Readers(dict[str | None, _Reader]):
             if serializer.name in self._serializers:
                 raise _improper(
                     "ACCEPT",
-                    f"has a second {serializer.name!r} serializer: values could not tell them "
-                    "apart; SERIALIZER itself is always accepted",
+                    f"has a second {serializer.name!r} serializer, and a format could not tell "
+                    "them apart; SERIALIZER itself is always accepted",
                 )
             self._serializers[serializer.name] = serializer
             self[serializer.name] = serializer.loads
@@ -161,8 +172,9 @@ class _Readers(dict[str | None, _Reader]):
             )
         compressor, limit = self._compressor(compressor_name), self._limit
 
-        def read(data: bytes, /, *, key: str) -> object:
-            return serializer.loads(compressor.decompress(data, limit=limit), key=key)
+        def read(data: bytes, /, *, bucket: str, key: str) -> object:
+            plain = compressor.decompress(data, limit=limit)
+            return serializer.loads(plain, bucket=bucket, key=key)
 
         self[format] = read
         return read
@@ -178,11 +190,11 @@ class _Readers(dict[str | None, _Reader]):
             raise Unreadable(str(exc)) from exc
 
 
-def _read_int(data: bytes, /, *, key: str) -> object:
+def _read_int(data: bytes, /, *, bucket: str, key: str) -> object:
     return int(data)
 
 
-def _read_foreign(data: bytes, /, *, key: str) -> object:
+def _read_foreign(data: bytes, /, *, bucket: str, key: str) -> object:
     return int(data) if _CANONICAL_INT.fullmatch(data) else data
 
 
@@ -201,15 +213,15 @@ def _make_serializer(options: Mapping[str, object]) -> Serializer:
 
 
 def _make(option: str, spec: object, protocol: type[Any]) -> Any:
-    made = _resolve(option, spec)
-    if isinstance(made, type):
+    part = _resolve(option, spec)
+    if isinstance(part, type):
         try:
-            made = made()
+            part = part()
         except Exception as exc:
-            raise _improper(option, f"cannot be made: {exc}") from exc
-    if not isinstance(made, protocol):
-        raise _improper(option, f"names {type(made).__name__}, not a {protocol.__name__.lower()}")
-    return made
+            raise _improper(option, f"cannot be created: {exc}") from exc
+    if not isinstance(part, protocol):
+        raise _improper(option, f"names {type(part).__name__}, not a {protocol.__name__.lower()}")
+    return part
 
 
 def _resolve(option: str, spec: object) -> object:

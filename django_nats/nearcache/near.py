@@ -1,31 +1,30 @@
-"""A near cache: copies, and the feed that keeps them coherent."""
+"""The near cache of a bucket: copies of its values, and the feed that keeps them current."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 
-from ..client import bridge
-from ..client.bucket import BucketConfig
-from ..client.config import ConnectionConfig
-from ..client.copies import Copies, Copy
-from ..client.watch import WHOLE
+from ..client import drivers, process
+from ..client.feed.watcher import WHOLE
+from ..client.kv.config import BucketConfig
+from ..client.kv.copies import Copies, Copy
+from ..client.transport import forks
+from ..client.transport.config import ConnectionConfig
 from ..conf.nearcache import NearCacheConfig
 from ..exceptions import NatsError
+from ..realtime import monotonic
 from .follow import Follower
-from .shape import covering, filters
+from .patterns import covering, filters
 
-_LAST_WORDS = 1.0  # seconds that a feed has to end
+_STOP_TIMEOUT_S = 1.0
 
 
 class NearCache:
-    """What this process holds of a bucket, shared by threads, loops and aliases.
+    """The copies that this process holds of a bucket, shared by threads, event loops and aliases.
 
-    ``entries`` and ``bytes`` are of this moment; ``hits``, ``misses`` and ``flushes`` are counted
-    since the process began.
+    ``entries`` and ``bytes`` describe the present moment. ``hits``, ``misses`` and ``flushes`` are
+    counted from the start of the process.
     """
 
     def __init__(
@@ -40,13 +39,11 @@ class NearCache:
         self._copies = Copies(config.bounds, covering(head, config.keys))
         self._follower = Follower(self._copies, bucket.name, head)
         self.subjects = filters(bucket.name, head, config.keys)
-        """The subjects of the changes that are followed."""
-        self._watcher = bridge.watcher(
+        """The subjects on which the feed receives changes."""
+        self._watcher = process.watcher(
             connection, bucket, self.subjects, self._follower, config.bounds.max_stale
         )
-        bridge.add_copies(connection, bucket, self._copies)
-        self.find: Callable[[str], Copy | None] = self._copies.find
-        """The copy of a made key, if it may be served now."""
+        process.add_copies(connection, bucket, self._copies)
 
     def __repr__(self) -> str:
         return (
@@ -56,30 +53,32 @@ class NearCache:
 
     @property
     def entries(self) -> int:
+        """Return the number of copies."""
         return len(self._copies)
 
     @property
     def bytes(self) -> int:
-        """Bytes of memory that the copies take, estimated."""
+        """Return an estimate of the memory that the copies take, in bytes."""
         return self._copies.bytes
 
     @property
     def hits(self) -> int:
+        """Return the number of reads that found a copy."""
         return self._copies.hits
 
     @property
     def misses(self) -> int:
-        """Reads that went to the server, of keys that are to be copied."""
+        """Return the number of reads of covered keys that went to the server."""
         return self._copies.misses
 
     @property
     def flushes(self) -> int:
-        """How often copies were dropped because the feed might have missed something."""
+        """Return how often all copies were dropped because the feed may have missed a change."""
         return self._copies.flushes
 
     @property
     def state(self) -> str:
-        """Of the feed: "whole", while copies are served; otherwise what is the matter."""
+        """Return "whole" while copies are served, otherwise the reason why they are not."""
         state = self._watcher.state
         if state == WHOLE and monotonic() >= self._copies.fresh_until:
             return "not proven current"
@@ -87,30 +86,34 @@ class NearCache:
 
     @property
     def lag(self) -> float:
-        """Seconds that the last change of a key took to get here."""
+        """Return the seconds between the storing of the last change and its arrival here."""
         return self._watcher.lag
 
+    def find(self, key: str) -> Copy | None:
+        """Return the copy of a made key, or None if there is none that may be served now."""
+        return self._copies.find(key)
+
     def start(self) -> None:
-        """Open the feed in the background, unless it is open; copies are made from then on."""
+        """Open the feed in the background, unless it is open. Copies are made from then on."""
         if not self._watcher.started:
-            with suppress(NatsError):  # the operation that wants it meets the same
+            with suppress(NatsError):  # the read that started it raises the same error
                 self._watcher.start()
 
     def stop(self) -> None:
-        """End the feed and drop the copies, until the next read. Returns within a second."""
+        """Close the feed and drop the copies, until the next read. Return within a second."""
         ended = threading.Event()
         self._watcher.stop(ended.set)
-        if not bridge.on_loop_thread():
-            ended.wait(_LAST_WORDS)
+        if not drivers.on_loop_thread():
+            ended.wait(_STOP_TIMEOUT_S)
 
     def belongs_to(self, alias: str) -> None:
-        """An alias of CACHES has this near cache: key_changed is sent for it."""
+        """Send key_changed for an alias of CACHES, too, which has this near cache."""
         self._follower.aliases[alias] = None
 
 
-_known: dict[tuple[object, ...], NearCache] = {}
-# Reentrant: a signal's handler, or a finalizer, may make a cache at any point.
-_making = threading.RLock()
+_near_caches: dict[tuple[object, ...], NearCache] = {}
+# Reentrant: a signal handler or a finalizer may create a cache while this thread holds it.
+_creation_lock = threading.RLock()
 
 
 def near_cache(
@@ -120,20 +123,21 @@ def near_cache(
     config: NearCacheConfig,
     head: str | None,
 ) -> NearCache:
-    """The process's one near cache of a bucket with these settings."""
-    known = (connection, bucket, config, head)
-    if (found := _known.get(known)) is None:
-        with _making:  # a second one's copies would be told of everything, for ever and for nobody
-            if (found := _known.get(known)) is None:
-                found = _known[known] = NearCache(connection, bucket, config, head)
+    """Return the near cache of a bucket with these settings: the process has one of each."""
+    settings = (connection, bucket, config, head)
+    if (found := _near_caches.get(settings)) is None:
+        # Without the lock a second one could be created, and its copies would be updated for the
+        # rest of the process's life, though no cache reads them.
+        with _creation_lock:
+            if (found := _near_caches.get(settings)) is None:
+                found = _near_caches[settings] = NearCache(connection, bucket, config, head)
     found.belongs_to(alias)
     return found
 
 
 def _after_fork() -> None:
-    global _making
-    _making = threading.RLock()  # another thread may have held it
+    global _creation_lock
+    _creation_lock = threading.RLock()  # another thread of the parent may have held it
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.call_in_child(_after_fork)

@@ -1,1 +1,1 @@
-"""Template filters."""
+"""The template tag libraries of the package."""

@@ -1,4 +1,4 @@
-"""``{% load django_nats %}``: numbers of views and likes as pages show them."""
+"""``{% load django_nats %}``: a template filter that shows large numbers in a few characters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _UNITS = ("", "K", "M", "B", "T")
 
 @register.filter
 def compact(value: object) -> str:
-    """A counter or an integer in a few characters: 999, 1.2K, 34K, 5.6M, 7B, 8T.
+    """Return a counter or an integer in a few characters: 999, 1.2K, 34K, 5.6M, 7B, 8T.
 
-    It is cut, not rounded, so as not to claim what is not reached, and written with the decimal
-    separator of the language. What is no integer stays what it is; a counter that cannot be read
-    under FAIL_OPEN is empty.
+    The number is cut off, not rounded, so that the text never claims more than there is. It has
+    the decimal separator of the current language. What is not an integer is returned as it is.
+    Under FAIL_OPEN, a counter that cannot be read is an empty string.
     """
     text = str(value)
     try:
