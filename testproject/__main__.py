@@ -1,4 +1,4 @@
-"""``python -m testproject``: everything from an empty directory to a site that serves."""
+"""``python -m testproject``: sets up the demonstration site and serves it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the site until Ctrl-C, or SIGTERM.
+    """Serve the site until Ctrl-C or SIGTERM, and return the exit status.
 
-    Returns the exit status: 0 after these, 1 when the cache or the counters cannot be used, 2 when
-    the address cannot be listened on, or there is no uvicorn to do it.
+    The status is 0 after these, 1 if the cache or the counters cannot be used, and 2 if the site
+    cannot listen on the address, or uvicorn is not installed.
     """
     options = parser().parse_args(argv)
-    # An end that is no exit would lose the views that are not published yet.
+    # SIGTERM would end the process without an exit, and lose views that are not published yet.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     problem = cannot_listen(options.host, options.port)
     if problem:
@@ -34,20 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     arguments = argparse.ArgumentParser(
         prog="python -m testproject", description="Serve the django-nats demonstration site."
     )
     arguments.add_argument(
         "--host",
         default="127.0.0.1",
-        help="IPv4 address or name to listen on (default: %(default)s); any other than the "
-        "default shows the site, with its debug pages, to the network",
+        help="IPv4 address or name to listen on (default: %(default)s). Any other address shows "
+        "the site, with its debug pages, to the network.",
     )
     arguments.add_argument("--port", type=port, default=8000, help="default: %(default)s")
     return arguments
 
 
 def port(text: str) -> int:
+    """Return the number of a port. Raises ArgumentTypeError if it is out of range."""
     number = int(text)
     if not 1 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"{number} is not between 1 and 65535")
@@ -55,9 +57,13 @@ def port(text: str) -> int:
 
 
 def cannot_listen(host: str, port: int) -> str | None:
-    """Say why ``host:port`` cannot be listened on, and what to do; None if it can."""
+    """Return why the site cannot listen on an address and what to do, or None if it can."""
     try:
-        socket.create_server((host, port)).close()
+        # The socket is bound, but does not listen: a client that waits for the site must not
+        # connect to it.
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return (
@@ -69,15 +75,15 @@ def cannot_listen(host: str, port: int) -> str | None:
 
 
 def serve(host: str, port: int) -> int:
-    # Django is imported here, so that a busy port is reported at once.
+    """Set up the site, serve it until a signal comes, and return the exit status."""
+    # Django is imported late, so that a busy port is reported at once.
     import django
     from django.conf import settings
-    from django.core.cache import caches
     from django.core.management import call_command
 
     from django_nats.exceptions import NatsError
 
-    # Whatever project this shell is for otherwise.
+    # The shell may have set this variable for another project.
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     django.setup()
     try:
@@ -90,26 +96,29 @@ def serve(host: str, port: int) -> int:
         return 2
     from django.contrib.auth.models import User
 
+    from django_nats.cache import nats_cache
     from django_nats.counters import counters
     from testproject.magazine.sample import EDITOR
 
     if host not in LOOPBACK:
         settings.ALLOWED_HOSTS.append("*")
     server = Server(host, port)
-    # Raised in the midst of a step, a KeyboardInterrupt can get lost in a finalizer, or come out as
-    # another error: from here on it is noted, and heeded between two steps.
+    # A KeyboardInterrupt that is raised during a step may get lost in a finalizer, or come out as
+    # another error. From here on a signal only sets a flag, which is read between two steps.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, server.handle_exit)
     call_command("migrate", verbosity=0)
     call_command("load_sample_data", verbosity=0)
-    # The editor's password is public: it is for whoever sits at this machine.
+    # The editor's password is public, so the editor may log in from this machine only.
     User.objects.filter(username=EDITOR).update(is_active=host in LOOPBACK)
     if server.should_exit:
         return 0
     try:
-        # The first use starts the embedded server: a site without one should not say it is ready.
-        stats = caches["default"].stats()  # type: ignore[attr-defined]
+        # The first use starts the embedded server. If that fails, the site must not say it is open.
+        stats = nats_cache().stats()
         counters.total(">")
+        # A site that is not a demonstration runs this by a timer.
+        call_command("nats", "counters", "snapshot", stdout=io.StringIO())
     except NatsError as error:
         if server.should_exit:
             return 0

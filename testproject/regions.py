@@ -1,4 +1,4 @@
-"""Servers of several regions, as the regions page needs them: a hub, and a leaf node for each."""
+"""The servers of the regions page: a hub, and a leaf node for each region."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from django_nats.devserver import NatsServer
 
 
 class Regions:
-    """NATS servers on 127.0.0.1, which have their ports from the beginning, and run when asked to.
+    """NATS servers on 127.0.0.1, whose ports are chosen before they are started.
 
-    Each is a JetStream domain of its own name. They end with the process, and so does what they
-    have stored.
+    Each server is a JetStream domain, named after the server. The servers end with the process,
+    and what they have stored is deleted.
     """
 
     def __init__(self, hub: str, *leaves: str) -> None:
+        """Choose the ports, without starting a server."""
         self._token = secrets.token_urlsafe(24)
         self._starting = threading.Lock()
         port = _free_port()
@@ -29,8 +30,8 @@ class Regions:
         self._servers = {hub: self._server(hub, listen)}
         for leaf in leaves:
             self._servers[leaf] = self._server(leaf, {"remotes": [remote]})
-        # Settings make this before anything of the client is imported, and what is registered
-        # first is called last: the connections are closed by then.
+        # Settings create this object before the client is imported. Functions at exit run in
+        # reverse order, so the client has closed its connections when the servers stop.
         atexit.register(self.stop)
 
     def _server(self, domain: str, leafnodes: dict[str, object]) -> NatsServer:
@@ -39,29 +40,37 @@ class Regions:
         return NatsServer(token=self._token, name=domain, port=_free_port(), config=config)
 
     def place(self, region: str) -> dict[str, str]:
-        """The options of NATS_COUNTERS that say where a region's server is."""
+        """Return the options of NATS_COUNTERS that lead to a region's server."""
         return {"LOCATION": self._servers[region].url, "TOKEN": self._token}
 
     @property
     def running(self) -> bool:
+        """Return whether all servers run."""
         return all(server.running for server in self._servers.values())
 
     def start(self) -> None:
-        """Start what does not run, in about a third of a second. Raises DevServerError."""
+        """Start the servers that do not run, in about a third of a second.
+
+        Raises DevServerError if one of them does not start.
+        """
         with self._starting:
             for server in self._servers.values():
                 server.start()
 
     def stop(self) -> None:
+        """Stop all servers."""
         for server in self._servers.values():
             server.stop()
 
 
 def _free_port() -> int:
-    """A port nobody listens on; below those that systems give to connections, any of which might
-    have it when the server is to start."""
+    """Return a port on which no program listens.
+
+    It is below the ports that systems assign to outgoing connections, one of which could take it
+    before the server starts.
+    """
     for _ in range(100):
         port = 15_000 + secrets.randbelow(17_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-    raise OSError("No port between 15,000 and 32,000 can be listened at")
+    raise OSError("No free port was found between 15,000 and 32,000")

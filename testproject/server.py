@@ -1,4 +1,4 @@
-"""What serves the site."""
+"""The server of the site."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from testproject.magazine import streams
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which waits at its end for all responses, and so for streams that go on."""
+    """Uvicorn, except that it ends the event streams before it waits for all responses."""
 
     def __init__(self, host: str, port: int) -> None:
+        """Prepare to serve the site on an address."""
         super().__init__(
             uvicorn.Config(application, host, port, lifespan="off", log_level="warning")
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End the event streams, and let Uvicorn end."""
         streams.close()
         super().handle_exit(sig, frame)

@@ -1,6 +1,6 @@
-"""Settings of the demonstration site.
+"""The settings of the demonstration site.
 
-The parts that matter are CACHES, SESSION_ENGINE and NATS_COUNTERS.
+CACHES, SESSION_ENGINE and NATS_COUNTERS are the ones to look at.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 from testproject.regions import Regions
 
 BASE_DIR = Path(__file__).resolve().parent
-# The database and the embedded server's store; the tests keep theirs elsewhere.
+# Holds the database and the embedded server's store. The tests set another directory.
 DATA_DIR = Path(os.environ.get("TESTPROJECT_DATA", BASE_DIR))
 
-# "embedded" starts a private server on 127.0.0.1, which is for development only.
+# "embedded" starts a private server on 127.0.0.1. It is for development only.
 LOCATION = os.environ.get("NATS_URL", "embedded")
 CACHES: dict[str, dict[str, Any]] = {
     "default": {
@@ -23,7 +23,7 @@ CACHES: dict[str, dict[str, Any]] = {
         "LOCATION": LOCATION,
         "OPTIONS": {
             "BUCKET": "testproject",
-            # Copies of the flags in every process; see testproject/magazine/flags.py.
+            # Every process keeps copies of the flags. See testproject/magazine/flags.py.
             "NEAR_CACHE": {"KEYS": ["flags:*"]},
         },
     }
@@ -32,9 +32,9 @@ SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 
 REGIONS = Regions("river", "north", "south")
 NATS_COUNTERS: dict[str, dict[str, Any]] = {
-    # Pages that show a counter come without it while the server is away.
+    # With FAIL_OPEN, pages are shown without their counters while the server is unavailable.
     "default": {"LOCATION": LOCATION, "STREAM": "TESTPROJECT", "FAIL_OPEN": True},
-    # Each bank of the river counts on a server of its own; what the river has is their sum.
+    # Each bank of the river counts on a server of its own. The river has the sum of both.
     "north": {**REGIONS.place("north"), "STREAM": "NORTH"},
     "south": {**REGIONS.place("south"), "STREAM": "SOUTH"},
     "river": {
@@ -46,11 +46,16 @@ NATS_COUNTERS: dict[str, dict[str, Any]] = {
         ],
     },
 }
+# The tests set this variable, so that a busy machine is not taken for an outage.
+if "TESTPROJECT_TIMEOUT" in os.environ:
+    seconds = float(os.environ["TESTPROJECT_TIMEOUT"])
+    for options in (CACHES["default"]["OPTIONS"], NATS_COUNTERS["default"]):
+        options |= {"CONNECT_TIMEOUT": seconds, "REQUEST_TIMEOUT": seconds}
 if LOCATION == "embedded":
     CACHES["default"]["OPTIONS"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
     NATS_COUNTERS["default"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
 
-# A demonstration on the reader's own machine: neither of these is for a site on the internet.
+# This site runs on the reader's own machine. Neither DEBUG nor such a key is for the internet.
 DEBUG = True
 SECRET_KEY = "demo-only-this-key-is-public-and-protects-nothing"
 ALLOWED_HOSTS = [".localhost", "127.0.0.1"]
@@ -107,6 +112,6 @@ USE_TZ = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    # The statistics page asks every second: its request lines would drown everything else.
+    # The statistics page sends a request every second, which would fill the log.
     "loggers": {"django.server": {"level": "WARNING"}},
 }

@@ -1,6 +1,7 @@
-"""``python -m testproject.worker``: a process that asks for flags, as one that serves pages would.
+"""``python -m testproject.worker``: a process that reads flags as one that serves pages would.
 
-It tells what it sees as lines of JSON, and ends when its input does: with whoever started it.
+It writes what it sees as lines of JSON, and ends at the end of its input, that is, with the process
+that started it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-TICK = 0.5  # seconds
+TICK_S = 0.5
 VISITS = 100
-"""Visits to a page that are pretended at each tick, and ask for every flag."""
+"""The number of visits to a page that are simulated at each tick. Each reads every flag."""
 
 
 class Worker:
+    """A reader of flags, which reports their settings, and hits and times of the near cache."""
+
     def __init__(self) -> None:
+        """Listen for changes of keys."""
         from django.core.cache import cache
 
         from django_nats.signals import key_changed
@@ -28,46 +32,54 @@ class Worker:
         self.flags = flags
         self.near = cache.near  # type: ignore[attr-defined]
         self.seen: dict[str, flags.Setting] = {}
-        self.took: dict[str, str] = {}
-        self.since = 0, 0
+        self.delays: dict[str, str] = {}
+        """How long the latest change of each flag took to arrive."""
+        self.counted_before = 0, 0
         """Hits and misses before the latest change."""
-        self.a_read = self.told = ""
-        self.news = threading.Event()
+        self.following_since: float | None = None
+        """When the near cache was first known to follow changes. A flag set before that is not
+        timed: it waited for this process to start."""
+        self.read_time = self.last_line = ""
+        self.changed = threading.Event()
         self.ended = False
-        key_changed.connect(self.changed)
+        key_changed.connect(self.on_change)
 
-    def changed(self, **kwargs: Any) -> None:
-        self.news.set()
+    def on_change(self, **kwargs: Any) -> None:
+        """Wake the main loop. Called for each change that the server reports."""
+        self.changed.set()
 
     def watch_input(self) -> None:
+        """Wait for the end of the input, and let the main loop end."""
         while os.read(0, 1024):
             pass
         self.ended = True
-        self.news.set()
+        self.changed.set()
 
     def run(self) -> None:
+        """Look at the flags whenever one has changed, and otherwise once a tick."""
         threading.Thread(target=self.watch_input, daemon=True).start()
         self.attempt(self.find)
         while not self.ended:
-            if self.news.wait(TICK):
-                self.news.clear()
-                self.attempt(self.look)  # first: what has changed need not wait for the database
+            if self.changed.wait(TICK_S):
+                self.changed.clear()
+                self.attempt(self.look)  # first, since it does not wait for the database
                 self.attempt(self.find)
             else:
                 self.attempt(self.visit)
 
     def attempt(self, step: Callable[[], None]) -> None:
+        """Run a step, and report the state, or the error if the server is unavailable."""
         from django_nats.exceptions import NatsError
 
         try:
             step()
         except NatsError as error:
-            self.tell({"problem": str(error)})
+            self.report({"problem": str(error)})
         else:
-            self.tell(self.state())
+            self.report(self.state())
 
     def find(self) -> None:
-        """Learn which flags there are."""
+        """Find out from the database which flags exist."""
         from testproject.magazine.models import Flag
 
         names = set(Flag.objects.values_list("name", flat=True))
@@ -77,19 +89,27 @@ class Worker:
             self.seen[name] = self.flags.read(name)
 
     def look(self) -> None:
-        """Read every flag once, and note how long what is new has taken to get here."""
+        """Read every flag once. Note how long a change has taken to arrive."""
         before = self.near.hits, self.near.misses
         for name, known in list(self.seen.items()):
             found = self.flags.read(name)
             if found.on == known.on and found.written in (None, known.written):
                 continue
             self.seen[name] = found
-            self.since = before
-            seconds = None if found.written is None else time.time() - found.written
-            self.took[name] = "" if seconds is None else f"{seconds * 1000:.1f} ms"
+            self.counted_before = before
+            self.delays[name] = self.delay_of(found)
+        if self.following_since is None and self.near.state == "whole":
+            self.following_since = time.time()
+
+    def delay_of(self, setting: Any) -> str:
+        """Return how long a setting took to arrive, if this process was following changes."""
+        written, since = setting.written, self.following_since
+        if written is None or since is None or written < since:
+            return ""
+        return f"{(time.time() - written) * 1000:.1f} ms"
 
     def visit(self) -> None:
-        """Look, and read every flag as often as pages would."""
+        """Look, then read every flag as often as pages would, and measure that."""
         self.look()
         began = time.perf_counter()
         for _ in range(VISITS):
@@ -97,10 +117,12 @@ class Worker:
                 self.flags.enabled(name)
         seconds = time.perf_counter() - began
         if self.seen:
-            self.a_read = f"{seconds / VISITS / len(self.seen) * 1e6:.1f} µs"
+            self.read_time = f"{seconds / VISITS / len(self.seen) * 1e6:.1f} µs"
 
     def state(self) -> dict[str, str]:
-        hits, misses = self.near.hits - self.since[0], self.near.misses - self.since[1]
+        """Return what to report, by the names that the page has for it."""
+        hits = self.near.hits - self.counted_before[0]
+        misses = self.near.misses - self.counted_before[1]
         state = {
             "problem": "",
             "pid": str(os.getpid()),
@@ -108,18 +130,19 @@ class Worker:
             "hits": f"{hits:,}",
             "misses": f"{misses:,}",
             "rate": f"{hits / (hits + misses):.2%}" if hits + misses else "",
-            "read": self.a_read,
+            "read": self.read_time,
         }
         for name, setting in self.seen.items():
             state[f"on-{name}"] = "on" if setting.on else "off"
-            state[f"took-{name}"] = self.took.get(name, "")
+            state[f"took-{name}"] = self.delays.get(name, "")
         return state
 
-    def tell(self, state: dict[str, str]) -> None:
+    def report(self, state: dict[str, str]) -> None:
+        """Write a line of JSON, unless it is the same as the last one."""
         line = json.dumps(state)
-        if line != self.told:
-            self.told = line
-            with suppress(BrokenPipeError):  # the input has ended, too
+        if line != self.last_line:
+            self.last_line = line
+            with suppress(BrokenPipeError):  # the site has ended, and so has the input
                 os.write(1, line.encode() + b"\n")
 
 

@@ -1,3 +1,5 @@
+"""The WSGI application of the site, with its static files."""
+
 from __future__ import annotations
 
 import os

@@ -1,0 +1,1 @@
+"""The magazine, the only app of the demonstration site."""

@@ -1,3 +1,5 @@
+"""The figures of the almanac page, which take long to compute."""
+
 from __future__ import annotations
 
 import re
@@ -10,13 +12,15 @@ from django.utils import timezone
 
 from testproject.magazine.models import Article
 
-# Ten articles are counted in a moment; the wait stands for the report that is not.
-PAUSE = 0.7
+PAUSE_S = 0.7
+"""Stands for a slow report: the words of ten articles are counted at once."""
 LONG_WORD = re.compile(r"[a-z]{7,}")
 
 
 @dataclass(frozen=True)
 class Almanac:
+    """Figures about all articles, and how many seconds they took."""
+
     words: int
     longest: Article
     favourites: list[tuple[str, int]]
@@ -25,12 +29,12 @@ class Almanac:
 
 
 def compute() -> Almanac | None:
-    """Count the words of every article, slowly; None when there are no articles."""
+    """Return the figures, slowly, or None if there are no articles."""
     began = time.perf_counter()
     articles = list(Article.objects.all())
     if not articles:
         return None
-    time.sleep(PAUSE)
+    time.sleep(PAUSE_S)
     text = " ".join(article.body for article in articles)
     return Almanac(
         words=len(text.split()),

@@ -1,4 +1,4 @@
-"""Reports from twenty harbours: fetched slowly, cached briefly, read in three ways."""
+"""Reports from twenty harbours, which are fetched slowly and cached for a short time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from django.core.cache import cache
 from django.utils import timezone
 from django.utils.text import slugify
 
-TIMEOUT = 20
+TIMEOUT_S = 20
+"""How long a report stays in the cache."""
 HARBOURS = (
     "Aldersound", "Bittern Hythe", "Candle Bay", "Dunmarrow", "Easter Quay",
     "Fennel Point", "Gannet Steps", "Harrow Ness", "Inch Mallow", "Jetty St Brae",
@@ -25,6 +26,8 @@ SKIES = ("clear", "fair", "hazy", "cloudy", "drizzle", "mist")
 
 @dataclass(frozen=True)
 class Report:
+    """The report of a harbour. The water level is in metres."""
+
     harbour: str
     level: float
     rising: bool
@@ -34,7 +37,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Reading:
-    """One way of reading every report, and the time it took."""
+    """A way to read all reports, and the time it took."""
 
     title: str
     code: str
@@ -43,6 +46,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Board:
+    """All reports, the number of fetched ones, and the time that three ways to read them took."""
+
     reports: list[Report]
     fetched: int
     milliseconds: float
@@ -50,11 +55,12 @@ class Board:
 
     @property
     def slowest(self) -> float:
+        """Return the time of the slowest way, in milliseconds."""
         return max(reading.milliseconds for reading in self.readings)
 
 
 async def board() -> Board:
-    """Return all reports, asking the harbours for those that are not in the cache."""
+    """Return all reports. Those that are not in the cache are fetched from the harbours."""
     began = time.perf_counter()
     known = await cache.aget_many(KEYS)
     missing = [key for key in KEYS if key not in known]
@@ -65,6 +71,7 @@ async def board() -> Board:
 
 
 async def fetch(key: str) -> Report:
+    """Fetch a report, slowly, and put it into the cache."""
     await asyncio.sleep(random.uniform(0.1, 0.4))
     report = Report(
         harbour=KEYS[key],
@@ -73,12 +80,12 @@ async def fetch(key: str) -> Report:
         sky=random.choice(SKIES),
         received_at=timezone.now(),
     )
-    await cache.aset(key, report, TIMEOUT)
+    await cache.aset(key, report, TIMEOUT_S)
     return report
 
 
 async def readings() -> list[Reading]:
-    """Time three ways of reading the same twenty values."""
+    """Return the time that each of three ways to read the same twenty values takes."""
     began = time.perf_counter()
     for key in KEYS:
         await cache.aget(key)

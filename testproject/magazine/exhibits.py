@@ -1,4 +1,4 @@
-"""The pages of the demonstration; a new page is one more line here and the home page shows it."""
+"""The pages of the demonstration, which the home page lists."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Exhibit:
+    """A page, and the feature that it shows."""
+
     title: str
     url_name: str
     summary: str

@@ -1,4 +1,4 @@
-"""Feature flags: rows of the database, which every process reads from its near cache."""
+"""Feature flags: rows of the database that every process reads from its near cache."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from testproject.magazine.models import Flag
 
 
 class Setting(NamedTuple):
+    """What the cache holds for a flag."""
+
     on: bool
     written: float | None
-    """When the process that flipped it wrote it, in seconds of this machine's clock; None for what
-    was found in the database."""
+    """When a process wrote the flag to the cache after it was changed, as a time.time(). None if it
+    was read from the database."""
 
 
 def key(name: str) -> str:
+    """Return the cache's key for a flag."""
     return f"flags:{name}"
 
 
 def read(name: str) -> Setting:
-    """The setting of a flag, from the cache; a flag that does not exist is off."""
+    """Return the setting of a flag, from the cache if possible. An unknown flag is off."""
     return cast(Setting, cache.get_or_set(key(name), partial(_find, name)))
 
 
 def enabled(name: str) -> bool:
+    """Return whether a flag is on."""
     return read(name).on
 
 
@@ -38,17 +42,20 @@ def _find(name: str) -> Setting:
     return Setting(Flag.objects.filter(name=name, on=True).exists(), None)
 
 
-# Nobody may see what is not committed. And a flag that is saved while the cache is away is saved
-# all the same: robust. The cache's timeout ends what it then still says.
+# The receivers write to the cache after the commit, so that no process sees a change that may be
+# rolled back. With robust=True, a flag can be saved while the cache is unavailable. The cache then
+# holds the old setting until its timeout.
 
 
 @receiver(post_save, sender=Flag)
 def saved(instance: Flag, **kwargs: Any) -> None:
+    """Write a flag to the cache, after the commit."""
     name, on = instance.name, instance.on
     transaction.on_commit(lambda: cache.set(key(name), Setting(on, time.time())), robust=True)
 
 
 @receiver(post_delete, sender=Flag)
 def deleted(instance: Flag, **kwargs: Any) -> None:
+    """Delete a flag from the cache, after the commit."""
     name = instance.name
     transaction.on_commit(lambda: cache.delete(key(name)), robust=True)

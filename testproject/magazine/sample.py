@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (typographic quotes belong in prose)
-"""The magazine's articles and flags, and who may edit them."""
+"""The sample data of the magazine: its articles, its flags and its editor."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from datetime import date
 from typing import TypedDict
 
 EDITOR = "editor"
-"""Name and password of the admin's user."""
+"""The name of the admin's user, and also the password."""
 FLAGS = ("evening-edition", "new-masthead", "tide-clock")
 
 
 class Sample(TypedDict):
+    """The fields of an article."""
+
     slug: str
     title: str
     topic: str

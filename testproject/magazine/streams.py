@@ -1,4 +1,4 @@
-"""Server-sent events: totals, as often as they change."""
+"""Server-sent events: totals, whenever they have changed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 
 from testproject.magazine.totals import Totals
 
-TICK = 0.5  # seconds
-LONGEST = 600  # seconds; a browser then comes back by itself, and who has vanished does not
+TICK_S = 0.5
+LONGEST_S = 600
+"""How long a stream lasts. After that a browser that is still there connects again by itself."""
 
 _closing = False
 
 
 def close() -> None:
-    """Let all streams end within a tick, so that the site can."""
+    """Let all streams end within a tick, since the server waits for them at its end."""
     global _closing
     _closing = True
 
 
 def stream(request: HttpRequest, totals: AsyncGenerator[Totals, None]) -> HttpResponseBase:
-    """Send totals, at once and whenever they have changed, until the browser leaves.
+    """Return a response that sends totals, at once and whenever they have changed.
 
-    They have to come at least once a tick, changed or not: what comes is when a stream can end.
+    ``totals`` must yield at least once a tick, even if nothing has changed: the stream can only end
+    then. Without ASGI, the response has the status 501.
     """
     if not isinstance(request, ASGIRequest):
-        return HttpResponse("Totals move under ASGI only: python -m testproject", status=501)
+        return HttpResponse("Live totals need ASGI. Run: python -m testproject", status=501)
     return StreamingHttpResponse(
         _events(totals),
         content_type="text/event-stream",
@@ -40,15 +42,15 @@ def stream(request: HttpRequest, totals: AsyncGenerator[Totals, None]) -> HttpRe
 
 
 async def ticking(read: Callable[[], Awaitable[Totals]]) -> AsyncGenerator[Totals, None]:
-    """What ``read`` returns, once a tick: each open page asks for itself, for all that it shows."""
+    """Yield what ``read`` returns, once a tick."""
     while True:
         yield await read()
-        await asyncio.sleep(TICK)
+        await asyncio.sleep(TICK_S)
 
 
 async def _events(totals: AsyncGenerator[Totals, None]) -> AsyncIterator[str]:
     sent = None
-    end = time.monotonic() + LONGEST
+    end = time.monotonic() + LONGEST_S
     async with aclosing(totals):
         async for each in totals:
             if _closing or time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Totals of counters, by the names under which the pages show them."""
+"""Totals of counters, by the names that the pages have for them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from django_nats.exceptions import Unavailable
 from testproject.magazine.models import Article
 
 Totals: TypeAlias = dict[str, str]
-"""As text, since JavaScript's numbers are exact to 2^53 only. "problem" says why there are none."""
+"""Totals as text, since JavaScript's numbers are exact only up to 2^53.
+
+"problem" holds the reason if there are none.
+"""
 
 BANKS = ("north", "south")
 
 
 async def of_articles(articles: Sequence[Article]) -> Totals:
-    """Views and likes of articles, and in all; one round trip."""
+    """Return the views and likes of each article and of all of them, in one round trip."""
     try:
         await aprefetch_counters(articles, "views", "likes")
         views = sum(int(article.views) for article in articles)
@@ -32,11 +35,12 @@ async def of_articles(articles: Sequence[Article]) -> Totals:
 
 
 def readers(alias: str) -> Counter:
+    """Return the counter of readers, on a bank or on the river."""
     return Counter("readers", alias=alias)
 
 
 async def of_banks() -> Totals:
-    """What each bank has counted, their sum, and what that is made of; a round trip to each."""
+    """Return the totals of both banks and of the river, and what the river has from each bank."""
     river = readers("river")
     try:
         sources, *counted = await asyncio.gather(

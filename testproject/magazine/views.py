@@ -1,3 +1,5 @@
+"""The pages of the magazine. Each shows one use of the cache or of counters."""
+
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import cache, caches
+from django.core.cache import cache
 from django.core.cache.utils import make_template_fragment_key
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import get_token
@@ -19,6 +21,7 @@ from django.utils.cache import get_cache_key
 from django.views.decorators.cache import cache_page
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from django_nats.cache import nats_cache
 from django_nats.exceptions import DevServerError, Unavailable
 from testproject.magazine import almanac as almanacs
 from testproject.magazine import dispatches as dispatch
@@ -33,12 +36,13 @@ PAGE_SECONDS = 60
 SIDEBAR_SECONDS = 30
 CSRF_SLOT = "the-token-of-this-reader"
 TALLY_SLOT = "<!-- the counters of this moment -->"
-"""Stand in the page that all readers share."""
+"""Placeholders in the page that all readers share. The view replaces them."""
 STATS = ("server", "bucket", "entries", "bytes", "hits", "misses", "rtt", "connected")
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
+    """Show the newest articles and what the demonstration has to show."""
     newest, *others = Article.objects.all()[:4] or [None]
     context = {"exhibits": EXHIBITS, "newest": newest, "others": others}
     return render(request, "magazine/home.html", context)
@@ -46,6 +50,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def articles(request: HttpRequest, topic: str | None = None) -> HttpResponse:
+    """Show all articles, or those of a topic, with their counters."""
     if topic is not None and topic not in Topic.values:
         raise Http404(f"There is no topic {topic!r}.")
     chosen = [each for each in Topic if topic in (None, each.value)]
@@ -58,16 +63,17 @@ def articles(request: HttpRequest, topic: str | None = None) -> HttpResponse:
 
 @require_safe
 def latest(request: HttpRequest) -> HttpResponse:
+    """Redirect to the newest article."""
     newest = Article.objects.first()
     return redirect(newest or "articles")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def article(request: HttpRequest, slug: str) -> HttpResponseBase:
-    """Show an article from the cache; POST drops its cached page.
+    """Show an article from the cache. POST deletes its cached page.
 
-    What belongs to one reader or one moment (the session, the CSRF token, the counters) is done
-    here, outside of the page that every reader shares.
+    The session, the CSRF token and the counters differ between readers or moments. So they are not
+    part of the cached page, which all readers share.
     """
     if request.method == "POST":
         key = get_cache_key(request, method="GET")
@@ -85,13 +91,15 @@ def article(request: HttpRequest, slug: str) -> HttpResponseBase:
     tally = render_to_string("magazine/tally.html", {"article": piece}, request)
     for slot, filling in ((CSRF_SLOT, get_token(request)), (TALLY_SLOT, tally)):
         response.content = response.content.replace(slot.encode(), filling.encode())
-    # cache_page lets browsers keep the page too, where it can be neither counted nor dropped.
+    # cache_page allows browsers to keep the page, too. A page there can be neither counted nor
+    # deleted.
     response["Cache-Control"] = "no-cache"
     return response
 
 
 @cache_page(PAGE_SECONDS)
 def rendered_article(request: HttpRequest, slug: str) -> HttpResponse:
+    """Render an article, with placeholders for what must not be cached."""
     piece = get_object_or_404(Article, slug=slug)
     related = Article.objects.filter(topic=piece.topic).exclude(pk=piece.pk)
     context = {
@@ -107,6 +115,7 @@ def rendered_article(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def almanac(request: HttpRequest) -> HttpResponse:
+    """Show all articles by date, with cached figures. POST deletes the figures from the cache."""
     if request.method == "POST":
         cache.delete(make_template_fragment_key("almanac"))
         return redirect("almanac")
@@ -114,8 +123,8 @@ def almanac(request: HttpRequest) -> HttpResponse:
     context = {
         "articles": Article.objects.all(),
         "seconds": SIDEBAR_SECONDS,
-        # Both are called by the template: the first only if the fragment is not in the cache,
-        # the second when the rest of the page is done.
+        # The template calls both: the first only if the fragment is not in the cache, the second
+        # when the rest of the page is rendered.
         "almanac": almanacs.compute,
         "elapsed": lambda: (time.perf_counter() - began) * 1000,
     }
@@ -124,6 +133,7 @@ def almanac(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def reading(request: HttpRequest) -> HttpResponse:
+    """Show which articles the session's reader has opened. POST deletes the session."""
     if request.method == "POST":
         request.session.flush()
         return redirect("reading")
@@ -136,20 +146,24 @@ def reading(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def dispatches(request: HttpRequest) -> HttpResponse:
+    """Show the reports of all harbours, and the time that reading them took."""
     board = await dispatch.board()
-    context = {"board": board, "seconds": dispatch.TIMEOUT}
+    context = {"board": board, "seconds": dispatch.TIMEOUT_S}
     return render(request, "magazine/dispatches.html", context)
 
 
 @require_safe
 async def cache_figures(request: HttpRequest) -> HttpResponse:
+    """Show the cache's statistics."""
     stats, problem = await read_stats()
-    context = {"stats": stats, "problem": problem, "milliseconds": stats and stats["rtt"] * 1000}
+    rtt = stats and stats["rtt"]
+    context = {"stats": stats, "problem": problem, "milliseconds": rtt and rtt * 1000}
     return render(request, "magazine/cache.html", context)
 
 
 @require_safe
 async def cache_stats(request: HttpRequest) -> HttpResponse:
+    """Return the cache's statistics as JSON, with the status 503 if there are none."""
     stats, problem = await read_stats()
     response = JsonResponse(stats or {"problem": problem}, status=200 if stats else 503)
     response["Cache-Control"] = "no-store"
@@ -157,9 +171,9 @@ async def cache_stats(request: HttpRequest) -> HttpResponse:
 
 
 async def read_stats() -> tuple[dict[str, Any] | None, str | None]:
-    """Return the figures of ``STATS`` and None, or None and why there are none."""
+    """Return the statistics named in ``STATS`` and None, or None and why there are none."""
     try:
-        stats = await caches["default"].astats()  # type: ignore[attr-defined]
+        stats = await nats_cache().astats()
     except Unavailable as error:
         return None, str(error)
     return {name: getattr(stats, name) for name in STATS}, None
@@ -167,10 +181,11 @@ async def read_stats() -> tuple[dict[str, Any] | None, str | None]:
 
 @require_POST
 async def like(request: HttpRequest, slug: str) -> HttpResponse:
+    """Count a like."""
     piece = await aget_object_or_404(Article, slug=slug)
     likes = await piece.likes.aincr()
     if likes is None:  # FAIL_OPEN
-        changed = {"problem": "The server is away: the like was not counted."}
+        changed = {"problem": "The server is unavailable. The like was not counted."}
     else:
         changed = {f"likes-{piece.pk}": str(likes), "problem": ""}
     page = reverse("live") if "live" in request.POST else f"{piece.get_absolute_url()}#tally"
@@ -178,13 +193,14 @@ async def like(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def answer(request: HttpRequest, changed: totals.Totals, page: str) -> HttpResponse:
-    """Tell a script what has changed; lead a form to the page that shows it."""
+    """Return what has changed as JSON for a script, and a redirect to a page for a form."""
     wanted = request.get_preferred_type(["text/html", "application/json"])
     return JsonResponse(changed) if wanted == "application/json" else redirect(page)
 
 
 @require_safe
 async def live(request: HttpRequest) -> HttpResponse:
+    """Show the totals of all articles, which a script keeps up to date."""
     articles = [each async for each in Article.objects.all()]
     context = {"articles": articles, "totals": await totals.of_articles(articles)}
     return render(request, "magazine/live.html", context)
@@ -192,13 +208,14 @@ async def live(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def live_totals(request: HttpRequest) -> HttpResponseBase:
+    """Stream the totals of all articles."""
     articles = [each async for each in Article.objects.all()]
     return stream(request, ticking(partial(totals.of_articles, articles)))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 async def regions(request: HttpRequest) -> HttpResponse:
-    """Show two regions and their sum; POST starts their servers."""
+    """Show two regions and their sum. POST starts their servers."""
     if request.method == "POST":
         try:
             await asyncio.to_thread(settings.REGIONS.start)
@@ -212,11 +229,13 @@ async def regions(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def regions_totals(request: HttpRequest) -> HttpResponseBase:
+    """Stream the totals of both banks and of the river."""
     return stream(request, ticking(totals.of_banks))
 
 
 @require_POST
 async def count(request: HttpRequest, bank: str) -> HttpResponse:
+    """Count a reader on a bank."""
     if bank not in totals.BANKS:
         raise Http404(f"The river has no bank {bank!r}.")
     try:
@@ -230,6 +249,7 @@ async def count(request: HttpRequest, bank: str) -> HttpResponse:
 
 @require_safe
 async def flags(request: HttpRequest) -> HttpResponse:
+    """Show what two worker processes see of the flags."""
     flags = [each async for each in Flag.objects.all()]
     context = {"flags": flags, "workers": WORKERS.names, "pid": os.getpid(), "editor": EDITOR}
     return render(request, "magazine/flags.html", context)
@@ -237,4 +257,5 @@ async def flags(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def flags_seen(request: HttpRequest) -> HttpResponseBase:
+    """Stream what the workers see."""
     return stream(request, WORKERS.follow())

@@ -1,4 +1,4 @@
-"""The worker processes of the flags page, and what they tell."""
+"""The worker processes of the flags page, and what they report."""
 
 from __future__ import annotations
 
@@ -8,66 +8,68 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-from testproject.magazine.streams import TICK
+from testproject.magazine.streams import TICK_S
 from testproject.magazine.totals import Totals
 
-PATIENCE = 5  # seconds
+STOP_TIMEOUT_S = 5
+"""How long a worker may take to end before it is killed."""
 
 
 class Workers:
-    """Processes that run from when somebody first follows them until the event loop ends."""
+    """Processes that run from the first call of follow() until the event loop ends."""
 
     def __init__(self, *names: str) -> None:
+        """Name the workers, without starting them."""
         self.names = names
-        self._told: dict[str, Totals] = {name: {} for name in names}
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._following: set[asyncio.Event] = set()
+        self._reports: dict[str, Totals] = {name: {} for name in names}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._followers: set[asyncio.Event] = set()
 
     async def follow(self) -> AsyncGenerator[Totals, None]:
-        """What all of them see: now, and as soon as one sees something new; at least once a tick.
+        """Yield what all workers report, at once, whenever that changes, and at least once a tick.
 
-        The names of a worker's totals begin with its own.
+        The names of a worker's totals begin with the name of the worker.
         """
-        for name in self._told.keys() - self._running.keys():
-            self._running[name] = asyncio.create_task(self._run(name))
-        news = asyncio.Event()
-        self._following.add(news)
+        for name in self._reports.keys() - self._tasks.keys():
+            self._tasks[name] = asyncio.create_task(self._run(name))
+        changed = asyncio.Event()
+        self._followers.add(changed)
         try:
             while True:
-                news.clear()
-                problems = {told["problem"] for told in self._told.values() if "problem" in told}
-                told = {"problem": " ".join(filter(None, problems))}
-                for name, totals in self._told.items():
-                    told |= {f"{name}-{each}": text for each, text in totals.items()}
-                yield told
+                changed.clear()
+                problems = {each.get("problem") for each in self._reports.values()}
+                totals = {"problem": " ".join(filter(None, problems))}
+                for name, report in self._reports.items():
+                    totals |= {f"{name}-{each}": text for each, text in report.items()}
+                yield totals
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(news.wait(), TICK)
+                    await asyncio.wait_for(changed.wait(), TICK_S)
         finally:
-            self._following.discard(news)
+            self._followers.discard(changed)
 
     async def _run(self, name: str) -> None:
-        """Have a worker run, a new one whenever it has ended."""
+        """Run a worker, and start it again whenever it has ended."""
         while True:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "testproject.worker"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the site, which then ends its workers
+                start_new_session=True,  # Ctrl-C must reach only the site, which ends its workers
             )
             assert process.stdin
             assert process.stdout
             try:
                 async for line in process.stdout:
-                    self._told[name] = json.loads(line)
-                    for each in self._following:
+                    self._reports[name] = json.loads(line)
+                    for each in self._followers:
                         each.set()
             finally:
                 process.stdin.close()
                 try:
-                    await asyncio.wait_for(process.wait(), PATIENCE)
+                    await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
                 except asyncio.TimeoutError:
                     process.kill()
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK_S)
 
 
 WORKERS = Workers("one", "two")

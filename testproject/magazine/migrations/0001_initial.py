@@ -1,9 +1,13 @@
+"""Create the articles. Their counters need no migration."""
+
 from __future__ import annotations
 
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
+    """Create the model Article."""
+
     initial = True
 
     dependencies = []

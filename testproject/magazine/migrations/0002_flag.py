@@ -1,9 +1,13 @@
+"""Create the flags."""
+
 from __future__ import annotations
 
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
+    """Create the model Flag."""
+
     dependencies = [
         ("magazine", "0001_initial"),
     ]

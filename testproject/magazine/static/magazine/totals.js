@@ -1,8 +1,8 @@
 "use strict";
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const followed = document.querySelector("[data-stream]");
-let events, leaving;
+let events, hiddenTimer;
 
 function show(totals) {
   for (const [name, total] of Object.entries(totals)) {
@@ -10,12 +10,12 @@ function show(totals) {
       if (place.textContent === total) continue;
       place.textContent = total;
       if ("is" in place.dataset) place.dataset.is = total;
-      if (!still.matches && !place.closest("[data-steady]")) place.animate({ color: ["var(--accent)", "currentcolor"], scale: [1.25, 1] }, 600);
+      if (!reducedMotion.matches && !place.closest("[data-steady]")) place.animate({ color: ["var(--accent)", "currentcolor"], scale: [1.25, 1] }, 600);
     }
   }
 }
 
-// Without this, the form leads to the page that shows the new total.
+// Without JavaScript, the form leads to the page that shows the new total.
 async function count(event) {
   const form = event.target;
   if (!form.matches("[data-counts]")) return;
@@ -29,32 +29,32 @@ async function count(event) {
   }
 }
 
-function say(following) {
+function showState(following) {
   followed.querySelector(".lamp").classList.toggle("on", following);
   followed.querySelector("[data-status]").textContent = following ? "Following" : "Not following";
 }
 
 function follow() {
   events = new EventSource(followed.dataset.stream);
-  events.onopen = () => say(true);
-  events.onerror = () => say(false);
+  events.onopen = () => showState(true);
+  events.onerror = () => showState(false);
   events.onmessage = (event) => show(JSON.parse(event.data));
 }
 
-// A browser has six connections to a site for all its tabs, and a stream takes one.
-function letGo() {
+// A browser opens at most six connections to a site for all its tabs, and a stream takes one.
+function disconnect() {
   events.close();
-  say(false);
+  showState(false);
 }
 
-function notice() {
-  clearTimeout(leaving);
-  if (document.hidden) leaving = setTimeout(letGo, 60_000);
+function onVisibilityChange() {
+  clearTimeout(hiddenTimer);
+  if (document.hidden) hiddenTimer = setTimeout(disconnect, 60_000);
   else if (events.readyState === EventSource.CLOSED) follow();
 }
 
 document.addEventListener("submit", count);
 if (followed) {
-  document.addEventListener("visibilitychange", notice);
+  document.addEventListener("visibilitychange", onVisibilityChange);
   follow();
 }
