@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import AsyncIterator, Iterator
+from time import monotonic
 
-from django_nats.client import copies, increments, kv, writing
+import nats
+import pytest
+from nats.aio.client import Client
+
+from django_nats.client import process
+from django_nats.client.counters import doubts, failures, increments
+from django_nats.client.kv import bucket, copies, full, writing
+from django_nats.client.streams import clock as clock_module
+from django_nats.client.streams import stream
+from django_nats.client.transport import (
+    connection,
+    hearing,
+    incoming,
+    outgoing,
+    pending,
+    session,
+    timeouts,
+)
+from django_nats.client.transport.config import ConnectionConfig
+from django_nats.devserver import NatsServer
+from tests.conftest import PATIENT
+from tests.servers import eventually
 from tests.support.answers import Clock
 
 
@@ -12,6 +34,49 @@ from tests.support.answers import Clock
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """What operations and copies take for the time; it stands still unless it is moved."""
     made = Clock()
-    for module in (copies, increments, kv, writing):
+    for module in (
+        bucket,
+        clock_module,
+        copies,
+        doubts,
+        failures,
+        full,
+        increments,
+        stream,
+        writing,
+    ):
         monkeypatch.setattr(module, "monotonic", made)
     return made
+
+
+@pytest.fixture
+def waiting_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """What connections take for the time: no request times out unless the clock is moved."""
+    made = Clock()
+    made.now = monotonic()
+    for module in (connection, hearing, incoming, outgoing, pending, session, timeouts):
+        monkeypatch.setattr(module, "monotonic", made)
+    yield made
+    process.close()
+
+
+@pytest.fixture(name="session")
+def session_on_the_server(server: NatsServer) -> session.Session:
+    config = ConnectionConfig(
+        (server.url,),
+        token=server.token,
+        name="circuit",
+        connect_timeout=PATIENT["CONNECT_TIMEOUT"],
+    )
+    made = process.session(config)
+    # Where the server was slow, a timeout of the test before may have opened the circuit.
+    assert eventually(lambda: made._fault is None)
+    return made
+
+
+@pytest.fixture
+async def service(server: NatsServer) -> AsyncIterator[Client]:
+    """Another client, which answers as the test says: a stream that can be made mute."""
+    client = await nats.connect(server.url, token=server.token, connect_timeout=60)
+    yield client
+    await client.close()

@@ -1,7 +1,7 @@
 """Every order in which reads, writes and a feed can meet at the copies, against a small server.
 
 The server has one key, whose state is known at every position of the stream. A read is right that
-is not older than what its process has been told of: by the acknowledgement of its own write, by
+is not older than what its process knows of: by the acknowledgement of its own write, by
 an earlier read, or by the feed.
 """
 
@@ -13,8 +13,10 @@ from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
-from django_nats.client.copies import Bounds, Copies
-from django_nats.client.entry import Entry
+from django_nats.client.kv.copies import Bounds, Copies
+from django_nats.client.kv.entry import Entry
+from django_nats.client.kv.near_caches import NearCaches
+from django_nats.client.streams.clock import Clock
 
 KEY, SUBJECT = ":1:key", "$KV.b.=.1.key"
 OTHER_KEY, OTHER_SUBJECT = ":1:other", "$KV.b.=.1.other"
@@ -28,13 +30,21 @@ class Violation(AssertionError):
 
 
 class State(NamedTuple):
-    """What the key has from a position of the stream on; a value has that as its revision."""
+    """The state of the key from a position on. Its payload tells the position of a value."""
 
     position: int
     present: bool
+    revision: int
+    """What the server counts, which begins again when the stream is recreated."""
 
     def entry(self) -> Entry | None:
-        return Entry(b"", None, self.position, None) if self.present else None
+        payload = str(self.position).encode()
+        return Entry(payload, None, self.revision, None) if self.present else None
+
+
+def position_of(entry: Entry | None) -> int | None:
+    """Return the position at which a value was stored, or None for no value."""
+    return None if entry is None else int(entry.payload)
 
 
 class World:
@@ -52,14 +62,18 @@ class World:
         """``warm``: there is a value, and a copy. ``lagging``: reads find the state before."""
         self.lagging = lagging
         self.copies = copies(Bounds(misses=misses, max_entries=1), lambda key: True)
-        self.states = [State(0, False)]
+        self.caches = NearCaches([self.copies], Clock())
+        self.states = [State(0, False, 0)]
         self.position = 0
+        self.revision = 10  # a recreated stream does not get as far
+        self.follows = True
+        """Whether the feed follows the present stream."""
         self.events: deque[tuple[int, int, bool]] = deque()
         """Revision, position that it tells of, and whether it is that of a clear()."""
         self.own = self.read = self.told = 0
-        """Positions: of the last own write, the newest state read, the last the feed told of."""
+        """Positions: the last own write, the newest state read, the last announced by the feed."""
         self.log: list[str] = []
-        if warm:
+        for _ in range(3 if warm else 0):
             self.store(True)
         self.lose()
         self.open()
@@ -70,23 +84,35 @@ class World:
 
     # The server ------------------------------------------------------------------------------
 
-    def store(self, present: bool) -> int:
-        """A value or a tombstone is stored, and will be told of; its revision."""
-        revision = self.purge(present)
-        self.events.append((revision, revision, False))
-        return revision
+    def store(self, present: bool) -> State:
+        """Store a value or a tombstone, and announce it. Return the key's new state."""
+        self.purge(present)
+        self._announce(self.position, cleared=False)
+        return self.states[-1]
 
     def purge(self, present: bool = False) -> int:
-        """The key's state changes, of which nobody is told; the position."""
+        """Change the key's state without an announcement, and return the position."""
         self.position += 1
-        self.states.append(State(self.position, present))
+        self.revision += 1
+        self.states.append(State(self.position, present, self.revision))
         return self.position
 
     def mark(self, purged: int) -> int:
-        """It will be told that all was purged at a position; the revision of that."""
+        """Have the feed announce that all was purged, and return the revision of that."""
         self.position += 1
-        self.events.append((self.position, purged, True))
-        return self.position
+        self.revision += 1
+        self._announce(purged, cleared=True)
+        return self.revision
+
+    def recreate(self) -> None:
+        """Delete the stream and make another one, which the feed does not notice yet."""
+        self.purge()
+        self.revision = 0
+        self.follows = False
+
+    def _announce(self, position: int, *, cleared: bool) -> None:
+        if self.follows:
+            self.events.append((self.revision, position, cleared))
 
     # The feed --------------------------------------------------------------------------------
 
@@ -102,6 +128,7 @@ class World:
         """The feed breaks, with what it had still to tell; another begins here, not open yet."""
         self.copies.shut()
         self.whole = False
+        self.follows = True
         self.events.clear()
         self._begins = self.position
 
@@ -134,7 +161,7 @@ class World:
         if copy is not None:
             if not self.whole:
                 self._fail("a copy is served while the feed is not whole")
-            self.found(copy.revision if copy.entry is not None else None, self.known)
+            self.found(position_of(copy.entry), self.known)
         held = sum(each.size for each in self.copies._copies.values())
         if self.copies.bytes != held:
             self._fail(f"{self.copies.bytes} bytes are counted where {held} are held")
@@ -150,10 +177,10 @@ class World:
         """What a read that begins now may not be older than."""
         return {"an own write": self.own, "an earlier read": self.read, "the feed": self.told}
 
-    def found(self, revision: int | None, known: dict[str, int]) -> None:
+    def found(self, stored_at: int | None, known: dict[str, int]) -> None:
         """A read that began when so much was known has found a value, or None for a miss."""
-        if revision is not None and revision >= max(known.values()):
-            self.read = max(self.read, revision)
+        if stored_at is not None and stored_at >= max(known.values()):
+            self.read = max(self.read, stored_at)
             return
         candidates = self.states
         for why, position in known.items():
@@ -162,10 +189,10 @@ class World:
                 each
                 for each in candidates
                 if each.position >= current
-                and (not each.present if revision is None else each.position == revision)
+                and (not each.present if stored_at is None else each.position == stored_at)
             ]
             if not candidates:
-                what = "a miss" if revision is None else f"revision {revision}"
+                what = "a miss" if stored_at is None else f"the value of position {stored_at}"
                 self._fail(f"{what} is older than {why}, {position}")
         self.read = max(self.read, candidates[0].position)
 
@@ -210,7 +237,7 @@ def fill(world: World) -> Script:
     entry = state.entry()
     world.copies.end_read(attempt, entry, 0.0)
     if not world.lagging:
-        world.found(None if entry is None else entry.revision, known)
+        world.found(position_of(entry), known)
 
 
 def failing_fill(world: World) -> Script:
@@ -225,10 +252,10 @@ def _own(present: bool, world: World) -> Script:
     yield "an own write begins"
     attempt = world.copies.begin(KEY, SUBJECT)
     yield f"it is applied, {present=}"
-    revision = world.store(present)
+    state = world.store(present)
     yield "the own write is acknowledged"
-    world.copies.end_write(attempt, State(revision, present).entry(), revision, 0.0)
-    world.own = max(world.own, revision)
+    world.copies.end_write(attempt, state.entry(), state.revision, 0.0)
+    world.own = max(world.own, state.position)
 
 
 def _in_doubt(applied: str, present: bool, world: World) -> Script:
@@ -259,9 +286,9 @@ def own_clear(world: World) -> Script:
     yield "an own clear purges"
     purged = world.purge()
     yield "the own clear says so"
-    revision = world.mark(purged)
+    world.mark(purged)
     yield "the own clear is acknowledged"
-    world.copies.cleared(revision)
+    world.caches.forget_all()
     world.own = max(world.own, purged)
 
 
@@ -278,11 +305,34 @@ def foreign_clear(world: World) -> Script:
 
 
 def reopening(world: World) -> Script:
-    """The feed breaks and is made anew; what was not told by then is never told."""
+    """The feed breaks and is opened again; what was not delivered by then never is."""
     yield "the feed breaks"
     world.lose()
     yield "the feed is open again"
     world.open()
+
+
+def other_fill(world: World) -> Script:
+    """A read by another operation, which makes no copy, such as that of touch()."""
+    yield "another operation begins"
+    known = world.known
+    yield "another operation reads"
+    state = world.states[-1]
+    yield "another operation has read"
+    entry = state.entry()
+    if entry is None:
+        world.caches.forget(SUBJECT)
+    else:
+        world.caches.found(SUBJECT, entry.revision)
+    world.found(position_of(entry), known)
+
+
+def recreation(world: World) -> Script:
+    """Another client deletes the stream, and it is made again with a value."""
+    yield "the stream is recreated"
+    world.recreate()
+    yield "a foreign write is applied to the new stream"
+    world.store(True)
 
 
 def eviction(world: World) -> Script:

@@ -1,0 +1,136 @@
+"""Reads and writes of a bucket whose replicas may lag."""
+
+from __future__ import annotations
+
+import pytest
+
+from django_nats.client.kv.entry import Entry, Write
+from django_nats.client.protocol.steps import Steps
+from django_nats.client.protocol.wire import Reply
+from django_nats.exceptions import (
+    BucketFull,
+    WrongRevision,
+)
+from tests.support.answers import (
+    MISSING,
+    NO_MESSAGE,
+    WRITE,
+    ack,
+    answer_all,
+    batch,
+    document,
+    finish,
+    from_leader,
+    from_leader_with,
+    opened,
+    refusal,
+    stored,
+    stream_info,
+)
+
+
+@pytest.mark.parametrize("announced", [ack(12), refusal(10077)], ids=["announced", "no room"])
+@pytest.mark.parametrize("many", [False, True], ids=["put", "put_many"])
+def test_a_value_purged_by_a_refused_write_is_not_read_from_a_replica(
+    announced: Reply, many: bool
+) -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    purged = [document({"purged": 1})]
+    if many:
+        finish(bucket.put_many({":1:k": WRITE}), [refusal(10077)], purged, [announced])
+    else:
+        with pytest.raises(BucketFull):
+            finish(bucket.put(":1:k", WRITE), refusal(10077), purged, [announced])
+    entry, _ = finish(bucket.get(":1:k"), stored(sequence=8), NO_MESSAGE)
+    assert entry is None
+
+
+def test_the_leader_is_asked_if_a_replica_lags_behind_an_own_write() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    for stale in (stored(7), MISSING):
+        entry, asked = finish(bucket.get(":1:k"), stale, from_leader(8))
+        assert entry.revision == 8
+        assert asked[1].subject == b"$JS.API.STREAM.MSG.GET.KV_b"
+    # Replies of the leader are recorded too: the replica may lag behind them.
+    assert finish(bucket.get(":1:k"), stored(7), from_leader(9))[0].revision == 9
+    assert finish(bucket.get(":1:k"), stored(8), from_leader(9))[0].revision == 9
+    assert finish(bucket.get(":1:k"), stored(9))[0].revision == 9
+
+
+def test_a_key_missing_on_the_leader_is_read_from_replicas_again() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    assert finish(bucket.get(":1:k"), MISSING, NO_MESSAGE)[0] is None
+    assert finish(bucket.get(":1:k"), MISSING)[0] is None
+
+
+def test_a_cleared_value_is_not_read_from_a_replica() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.clear(), document({"success": True, "purged": 5}), ack(9))
+    assert finish(bucket.get(":1:k"), stored(7), NO_MESSAGE)[0] is None
+
+
+def test_the_leader_is_asked_before_a_change_treats_a_key_as_missing() -> None:
+    bucket_with_replicas, tombstone = opened(replicas=3), ack(9)
+    assert (
+        finish(bucket_with_replicas.delete(":1:k"), MISSING, from_leader(8), tombstone)[0] is True
+    )
+    assert finish(bucket_with_replicas.delete(":1:j"), MISSING, NO_MESSAGE)[0] is False
+
+    def decide(entry: Entry | None) -> Steps[tuple[Write | None, bool]]:
+        return None, entry is not None
+        yield
+
+    assert finish(opened(replicas=3).change(":1:k", decide), MISSING, from_leader(8))[0] is True
+    assert finish(opened().change(":1:k", decide), MISSING)[0] is False
+
+
+def test_a_recreated_stream_is_not_compared_with_writes_to_the_old_one() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    answer_all(bucket.stream.open(), stream_info(bucket.config))
+    assert finish(bucket.get(":1:k"), stored(1))[0].revision == 1
+
+
+def test_a_change_raises_after_a_thousand_conflicts() -> None:
+    def decide(entry: Entry | None) -> Steps[tuple[Write | None, None]]:
+        return WRITE, None
+        yield
+
+    answers = [stored(7), refusal(10071)] * 1000
+    with pytest.raises(WrongRevision, match="1000 times"):
+        finish(opened().change(":1:k", decide), *answers)
+
+
+@pytest.mark.parametrize("sequence", [8, 9])
+def test_a_replica_that_has_the_own_write_is_read(sequence: int) -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    assert finish(bucket.get(":1:k"), stored(sequence))[0].revision == sequence
+    assert finish(bucket.get(":1:other"), MISSING)[0] is None
+
+
+def test_only_stale_keys_of_get_many_are_read_from_the_leader() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.put_many({":1:k": WRITE, ":1:j": WRITE}), [ack(8), ack(9)])
+    found, asked = finish(
+        bucket.get_many([":1:k", ":1:j"]), [batch(stored(7), stored(9, "=.1.j"))], [from_leader(8)]
+    )
+    assert {key: entry.revision for key, entry in found.items()} == {":1:k": 8, ":1:j": 9}
+    assert len(asked) == 2
+
+
+def test_a_deleted_value_is_not_read_from_a_replica() -> None:
+    bucket = opened(replicas=3)
+    finish(bucket.delete(":1:k"), stored(7), ack(8))
+    assert (
+        finish(bucket.get(":1:k"), stored(7), from_leader_with(8, "KV-Operation: PURGE"))[0] is None
+    )
+
+
+def test_own_writes_are_not_recorded_without_replicas() -> None:
+    bucket = opened(replicas=1)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    assert bucket.stream.recent.newest == 0

@@ -1,0 +1,181 @@
+"""The private parts of nats-py on which client/transport/connection.py depends, as listed.
+
+When an upgrade of nats-py breaks one, the name of the test that fails says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+
+from django_nats.client.transport.connection import Connection
+from django_nats.client.transport.nats_py import PRIVATE_NAMES
+from django_nats.devserver import NatsServer
+
+pytestmark = pytest.mark.smoke
+
+_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err"]
+_CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
+
+
+async def quiet(_: Exception) -> None:
+    return
+
+
+async def connected(client: Client, server: NatsServer, **options: Any) -> Client:
+    common = {
+        "token": server.token,
+        "allow_reconnect": False,
+        "error_cb": quiet,
+        "connect_timeout": 60,
+    }
+    await client.connect(server.url, **{**common, **options})
+    return client
+
+
+@pytest.mark.parametrize("name", _OVERRIDDEN)
+def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(name: str) -> None:
+    theirs = getattr(Client, name)
+    assert inspect.iscoroutinefunction(theirs)
+    ours = inspect.signature(getattr(Connection, name))
+    assert list(ours.parameters) == list(inspect.signature(theirs).parameters)
+
+
+@pytest.mark.parametrize("name", _CALLED)
+def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -> None:
+    theirs = getattr(Client, name)
+    assert inspect.iscoroutinefunction(theirs)
+    assert list(inspect.signature(theirs).parameters)[1:] == _CALLED[name]
+
+
+def test_the_private_names_in_use_are_those_that_are_listed() -> None:
+    """Nor does a name of the connection's own clash with one of nats-py's."""
+    listed = {name for names in PRIVATE_NAMES.values() for name in names}
+    used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
+    theirs = {name for name in [*dir(Client()), "_io_writer"] if not name.startswith("__")}
+    assert (used | vars(Connection).keys()) & theirs == listed
+
+
+async def test_the_reader_is_run_once_connected(server: NatsServer) -> None:
+    """No bytes that the server sends from then on have been read."""
+    read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    class Reading(Client):  # type: ignore[misc]
+        async def _read_loop(self) -> None:
+            await self._send_ping()
+            data = b""
+            while b"PONG\r\n" not in data:
+                data += await self._transport.read(1000)
+            read.set_result(data)
+
+    client = await connected(Reading(), server)
+    try:
+        assert isinstance(client._reading_task, asyncio.Task)
+        assert (await asyncio.wait_for(read, 60)).endswith(b"PONG\r\n")
+    finally:
+        await client.close()
+
+
+async def test_pings_are_sent_by_one_method_and_answered_in_order(server: NatsServer) -> None:
+    of_its_own, asked_for = asyncio.Event(), asyncio.Event()
+
+    class Pinging(Client):  # type: ignore[misc]
+        async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+            (of_its_own if future is None else asked_for).set()
+            self._pongs.append(future or asyncio.get_running_loop().create_future())
+
+    client = await connected(Pinging(), server, ping_interval=0.01, max_outstanding_pings=1000)
+    try:
+        await asyncio.wait_for(of_its_own.wait(), 60)
+        flushing = asyncio.ensure_future(client.flush())
+        await asyncio.wait_for(asked_for.wait(), 60)
+        assert client._pings_outstanding > 0
+        while client._pongs:
+            assert not flushing.done()
+            await client._process_pong()
+        await asyncio.wait_for(flushing, 60)
+        # Pings that it has sent since.
+        assert client._pings_outstanding <= len(client._pongs)
+    finally:
+        await client.close()
+
+
+async def test_too_many_pings_without_an_answer_end_in_process_op_err(server: NatsServer) -> None:
+    lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    class Losing(Client):  # type: ignore[misc]
+        async def _read_loop(self) -> None:
+            await asyncio.shield(lost)
+
+        async def _process_op_err(self, e: Exception) -> None:
+            lost.set_result(e)
+
+    client = await connected(Losing(), server, ping_interval=0.01, max_outstanding_pings=2)
+    assert "stale" in str(await asyncio.wait_for(lost, 60))
+    await client.close()
+
+
+async def test_a_permissions_violation_goes_to_the_error_callback(server: NatsServer) -> None:
+    told: list[str] = []
+
+    async def error(error: Exception) -> None:
+        told.append(str(error))
+
+    client = await connected(Client(), server, error_cb=error)
+    await client._process_err("'permissions violation for publish to \"a.b\"'")
+    assert told == ['nats: permissions violation for publish to "a.b"']
+    assert str(client.last_error) == told[0]
+    assert client.is_connected
+    await client.close()
+
+
+async def test_any_other_error_closes(server: NatsServer) -> None:
+    closed = asyncio.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    client = await connected(Client(), server, closed_cb=close)
+    await client._process_err("'authorization violation'")
+    await asyncio.wait_for(closed.wait(), 60)
+    assert "authorization" in str(client.last_error).lower()
+
+
+async def test_info_is_processed_while_connecting_and_later(server: NatsServer) -> None:
+    """While connecting, the INFO can still be changed before it is used."""
+    seen: list[tuple[dict[str, Any], bool]] = []
+
+    class Told(Client):  # type: ignore[misc]
+        async def _process_info(
+            self, info: dict[str, Any], initial_connection: bool = False
+        ) -> None:
+            seen.append((info, initial_connection))
+            await super()._process_info(info, initial_connection)
+
+    client = await connected(Told(), server)
+    ((info, initial),) = seen
+    assert initial
+    assert info["max_payload"] == client.max_payload
+    await client._process_info({"connect_urls": ["127.0.0.1:1"]})
+    assert [each.geturl() for each in client.discovered_servers] == ["nats://127.0.0.1:1"]
+    await client.close()
+
+
+async def test_a_connected_client_has_a_transport(server: NatsServer) -> None:
+    client = await connected(Client(), server)
+    try:
+        assert isinstance(client._transport, TcpTransport)
+        writer = client._transport._io_writer
+        assert writer.get_extra_info("socket").fileno() > 0
+        assert writer.transport.get_extra_info("ssl_object") is None
+        assert writer.transport.get_write_buffer_size() == 0
+        assert callable(writer.transport.abort)
+        assert callable(writer.transport.pause_reading)
+    finally:
+        await client.close()
