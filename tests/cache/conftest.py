@@ -1,4 +1,4 @@
-"""Every scenario is written once, and run by the sync methods and by their async twins."""
+"""Run every scenario twice: through the sync methods and through their async versions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from django_nats.cache import NatsCache
-from django_nats.client import bridge
-from django_nats.client.entry import Entry, Write
+from django_nats.client import drivers
+from django_nats.client.kv.entry import Entry, Write
 from tests.conftest import MakeCache, api
 
 
 class Awaited:
-    """A cache whose methods run their async twins to the end, on an event loop of the test's."""
+    """A cache whose methods call the async versions and run them on the given event loop."""
 
     def __init__(self, cache: NatsCache, loop: asyncio.AbstractEventLoop) -> None:
         self.plain = cache
@@ -47,7 +47,7 @@ MakeTwin = Callable[..., Any]
 
 @pytest.fixture(params=["sync", "async"])
 def make_twin(request: pytest.FixtureRequest, make_cache: MakeCache) -> Iterator[MakeTwin]:
-    """As ``make_cache``; ``plain`` of what it makes is the cache itself."""
+    """Make caches like ``make_cache``; ``plain`` is the cache without the async wrapper."""
     loop = asyncio.new_event_loop()
 
     def make(**params: Any) -> Any:
@@ -64,45 +64,46 @@ def make_twin(request: pytest.FixtureRequest, make_cache: MakeCache) -> Iterator
 
 @pytest.fixture
 def twin(make_twin: MakeTwin) -> Any:
+    """Return a cache whose methods are the sync ones, or run the async ones."""
     return make_twin()
 
 
 def advance(cache: Any, seconds: float) -> None:
-    """Let the cache believe that so many seconds have passed on the server.
+    """Move the cache's estimate of the server's clock forward by ``seconds``.
 
-    What the server's own TTL does is left out: it runs on.
+    The server's own clock, and with it the TTL of its messages, is not affected.
     """
-    # Reading what has just been stored makes the estimate no earlier than all that was before.
+    # After this read, the estimate is not earlier than any value stored before.
     cache.plain.set("clock", 1, version=99)
     cache.plain.get("clock", version=99)
-    cache.plain._bucket._clock += seconds
+    cache.plain.bucket.clock.offset += seconds
 
 
 @dataclass(frozen=True)
 class Left:
-    """Equal to what is left of so many seconds of which few have passed."""
+    """Equal to any time to live that ``seconds`` can have become within a minute."""
 
     seconds: int
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, int) and max(0, self.seconds - 8) < other <= self.seconds
+        return isinstance(other, int) and max(0, self.seconds - 60) < other <= self.seconds
 
 
 def stored(cache: Any, key: str) -> Entry | None:
-    """What the bucket holds under a key, undecoded."""
+    """Return the entry that the bucket holds under a key, undecoded, or None."""
     plain = cache.plain if hasattr(cache, "plain") else cache
-    return bridge.run(plain.session, plain._bucket.get(plain.make_key(key)))
+    return drivers.run(plain.session, plain.bucket.get(plain.make_key(key)))
 
 
 def stream_state(cache: Any) -> dict[str, Any]:
-    """STREAM.INFO's account of what the server itself holds."""
+    """Return the state of the bucket's stream as the server reports it (STREAM.INFO)."""
     plain = cache.plain if hasattr(cache, "plain") else cache
-    info = api(plain, f"STREAM.INFO.{plain._bucket.config.stream}", {"subjects_filter": ">"})
+    info = api(plain, f"STREAM.INFO.{plain.bucket.config.stream}", {"subjects_filter": ">"})
     return dict(info["state"])
 
 
 def plant(cache: Any, key: str, payload: bytes, format: str | None) -> None:
-    """Store under a key of the cache what somebody else who can write to the bucket might."""
+    """Store a raw payload under a key of the cache, as another client of the bucket could."""
     plain = cache.plain if hasattr(cache, "plain") else cache
     write = Write(payload, format, None)
-    bridge.run(plain.session, plain._bucket.put(plain.make_key(key), write))
+    drivers.run(plain.session, plain.bucket.put(plain.make_key(key), write))

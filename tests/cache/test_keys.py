@@ -1,4 +1,4 @@
-"""No key can read, overwrite or remove another's value, whatever it is made of."""
+"""No key can read, overwrite or delete the value of another key, whatever its characters."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HOSTILE = {
 
 
 @pytest.fixture(autouse=True)
-def _odd_keys() -> Iterator[None]:
+def _ignore_key_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -61,19 +61,19 @@ def _odd_keys() -> Iterator[None]:
 
 @pytest.fixture(params=["prefixed", "bare"])
 def raw(request: pytest.FixtureRequest, make_twin: MakeTwin) -> Any:
-    """Caches with Django's key function, and with one that makes keys of nothing but the key."""
+    """Make a cache with Django's key function, or with one that uses the key alone."""
     if request.param == "bare":
         return make_twin(KEY_FUNCTION=lambda key, prefix, version: key)
     return make_twin()
 
 
-class TestApart:
+class TestSeparateKeys:
     @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-    def test_a_key_is_nobodys_but_its_own(self, raw: Any, hostile: str) -> None:
+    def test_a_key_reads_and_changes_only_its_own_value(self, raw: Any, hostile: str) -> None:
         others = {**dict.fromkeys(VICTIMS, "theirs"), **dict.fromkeys(HOSTILE.values(), "odd")}
         del others[hostile]
         raw.set_many(others)
-        # It reads no other, …
+        # It reads no other key …
         assert raw.get(hostile) is None
         assert raw.get_many([hostile]) == {}
         assert raw.has_key(hostile) is False
@@ -81,14 +81,14 @@ class TestApart:
         assert raw.touch(hostile) is False
         with pytest.raises(ValueError, match="not found"):
             raw.incr(hostile)
-        # … it works as any does, …
+        # … it works like any other key …
         assert raw.add(hostile, 1) is True
         assert raw.incr(hostile) == 2
         raw.set(hostile, "ours", 100)
         assert raw.get(hostile) == "ours"
         assert raw.get_many([hostile]) == {hostile: "ours"}
         assert raw.ttl(hostile) == Left(100)
-        # … and neither writes over nor removes another.
+        # … and it neither overwrites nor deletes another key.
         assert raw.get_many(others) == others
         assert raw.delete(hostile) is True
         raw.set(hostile, "ours", 0)
@@ -97,7 +97,7 @@ class TestApart:
         assert raw.get_many(others) == others
 
     @pytest.mark.parametrize("delete", ["delete", "delete_many"])
-    def test_on_a_brimful_bucket_a_delete_purges_its_own_alone(
+    def test_a_delete_on_a_full_bucket_purges_only_its_own_key(
         self, make_twin: MakeTwin, delete: str
     ) -> None:
         limits = {"MAX_BYTES": 100_000, "MAX_VALUE_SIZE": 50_000, "EVICT": False}
@@ -105,7 +105,7 @@ class TestApart:
         left = dict.fromkeys([*VICTIMS, *HOSTILE.values()], 1)
         assert twin.set_many(left, None) == []
         for number, key in enumerate(("*", ">", "user:*", "user:>", "=clear")):
-            # First what fills the bucket, and then what fills the gap that this leaves.
+            # Large values fill the bucket, then small ones fill the gap that is left.
             assert twin.set_many({f"{number}:{each}": "x" * 20_000 for each in range(5)}, None)
             assert twin.set_many({f"{number}-{each}": 0 for each in range(400)}, None)
             deleted = getattr(twin, delete)([key] if delete == "delete_many" else key)
@@ -115,9 +115,9 @@ class TestApart:
 
     def test_a_key_reaches_no_other_bucket(self, make_cache: MakeCache) -> None:
         one = make_cache(KEY_FUNCTION=lambda key, prefix, version: key)
-        other = make_cache(OPTIONS={"BUCKET": f"{one._bucket.config.name}_other"})
+        other = make_cache(OPTIONS={"BUCKET": f"{one.bucket.config.name}_other"})
         other.set("key", "theirs")
-        for key in (f"$KV.{other._bucket.config.name}.=.1.key", f"../{other._bucket.config.name}"):
+        for key in (f"$KV.{other.bucket.config.name}.=.1.key", f"../{other.bucket.config.name}"):
             one.set(key, "ours")
             assert one.get(key) == "ours"
             one.delete(key)
@@ -126,21 +126,19 @@ class TestApart:
 
 
 class TestOnTheServer:
-    def test_every_subject_is_one_that_all_clients_accept(
-        self, server: NatsServer, cache: NatsCache
-    ) -> None:
+    def test_all_clients_accept_every_subject(self, server: NatsServer, cache: NatsCache) -> None:
         cache.set_many(dict.fromkeys(HOSTILE.values(), "value"))
         subjects = stream_state(cache)["subjects"]
         assert len(subjects) == len(HOSTILE)
 
         async def read() -> list[bytes | None]:
             async with key_value(server, cache) as bucket:
-                # get() refuses what is no valid key for it.
+                # get() refuses keys that are not valid for nats-py.
                 return [(await bucket.get(key)).value for key in await keys_of(bucket)]
 
         assert len(set(asyncio.run(read()))) == 1
 
-    def test_a_clear_marker_is_no_value(self, cache: NatsCache) -> None:
+    def test_a_clear_marker_is_not_listed_as_a_key(self, cache: NatsCache) -> None:
         cache.set("key", 1)
         cache.clear()
         assert [name.rpartition(".")[2] for name in stream_state(cache)["subjects"]] == ["=clear"]
@@ -149,7 +147,7 @@ class TestOnTheServer:
 
 class TestRefused:
     @pytest.mark.parametrize("key", ["\ud800", "user:\udcff:1", "\ud83d" * 2000])
-    def test_a_lone_surrogate(self, twin: Any, key: str) -> None:
+    def test_a_key_with_a_lone_surrogate_raises_invalid_key(self, twin: Any, key: str) -> None:
         for operation in (
             lambda: twin.get(key),
             lambda: twin.set(key, 1),
@@ -162,11 +160,11 @@ class TestRefused:
             with pytest.raises(InvalidKey, match="lone surrogate"):
                 operation()
 
-    def test_among_many_it_spoils_no_other(self, twin: Any) -> None:
+    def test_an_invalid_key_among_many_does_not_affect_the_others(self, twin: Any) -> None:
         assert twin.set_many({"a": 1, "\ud800": 2}) == ["\ud800"]
         assert twin.get("a") == 1
 
-    def test_more_than_eight_kibibytes(self, twin: Any) -> None:
+    def test_a_key_over_eight_kibibytes_raises_invalid_key(self, twin: Any) -> None:
         twin.set("x" * 8000, 1)
         assert twin.get("x" * 8000) == 1
         for operation in (lambda: twin.set("x" * 9000, 1), lambda: twin.get("x" * 9000)):

@@ -1,4 +1,4 @@
-"""Reading what others wrote: trusted or not, ours or not, whole or not."""
+"""Reading values written by others: unreadable, untrusted, or by another client."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ALL = [PICKLE, SIGNED, JSON, MSGPACK]
 VALUE = {"text": "é", "list": [1, 2.5, None, True]}
 
 
-class Mark:
-    """Makes a file when it is unpickled."""
+class CreatesFile:
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class Mark:
 
 
 def assert_missing(twin: Any, caplog: pytest.LogCaptureFixture, key: str = "key") -> None:
-    """Every way of reading takes the value as missing, with one line that names alias and key."""
+    """Assert that every read treats the value as missing and logs one line with alias and key."""
     reads = [
         (lambda: twin.get(key, "default"), "default"),
         (lambda: twin.get_many([key]), {}),
@@ -62,7 +62,7 @@ class TestUnreadable:
     @pytest.mark.parametrize(
         "format", ["pickle", "signed", "json", "msgpack", "zlib", "", "?", "int;ms=soon"]
     )
-    def test_garbage_in_any_format(
+    def test_a_malformed_payload_counts_as_missing(
         self,
         make_twin: MakeTwin,
         caplog: pytest.LogCaptureFixture,
@@ -74,7 +74,9 @@ class TestUnreadable:
         assert_missing(twin, caplog)
         assert "garbage" not in caplog.text
 
-    def test_a_truncated_value(self, twin: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_truncated_value_counts_as_missing(
+        self, twin: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         twin.set("key", VALUE)
         entry = stored(twin, "key")
         assert entry is not None
@@ -82,7 +84,7 @@ class TestUnreadable:
         assert_missing(twin, caplog)
 
     @pytest.mark.parametrize("compressor", ["Zlib", "Lzma", "Lz4", "Zstd"])
-    def test_a_truncated_compressed_value(
+    def test_a_truncated_compressed_value_counts_as_missing(
         self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture, compressor: str
     ) -> None:
         twin = make_twin(OPTIONS={"COMPRESSOR": f"django_nats.compressors.{compressor}Compressor"})
@@ -94,11 +96,11 @@ class TestUnreadable:
         plant(twin, "key", entry.payload[:-3], entry.format)
         assert_missing(twin, caplog)
 
-    def test_the_line_names_the_alias_of_settings(
+    def test_the_warning_names_the_alias_of_the_settings(
         self, server: NatsServer, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
     ) -> None:
         params = {"TIMEOUT": 17}
-        bucket = make_twin().plain._bucket.config.name
+        bucket = make_twin().plain.bucket.config.name
         options = {"BUCKET": bucket, "TOKEN": server.token, **PATIENT}
         entry = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": server.url}
         entry |= {"OPTIONS": options, **params}
@@ -109,20 +111,20 @@ class TestUnreadable:
         assert "Cache 'pages'" in caplog.text
 
     @pytest.mark.parametrize("lifetime", [f"ms=1{'0' * 400}", f"ms=-{'9' * 400}", "at=never"])
-    def test_a_lifetime_that_is_none(
+    def test_a_value_with_an_invalid_lifetime_counts_as_missing(
         self, twin: Any, caplog: pytest.LogCaptureFixture, lifetime: str
     ) -> None:
         plant(twin, "key", b"1", f"int;{lifetime}")
         assert_missing(twin, caplog)
         assert twin.keys() == ["key"]
 
-    def test_it_can_be_added_over(self, twin: Any) -> None:
+    def test_add_replaces_an_unreadable_value(self, twin: Any) -> None:
         plant(twin, "key", b"garbage", "pickle")
         assert twin.add("key", 1) is True
         assert twin.add("key", 2) is False
         assert twin.get("key") == 1
 
-    def test_it_can_be_written_over_and_deleted(self, twin: Any) -> None:
+    def test_set_and_delete_work_on_an_unreadable_value(self, twin: Any) -> None:
         plant(twin, "key", b"garbage", "pickle")
         assert twin.delete("key") is True
         plant(twin, "key", b"garbage", "pickle")
@@ -131,11 +133,11 @@ class TestUnreadable:
 
 
 class TestNothingIsExecuted:
-    def test_a_pickle_where_json_is_configured(
+    def test_a_pickle_is_not_loaded_where_json_is_configured(
         self, make_twin: MakeTwin, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         mark = tmp_path / "mark"
-        payload = pickle.dumps(Mark(mark))
+        payload = pickle.dumps(CreatesFile(mark))
         for format in ("pickle", "pickle+zlib", "signed", "json", None):
             twin = make_twin(OPTIONS={"SERIALIZER": JSON})
             plant(twin, "key", payload, format)
@@ -147,25 +149,25 @@ class TestNothingIsExecuted:
         pickle.loads(payload)
         assert mark.exists()
 
-    def test_a_pickle_whose_signature_is_wrong(
+    def test_a_pickle_with_a_wrong_signature_is_not_loaded(
         self, make_twin: MakeTwin, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         mark = tmp_path / "mark"
         with override_settings(SECRET_KEY="the attacker's"):
             attacker = make_twin(OPTIONS={"SERIALIZER": SIGNED})
-            attacker.set("key", Mark(mark))
+            attacker.set("key", CreatesFile(mark))
         twin = make_twin(OPTIONS={"SERIALIZER": SIGNED, "ACCEPT": [JSON]})
         assert_missing(twin, caplog)
-        plant(twin, "key", pickle.dumps(Mark(mark)), "pickle")
+        plant(twin, "key", pickle.dumps(CreatesFile(mark)), "pickle")
         assert_missing(twin, caplog)
-        plant(twin, "key", bytes(32) + pickle.dumps(Mark(mark)), "signed")
+        plant(twin, "key", bytes(32) + pickle.dumps(CreatesFile(mark)), "signed-pickle")
         assert_missing(twin, caplog)
         assert not mark.exists()
-        twin.set("key", Mark(mark))
+        twin.set("key", CreatesFile(mark))
         twin.get("key")
         assert mark.exists()
 
-    def test_a_signed_value_under_another_key(
+    def test_a_signed_value_copied_to_another_key_is_missing(
         self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
     ) -> None:
         twin = make_twin(OPTIONS={"SERIALIZER": SIGNED})
@@ -178,7 +180,51 @@ class TestNothingIsExecuted:
         plant(twin, "is-admin:ada", entry.payload, entry.format)
         assert twin.get("is-admin:ada") == [True]
 
-    def test_a_rotated_secret_key(
+    @pytest.mark.parametrize("compressor", [None, ZLIB])
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            {"OPTIONS": {"BUCKET": "drafts"}},
+            {"KEY_PREFIX": "staging"},
+            {"VERSION": 2},
+        ],
+        ids=["bucket", "prefix", "version"],
+    )
+    def test_a_signed_value_from_elsewhere_is_missing(
+        self,
+        make_twin: MakeTwin,
+        caplog: pytest.LogCaptureFixture,
+        origin: dict[str, Any],
+        compressor: str | None,
+    ) -> None:
+        options = {"SERIALIZER": SIGNED, "COMPRESSOR": compressor, "COMPRESS_MIN_LENGTH": 0}
+        twin = make_twin(OPTIONS=options)
+        bucket = twin.plain.bucket.config.name
+        moved = dict(origin, OPTIONS={**options, **origin.get("OPTIONS", {})})
+        if "BUCKET" in moved["OPTIONS"]:
+            moved["OPTIONS"]["BUCKET"] = f"{bucket}_drafts"
+        other = make_twin(**moved)
+        value = ["admin"] * 50
+        other.set("key", value)
+        entry = stored(other, "key")
+        assert entry is not None
+        plant(twin, "key", entry.payload, entry.format)
+        assert_missing(twin, caplog)
+        assert "copied here from another key or bucket" in caplog.text
+        assert twin.get_or_set("key", "fallback") == "fallback"
+        plant(other, "key", entry.payload, entry.format)
+        assert other.get("key") == value
+
+    def test_aliases_of_a_bucket_read_each_others_signed_values(self, make_twin: MakeTwin) -> None:
+        signed = {"SERIALIZER": SIGNED}
+        make_twin(OPTIONS=signed).set("key", ["value"])
+        alias = make_twin(OPTIONS={**signed, "COMPRESSOR": ZLIB, "NEAR_CACHE": {"KEYS": ["*"]}})
+        assert alias.get("key") == ["value"]
+        assert alias.get_many(["key"]) == {"key": ["value"]}
+        assert alias.incr_version("key") == 2
+        assert alias.get("key", version=2) == ["value"]
+
+    def test_a_signed_value_needs_the_secret_key_or_a_fallback(
         self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
     ) -> None:
         twin = make_twin(OPTIONS={"SERIALIZER": SIGNED})
@@ -191,7 +237,7 @@ class TestNothingIsExecuted:
 
 
 class TestAccept:
-    def test_a_live_bucket_moves_from_one_serializer_to_another(
+    def test_accept_lets_a_bucket_move_to_another_serializer(
         self, make_twin: MakeTwin, caplog: pytest.LogCaptureFixture
     ) -> None:
         before = make_twin(OPTIONS={"SERIALIZER": PICKLE, "COMPRESSOR": ZLIB})
@@ -205,7 +251,7 @@ class TestAccept:
         assert "ACCEPT" in caplog.text
         assert_missing(before, caplog, "small")
 
-    def test_touch_and_incr_version_keep_what_was_accepted(self, make_twin: MakeTwin) -> None:
+    def test_touch_and_incr_version_keep_an_accepted_value(self, make_twin: MakeTwin) -> None:
         make_twin(OPTIONS={"SERIALIZER": PICKLE}).set("key", VALUE)
         moving = make_twin(OPTIONS={"SERIALIZER": JSON, "ACCEPT": [PICKLE]})
         assert moving.touch("key", 100) is True
@@ -216,7 +262,7 @@ class TestAccept:
 
 @pytest.mark.parametrize("serializer", ALL)
 @pytest.mark.parametrize("compressor", [None, ZLIB])
-def test_every_serializer_through_the_server(
+def test_values_of_every_serializer_are_read_back(
     make_twin: MakeTwin, serializer: str, compressor: str | None
 ) -> None:
     twin = make_twin(OPTIONS={"SERIALIZER": serializer, "COMPRESSOR": compressor})
@@ -229,9 +275,9 @@ def test_every_serializer_through_the_server(
 
 
 class TestOtherClients:
-    """With nats-py's own KeyValue on the other side."""
+    """The other client is nats-py's own KeyValue."""
 
-    def test_what_the_cache_sets_another_client_reads(
+    def test_another_client_reads_what_the_cache_sets(
         self, server: NatsServer, make_cache: MakeCache
     ) -> None:
         cache = make_cache(OPTIONS={"SERIALIZER": JSON})
@@ -261,7 +307,7 @@ class TestOtherClients:
         assert entry is not None
         assert entry.payload == pickle.dumps(VALUE, pickle.HIGHEST_PROTOCOL)
 
-    def test_what_another_client_puts_the_cache_reads(
+    def test_the_cache_reads_what_another_client_puts(
         self, server: NatsServer, make_twin: MakeTwin
     ) -> None:
         twin = make_twin()
@@ -282,7 +328,7 @@ class TestOtherClients:
         assert twin.touch("bytes", 100) is True
         assert (twin.ttl("bytes"), twin.get("bytes")) == (Left(100), values["bytes"])
 
-    def test_what_another_client_deletes_is_missing(
+    def test_a_key_that_another_client_deletes_is_missing(
         self, server: NatsServer, make_twin: MakeTwin
     ) -> None:
         twin = make_twin()
@@ -301,7 +347,7 @@ class TestOtherClients:
         assert [twin.add(key, 2) for key in keys] == [True] * 2
         assert twin.get_many(keys) == {"deleted": 2, "purged": 2}
 
-    def test_a_timeout_another_client_gave_counts(
+    def test_the_ttl_of_another_clients_value_applies(
         self, server: NatsServer, make_twin: MakeTwin
     ) -> None:
         twin = make_twin()
@@ -314,3 +360,12 @@ class TestOtherClients:
         assert twin.ttl("n") == Left(100)
         assert twin.incr("n") == 2
         assert twin.ttl("n") == Left(100)
+
+
+def test_get_many_returns_the_keys_in_the_order_in_which_they_were_asked_for(
+    cache: NatsCache,
+) -> None:
+    cache.set_many({"a": 1, "b": 2, "c": 3})
+
+    for keys in (["a", "b", "c"], ["c", "a", "b"], ["b", "missing", "a"]):
+        assert list(cache.get_many(keys)) == [key for key in keys if key != "missing"]

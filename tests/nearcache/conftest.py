@@ -1,4 +1,4 @@
-"""Caches with copies, and the other side of a change."""
+"""Fixtures for caches with a near cache, and for the other client that changes a key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from django_nats.cache import NatsCache
-from django_nats.client import bridge
+from django_nats.client import process
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from django_nats.nearcache import NearCache
@@ -21,14 +21,17 @@ from tests.support.proxy import Proxy
 __all__ = ["make_twin"]
 
 MakeNear = Callable[..., Any]
+PATIENT_NEAR = {"MAX_STALE": 30}
+"""NEAR_CACHE members with which copies are still served after the machine has stalled."""
 
 
 def hashed(key: str, prefix: str, version: int) -> str:
-    """A KEY_FUNCTION that keeps nothing readable."""
+    """A KEY_FUNCTION that makes a digest, from which the key cannot be read back."""
     return hashlib.sha256(f"{prefix}:{version}:{key}".encode()).hexdigest()
 
 
-def soon(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def soon(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Wait until the condition is true. Return False if it is not within ``seconds``."""
     return eventually(condition, time.monotonic() + seconds)
 
 
@@ -39,32 +42,32 @@ def near_of(cache: Any) -> NearCache:
 
 
 def follow(cache: Any) -> NearCache:
-    """Read once, and wait until copies are made and served; nothing is copied yet."""
+    """Wait until the near cache makes and serves copies. Return it, without any copy."""
     near = near_of(cache)
     cache.get("first-read", version=99)
     assert soon(lambda: near._copies.fresh_until > time.monotonic()), near
-    # One that MISSES keeps; it is no test's.
+    # With MISSES, the read above has made a copy that tests do not expect.
     near._copies.forget(f"$KV.{cache_bucket(cache)}.=.99.first-read")
     return near
 
 
-def told_by(cache: NatsCache) -> int:
-    """How many changes its feed has told of."""
+def changes_delivered_to(cache: NatsCache) -> int:
+    """Return the number of changes that the feed has delivered to the near cache."""
     feed = near_of(cache)._watcher._feed
-    return 0 if feed is None else feed._told
+    return 0 if feed is None else feed._delivered
 
 
 def cache_bucket(cache: Any) -> str:
-    return str(getattr(cache, "plain", cache)._bucket.config.name)
+    return str(getattr(cache, "plain", cache).bucket.config.name)
 
 
 @pytest.fixture
 def make_near(make_twin: Callable[..., Any]) -> MakeNear:
-    """Makes caches with a near cache that is at work; keywords are members of NEAR_CACHE."""
+    """Make caches whose near cache serves copies. Keywords are members of NEAR_CACHE."""
 
     def make(params: dict[str, Any] | None = None, **members: Any) -> Any:
         params = dict(params or {})
-        members = {"MAX_STALE": 30, **members}  # a stall leaves no copy unproven
+        members = {**PATIENT_NEAR, **members}
         options = {"NEAR_CACHE": members, **params.pop("OPTIONS", {})}
         cache = make_twin(**params, OPTIONS=options)
         follow(cache)
@@ -80,7 +83,7 @@ def near(make_near: MakeNear) -> Any:
 
 @pytest.fixture
 def other(make_cache: MakeCache) -> NatsCache:
-    """The same bucket through a connection of its own, as another process has it."""
+    """Return a cache on the same bucket with its own connection, like another process."""
     return make_cache(OPTIONS={"NAME": "another"})
 
 
@@ -88,4 +91,4 @@ def other(make_cache: MakeCache) -> NatsCache:
 def proxy(server: NatsServer) -> Iterator[Proxy]:
     with Proxy(server.port) as running:
         yield running
-        bridge.close()  # before the proxy goes: a session that lost it would try to come back
+        process.close()  # before the proxy stops: a session that lost it would try to reconnect

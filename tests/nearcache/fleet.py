@@ -1,4 +1,4 @@
-"""Worker processes on one bucket, and a record of all that the server has stored there."""
+"""Worker processes on one bucket, and a record of everything the server stores in it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from django_nats import keys as key_names
 from django_nats.cache import NatsCache
-from django_nats.client import wire
+from django_nats.client.protocol import timestamps, wire
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from django_nats.exceptions import NatsError
@@ -30,12 +31,20 @@ _LIFETIME = re.compile(rb"Django-Nats: [^\r]*(ms|at)=([0-9]+)")
 
 
 def _key(name: str) -> str:
-    """A user's key of version 1, without prefix."""
+    """Return the user's key of a KV key of version 1 without prefix."""
     return (key_names.decode(name) or "").removeprefix(":1:")
 
 
+def _epoch() -> float:
+    """Return the seconds by which the time of day is ahead of the monotonic clock."""
+    while True:
+        before, now, after = time.monotonic(), time.time(), time.monotonic()
+        if after - before < 0.001:
+            return now - after
+
+
 class Stored(NamedTuple):
-    """A message as the server stored it; times in seconds since 1970."""
+    """A message as the server stored it, with times in seconds since 1970."""
 
     sequence: int
     value: int | None
@@ -45,7 +54,7 @@ class Stored(NamedTuple):
 
 
 class Record:
-    """What a stream stores, as the server itself tells by republishing it: none is left out."""
+    """Every message that a stream stores, received because the server republishes it."""
 
     def __init__(self, server: NatsServer, bucket: str) -> None:
         self.stored: dict[str, list[Stored]] = defaultdict(list)
@@ -70,7 +79,7 @@ class Record:
         self._socket.close()
 
     def _listen(self) -> None:
-        # What close() cuts short is nothing that was waited for.
+        # close() may cut a message short, but none that settle() has waited for.
         while (line := self._stream.readline()).endswith(b"\n"):
             verb, *words = line.split()
             if verb == b"PING":
@@ -85,7 +94,7 @@ class Record:
     def _note(self, header: bytes, payload: bytes) -> None:
         sequence = int(wire.field(header, "Nats-Sequence") or "")
         subject = wire.field(header, "Nats-Subject") or ""
-        at = wire.epoch((wire.field(header, "Nats-Time-Stamp") or "").encode())
+        at = timestamps.epoch((wire.field(header, "Nats-Time-Stamp") or "").encode())
         name = subject.removeprefix(f"$KV.{self._bucket}.")
         if name == key_names.CLEAR:
             self.clears.append(Stored(sequence, None, at, None))
@@ -125,13 +134,13 @@ class Worker:
         return list(json.loads(self.process.stdout.readline()))
 
     def do(self, *op: Any) -> Any:
-        """One operation; what it returned."""
+        """Run one operation and return its result."""
         done = self.attempt(*op)
         assert done["error"] is None, done
         return done["returned"]
 
     def attempt(self, *op: Any) -> dict[str, Any]:
-        """One operation, and whatever became of it."""
+        """Run one operation and return its outcome, with the error if it failed."""
         self.begin([list(op)])
         (done,) = self.end()
         return dict(done)
@@ -148,7 +157,7 @@ class Worker:
 
 
 class Fleet:
-    """Workers with copies and without, on a new bucket."""
+    """Workers with and without a near cache, on a new bucket."""
 
     def __init__(
         self,
@@ -158,9 +167,14 @@ class Fleet:
         plain: int = 1,
         mutation: str = "",
         location: str = "",
+        timeout: float = PATIENT["REQUEST_TIMEOUT"],
         **members: Any,
     ) -> None:
-        """``location``: of the workers with copies; ``members``: of their NEAR_CACHE."""
+        """Store the settings of the workers.
+
+        ``location`` is for the workers with a near cache, ``timeout`` is the REQUEST_TIMEOUT of
+        all workers in seconds, and ``members`` are members of NEAR_CACHE.
+        """
         self.bucket = f"fleet_{secrets.token_hex(6)}"
         self.server = server
         self._exit = ExitStack()
@@ -168,14 +182,16 @@ class Fleet:
         self._plain = plain
         self._mutation = mutation
         self._location = location or server.url
+        self._timeout = timeout
         self._members = members
 
     def __enter__(self) -> Fleet:
-        options = {"BUCKET": self.bucket, "TOKEN": self.server.token, "REQUEST_TIMEOUT": 0.5}
-        self.cache = NatsCache(self.server.url, {"OPTIONS": {**options, **PATIENT}})
-        self.cache.get("first")  # makes the bucket
-        self.epoch = time.time() - time.monotonic()
-        """What the server's clock, which is this machine's, is ahead of the monotonic one."""
+        options = {"BUCKET": self.bucket, "TOKEN": self.server.token, **PATIENT}
+        self.cache = NatsCache(self.server.url, {"OPTIONS": options})
+        options["REQUEST_TIMEOUT"] = self._timeout
+        self.cache.get("first")  # creates the bucket
+        self.epoch = _epoch()
+        """Seconds by which the server's clock (this machine's) is ahead of the monotonic clock."""
         name = f"KV_{self.bucket}"
         config = api(self.cache, f"STREAM.INFO.{name}")["config"]
         config["republish"] = {"src": ">", "dest": "record.>"}
@@ -204,31 +220,34 @@ class Fleet:
         api(self.cache, f"STREAM.DELETE.KV_{self.bucket}")
 
     def wait_until_served(self, worker: Worker) -> None:
-        """Until it makes copies and serves them."""
+        """Wait until the worker makes and serves copies, or reads if it has no near cache."""
         wanted = ["serves" if worker.near else "get", "first"]
 
-        def served() -> bool:  # a server that takes its time may count as away for a moment
+        def served() -> bool:  # a slow server may count as unreachable for a moment
             done = worker.attempt(*wanted)
             return done["error"] is None and (done["returned"] or not worker.near)
 
-        assert eventually(served, time.monotonic() + 30)
+        assert eventually(served, time.monotonic() + 60)
+        # Values live for fractions of a second, and the model allows only a small clock error.
+        known = partial(worker.attempt, "learn_the_time")
+        assert eventually(lambda: known()["returned"], time.monotonic() + 60)
 
     def settle(self) -> None:
-        """Wait for the record of all that has been stored by now."""
+        """Wait until the record holds everything that has been stored by now."""
         name = f"STREAM.INFO.KV_{self.bucket}"
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
 
         def is_complete() -> bool:
-            with suppress(NatsError):  # a server that was stopped may still count as away
+            with suppress(NatsError):  # a server that was paused may still count as unreachable
                 return bool(api(self.cache, name)["state"]["last_seq"] <= self.record.last)
             return False
 
         assert eventually(is_complete, end)
 
     def flood(self, seconds: float = 0.0) -> None:
-        """Store 20,000 values of other keys, and more for so long.
+        """Store at least 20,000 values of other keys, and go on for ``seconds``.
 
-        Half of that is what the server sends to a reader that does not answer.
+        The server sends about half of that to a reader that does not read.
         """
         end = time.monotonic() + seconds
         values = {f"flood:{'x' * 200}:{number}": number for number in range(500)}

@@ -1,8 +1,8 @@
-"""Whether what processes have read can be told apart from one copy that is never wrong for long.
+"""Check that no read in a history of several processes was stale.
 
-A read began and ended at some time; what it may return is any state that the key had, by the
-server's own record, not before the newest of which its process then knew: by a write of its own,
-by an earlier read, or because it was stored longer ago than news may take to arrive.
+A read may return any state that the server's record shows for the key, unless its process knew of
+a newer state when the read began: from its own write, from an earlier read, or because the state
+was stored longer ago than a change may take to be delivered.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from tests.nearcache.fleet import Stored
 
-CLOCK = 0.02
-"""Seconds by which two readings of one clock may differ: a process estimates the server's."""
+CLOCK_ERROR_S = 0.02
+"""Seconds by which a process's estimate of the server's clock may be wrong."""
 ANY = object()
 
 
 class Stale(AssertionError):
-    """A read returned what it may not."""
+    """Raised if a read returned a value that it must not return."""
 
 
 class Read(NamedTuple):
@@ -32,14 +32,14 @@ class Read(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One that was acknowledged."""
+    """A write that was acknowledged."""
 
     process: int
     key: str
     began: float
     ended: float
     value: Any
-    """None for a delete, ANY for one that kept what was there."""
+    """None for a delete, ANY for a write that kept the value."""
 
 
 class Clear(NamedTuple):
@@ -47,14 +47,14 @@ class Clear(NamedTuple):
     began: float
     ended: float
     known: bool
-    """Whether it was acknowledged; else it may have happened, or not."""
+    """True if it was acknowledged. Otherwise its outcome is unknown."""
 
 
 Event = Read | Write | Clear
 
 
 def events_of(process: int, done: Mapping[str, Any]) -> Iterable[Event]:
-    """What a worker's operation says of keys; of one that failed, nothing is known."""
+    """Yield the events of a worker's operation. A failed operation tells nothing."""
     (name, *arguments), result = done["op"], done["returned"]
     span = (done["began"], done["ended"])
     error = done["error"]
@@ -86,12 +86,12 @@ def events_of(process: int, done: Mapping[str, Any]) -> Iterable[Event]:
     elif name == "incr":
         yield Write(process, key, *span, result)
     elif name == "get_or_set" and result != arguments[1]:
-        # Its own is returned, too, when another's came and went meanwhile.
+        # Its own default may also be returned after another's value was stored and deleted.
         yield Read(process, key, *span, result)
 
 
 class History:
-    """What was stored, what was read, and how long news may take to a process."""
+    """The stored states, the events, and the allowed delay of changes to each process."""
 
     def __init__(
         self,
@@ -102,7 +102,11 @@ class History:
         epoch: float,
         delay: Mapping[int, float],
     ) -> None:
-        """``epoch``: what the server's time is ahead of that of events; ``delay``: seconds."""
+        """Prepare the check.
+
+        ``epoch`` is the number of seconds by which the server's time is ahead of the times of
+        events; ``delay`` is in seconds, by process.
+        """
         self._stored = stored
         self._epoch = epoch
         self._delay = delay
@@ -115,20 +119,21 @@ class History:
         everything = [each for states in stored.values() for each in states]
         self._lows = {
             clear: max(
-                (s.sequence for s in everything if s.at < clear.began + epoch - CLOCK), default=0
+                (s.sequence for s in everything if s.at < clear.began + epoch - CLOCK_ERROR_S),
+                default=0,
             )
             for clear in self._clears
         }
 
     def check(self) -> None:
-        """Raises Stale for the first read that is wrong."""
+        """Raise Stale for the first read that is wrong."""
         for key, events in self._by_key.items():
             self._check(key, events)
 
     def _check(self, key: str, events: Sequence[Read | Write]) -> None:
         states = self._states(key)
         known: list[tuple[float, float, int, str]] = []
-        """When it was known, at which position, to whom, and why."""
+        """When a state became known, its position, the process that knew it, and how."""
         for clear in self._clears:
             if clear.known:
                 known.append((clear.ended, self._lows[clear] + 0.5, clear.process, "its clear"))
@@ -154,41 +159,43 @@ class History:
             known.append((event.ended, position, event.process, "an earlier read"))
 
     def _states(self, key: str) -> list[Stored]:
-        """What the key had: nothing at first, and nothing after a clear() that is certain."""
-        gone = [
+        """Return the states of the key, with None at first and after each certain clear()."""
+        cleared = [
             Stored(low + 0.5, None, clear.began + self._epoch, None)  # type: ignore[arg-type]
             for clear, low in self._lows.items()
             if clear.known
         ]
-        return sorted([Stored(0, None, 0.0, None), *gone, *self._stored.get(key, ())])
+        return sorted([Stored(0, None, 0.0, None), *cleared, *self._stored.get(key, ())])
 
     def _position(self, write: Write, states: Sequence[Stored]) -> float:
-        """The first state that it can have made."""
+        """Return the position of the first state that the write can have stored."""
         for state in states:
             fits = state.value is not None if write.value is ANY else state.value == write.value
             if (
                 fits
                 and isinstance(state.sequence, int)
-                and write.began - CLOCK <= state.at - self._epoch <= write.ended + CLOCK
+                and write.began - CLOCK_ERROR_S
+                <= state.at - self._epoch
+                <= write.ended + CLOCK_ERROR_S
             ):
                 return state.sequence
         raise Stale(f"{write} was acknowledged, and is not stored: {states}")
 
     def _candidates(self, read: Read, states: Sequence[Stored], floor: float) -> list[float]:
-        """The positions at which the read can have found what it did."""
-        # A state lasts until the next: the one before the floor may be that at the floor.
+        """Return the positions of the states that the read can have returned."""
+        # A state lasts until the next one: the last state before the floor holds at the floor.
         first = max(index for index, state in enumerate(states) if state.sequence <= floor)
         began, ended = read.began + self._epoch, read.ended + self._epoch
         found: list[float] = []
         for state in states[first:]:
-            if state.at > ended + CLOCK:
+            if state.at > ended + CLOCK_ERROR_S:
                 continue
             if read.value is not None:
                 fits = state.value == read.value
-                if fits and (state.expires is None or state.expires > began - CLOCK):
+                if fits and (state.expires is None or state.expires > began - CLOCK_ERROR_S):
                     found.append(state.sequence)
             elif state.value is None or (
-                state.expires is not None and state.expires < ended + CLOCK
+                state.expires is not None and state.expires < ended + CLOCK_ERROR_S
             ):
                 found.append(state.sequence)
         if read.value is None:
@@ -200,9 +207,11 @@ class History:
         return found
 
     def _end(self, clear: Clear) -> float:
-        """Before which position a clear() can have removed what was stored."""
+        """Return the position up to which a clear() can have deleted what was stored."""
         if not clear.known:
             return float("inf")
         return max(
-            each.sequence for each in self._marked if each.at < clear.ended + self._epoch + CLOCK
+            each.sequence
+            for each in self._marked
+            if each.at < clear.ended + self._epoch + CLOCK_ERROR_S
         )

@@ -1,4 +1,4 @@
-"""A machine that has processes do anything at the same time, and judges all that they read."""
+"""A state machine that runs random operations in several processes and checks every read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.nearcache.fleet import Fleet
 from tests.nearcache.history import Event, History, events_of
 
 MAX_STALE = 0.25
-DELAY = MAX_STALE + 0.15
-"""Seconds: the bound of every copy, and what a busy machine may add before a read begins."""
-PAUSE = 0.7
-"""Seconds for which the server stops: longer than a request waits, and copies are served."""
+DELAY_S = MAX_STALE + 0.15
+"""MAX_STALE and the delay that a busy machine may add before a read begins."""
+PAUSE_S = 0.7
+"""How long the server is paused: longer than requests wait and copies are served."""
 
 names = st.sampled_from("abc")
 several = st.lists(names, min_size=1, max_size=3, unique=True)
@@ -35,12 +35,12 @@ calls = st.one_of(
 )
 programs = st.lists(calls, max_size=6)
 threads = st.tuples(programs, programs, programs)
-"""What two threads and a loop do."""
+"""The operations of two threads and an event loop."""
 _numbers = itertools.count(1)
 
 
 class Model(RuleBasedStateMachine):
-    """Subclasses have a fleet."""
+    """A state machine over the workers of ``fleet``, which subclasses set."""
 
     fleet: Fleet
 
@@ -51,7 +51,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def together(self, data: st.DataObject) -> None:
-        """Every process does something, on two threads and a loop."""
+        """Run operations in every process, on two threads and an event loop."""
         self._begin(data)
         self._end()
 
@@ -62,21 +62,21 @@ class Model(RuleBasedStateMachine):
 
     @rule(worker=st.integers(0, 2), data=st.data())
     def clear(self, worker: int, data: st.DataObject) -> None:
-        """One clears while the others go on."""
+        """Clear the bucket in one process during the operations of the others."""
         self._begin(data, {worker: ["clear"]})
         self._end()
 
     @rule(seconds=st.sampled_from([0.05, 0.1]))
     def wait(self, seconds: float) -> None:
-        """Let values expire, and news arrive."""
+        """Let values expire and changes be delivered."""
         time.sleep(seconds)
 
     @rule(worker=st.integers(0, 2), call=calls | st.just(("clear",)))
     def later(self, worker: int, call: tuple[Any, ...]) -> None:
-        """All have copies when one does something; by when they read again, they know of it."""
+        """Change something while all have copies, and read after the change has been delivered."""
         self._all_read()
         self.alone(worker, call)
-        time.sleep(DELAY + 0.02)
+        time.sleep(DELAY_S + 0.02)
         self._all_read()
 
     def teardown(self) -> None:
@@ -91,13 +91,13 @@ class Model(RuleBasedStateMachine):
             fleet.record.clears,
             self.events,
             epoch=fleet.epoch,
-            delay={at: DELAY if each.near else 0.0 for at, each in enumerate(fleet.workers)},
+            delay={at: DELAY_S if each.near else 0.0 for at, each in enumerate(fleet.workers)},
         ).check()
 
     # -----------------------------------------------------------------------------------------
 
     def _begin(self, data: st.DataObject, first: dict[int, list[Any]] | None = None) -> None:
-        # All are drawn before any begins: to draw may end the run.
+        # Draw all programs before any begins, because drawing may end the run.
         for at, drawn in enumerate([data.draw(threads) for _ in self.fleet.workers]):
             one, other, loop = ([self._op(call) for call in program] for program in drawn)
             if first and at in first:
@@ -118,7 +118,7 @@ class Model(RuleBasedStateMachine):
             self.events += events_of(worker, done)
 
     def _op(self, call: tuple[Any, ...]) -> list[Any]:
-        """A call with keys of this run, and with values that no other has stored."""
+        """Return the call with keys of this run and values that no other call has stored."""
         if call == ("clear",):
             return ["clear"]
         name, what, *rest = call
@@ -131,18 +131,18 @@ class Model(RuleBasedStateMachine):
         return [name, self.prefix + what, *rest]
 
     def _value(self) -> int:
-        return 1000 * next(_numbers)  # increments come in between
+        return 1000 * next(_numbers)  # leaves room for increments
 
 
-class Unsteady(Model):
-    """With a server that stops: of writes that were sent nobody knows what became."""
+class ModelWithPauses(Model):
+    """The model with a server that is paused: the outcome of some writes is unknown."""
 
     @rule(data=st.data())
     def server_stops(self, data: st.DataObject) -> None:
         self.fleet.server.pause()
         try:
             self._begin(data)
-            time.sleep(PAUSE)
+            time.sleep(PAUSE_S)
         finally:
             self.fleet.server.resume()
         self._end()

@@ -1,4 +1,4 @@
-"""The thread that sends key_changed: started once, by whoever comes first, without waiting."""
+"""The thread that sends key_changed: the first announcement starts it, without waiting."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.scripts import run_script
 
 
 def put(announcer: Announcer) -> threading.Event:
-    """Announce something; set when that has been done."""
+    """Announce something. Return an event that is set once it has been announced."""
     announced = threading.Event()
     announcer.put(announced.set, announced.set)
     return announced
 
 
-def test_a_thread_that_could_not_be_started_is_started_by_the_next(
+def test_the_next_announcement_starts_a_thread_that_could_not_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(function: Callable[[], None], arguments: tuple[()]) -> int:
@@ -35,38 +35,38 @@ def test_a_thread_that_could_not_be_started_is_started_by_the_next(
     assert second.wait(30)
 
 
-def test_of_two_that_are_started_at_once_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = threading.Event()
+def test_one_of_two_threads_started_at_once_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_ended = threading.Event()
 
-    def twice(function: Callable[[], None], arguments: tuple[()]) -> int:
+    def start_two(function: Callable[[], None], arguments: tuple[()]) -> int:
         def run() -> None:
             function()
-            gone.set()
+            one_ended.set()
 
         start_new_thread(run, ())
         return start_new_thread(run, ())
 
-    monkeypatch.setattr(announce, "start_new_thread", twice)
+    monkeypatch.setattr(announce, "start_new_thread", start_two)
     announcer = Announcer()
     assert put(announcer).wait(30)
-    assert gone.wait(30)
+    assert one_ended.wait(30)
     assert put(announcer).wait(30)
 
 
-def test_nobody_waits_for_its_start() -> None:
-    """Not one who has interrupted the start of another thread, either."""
+def test_announcing_does_not_wait_for_the_thread_to_start() -> None:
+    """A signal handler may announce while it interrupts the start of another thread."""
     ended = run_script(
         """
 import faulthandler, threading
 from django_nats.nearcache.announce import announcer
-faulthandler.dump_traceback_later(10, exit=True)  # whatever hangs is ended, and shown
+faulthandler.dump_traceback_later(100, exit=True)  # ends and shows a script that hangs
 print("ready", flush=True)
 sys.stdin.readline()
 announced = threading.Event()
-with threading._active_limbo_lock:  # that every new Thread waits for
+with threading._active_limbo_lock:  # every new Thread waits for this lock
     announcer.put(announced.set, announced.set)
     print(announced.is_set())
-print(announced.wait(5))
+print(announced.wait(60))
 """,
         "nats://127.0.0.1:1",
         "bucket",

@@ -1,19 +1,20 @@
-"""The tests of the guarantee find what they are for: each guard is taken away, and they fail."""
+"""The tests of the near cache's guarantee fail when any of its guards is removed."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 
-from django_nats.client import copies as original
-from django_nats.client import kv
-from django_nats.client.copies import Copies
+from django_nats.client import process
+from django_nats.client.kv import copies as original
+from django_nats.client.kv import tombstones
+from django_nats.client.kv.copies import Copies
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from tests.client.interleaving import (
@@ -21,13 +22,15 @@ from tests.client.interleaving import (
     Violation,
     World,
     fill,
+    foreign_clear,
     foreign_put,
     interleavings,
     own_clear,
     put,
+    recreation,
     refused,
 )
-from tests.client.test_copies_interleaved import ANEW, OTHERS
+from tests.client.kv.test_copies_interleaved import OTHERS, RECREATED, REOPENED
 from tests.conftest import api
 from tests.nearcache import model
 from tests.nearcache.fleet import Fleet
@@ -35,11 +38,13 @@ from tests.nearcache.history import Stale
 from tests.nearcache.test_model import run
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.once
+
 # Every order ---------------------------------------------------------------------------------
 
 
 class Guard(NamedTuple):
-    """A piece of code, what would be there without the guard, and where that is found."""
+    """Guarding code, its replacement without the guard, and the actors that show the fault."""
 
     code: str
     without: str
@@ -48,72 +53,92 @@ class Guard(NamedTuple):
 
 
 GUARDS = {
-    "an own acknowledgement is no news": Guard(
-        "        self._hear(attempt.subject, revision)\n        self._install",
+    "an answer does not count as a change": Guard(
+        "        self._compare(attempt.subject, revision)\n        self._install",
         "        self._install",
         OTHERS["two reads, an own delete"],
         misses=False,
     ),
-    "what was read is no news": Guard(
-        "            self._hear(attempt.subject, entry.revision)\n",
+    "a newer answer does not reach running attempts": Guard(
+        "            attempt.newest = max(attempt.newest, revision)\n",
         "",
         OTHERS["two reads, an eviction"],
     ),
-    "no generation": Guard(" or attempt.generation is not self._generation", "", ANEW["a write"]),
-    "what was heard of meanwhile does not count": Guard(
-        "revision < attempt.seen or ", "", (fill, put, foreign_put)
+    "an older answer does not reach running attempts": Guard(
+        "            attempt.oldest = min(attempt.oldest, revision)\n",
+        "",
+        OTHERS["two reads, a clear"],
     ),
-    "news do not reach what is on its way": Guard(
+    "an older answer during a read is ignored": Guard(
+        "<= revision <= attempt.oldest", "<= revision", RECREATED["two reads"]
+    ),
+    "an older answer drops no copy": Guard(
+        "copy.revision != revision", "copy.revision < revision", RECREATED["another operation"]
+    ),
+    "an attempt of an earlier generation is copied": Guard(
+        " or attempt.generation is not self._generation", "", REOPENED["a write"]
+    ),
+    "a change during a read is ignored": Guard(
+        "attempt.newest <= revision", "revision", (fill, put, foreign_put)
+    ),
+    "a change does not reach running attempts": Guard(
         "        _tell(self._attempts.get(subject, ()), revision)\n", "", (fill, put, foreign_put)
     ),
-    "news drop nothing": Guard(
+    "a change drops no copy": Guard(
         "        if copy is not None and copy.revision < revision:\n"
         "            self._drop(subject)\n",
         "",
         (fill, put, foreign_put),
     ),
-    "what was found does not replace what was known": Guard(
-        "            self._drop(attempt.subject)\n            if known.revision",
-        "            if known.revision",
-        ANEW["a write"],
+    "a read does not replace the copy": Guard(
+        "        self._drop(attempt.subject)\n        if not self._whole",
+        "        if not self._whole",
+        OTHERS["two reads, two changes"],
     ),
-    "a miss does not reach what is on its way": Guard(
-        "other.gone = True", "pass", OTHERS["two reads, a clear"]
-    ),
-    "a write in doubt drops nothing": Guard(
+    "a write in doubt drops no copy": Guard(
         "        self._forget(attempt.subject)\n", "", (fill, refused, foreign_put)
     ),
-    "a write in doubt does not reach what is on its way": Guard(
+    "a write in doubt does not reach running attempts": Guard(
         "        _tell(self._attempts.get(subject, ()), EVERYTHING)\n",
         "",
         (fill, refused, foreign_put),
     ),
-    "a clear drops nothing": Guard(
+    "an own clear drops no copy": Guard(
+        "in list(self._by_subject):\n            self._drop(subject)\n",
+        "in list(self._by_subject):\n            pass\n",
+        (fill, own_clear, foreign_put),
+    ),
+    "an own clear does not reach running attempts": Guard(
+        "            _tell(attempts, EVERYTHING)\n",
+        "            pass\n",
+        (fill, own_clear, recreation),
+    ),
+    "a clear drops no copy": Guard(
         "            if self._by_subject[subject].revision < revision:\n"
         "                self._drop(subject)\n",
         "            pass\n",
-        (fill, own_clear, foreign_put),
+        (fill, foreign_clear, foreign_put),
     ),
-    "a clear does not reach what is on its way": Guard(
+    "a clear does not reach running attempts": Guard(
         "            _tell(attempts, revision)\n",
         "            pass\n",
         OTHERS["two reads, a clear"],
     ),
-    "what has ended is still on its way": Guard(
+    "an ended attempt is not removed": Guard(
         "            if not attempts:\n                del self._attempts[attempt.subject]\n",
         "",
         (fill, put, foreign_put),
     ),
-    "dropped bytes are counted": Guard(
+    "the bytes of dropped copies are still counted": Guard(
         "            self.bytes -= copy.size\n", "", (fill, put, foreign_put)
     ),
 }
 
 
 def without(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> type[Copies]:
-    """The copies as they would be without a guard."""
+    """Return the class Copies with a guard removed."""
     source = inspect.getsource(original)
-    assert source.count(guard.code) == 1, f"the guard is not where it was: {guard.code}"
+    assert source.count(guard.code) == 1, f"the guarding code has changed: {guard.code}"
     module = ModuleType("django_nats.client.mutated")
     module.__package__ = original.__package__
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -123,7 +148,7 @@ def without(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> type[Copies]:
 
 
 @pytest.mark.parametrize("name", GUARDS)
-def test_an_order_is_found_that_needs_the_guard(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_order_fails_without_the_guard(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = GUARDS[name]
     mutated = without(guard, monkeypatch)
 
@@ -135,7 +160,7 @@ def test_an_order_is_found_that_needs_the_guard(name: str, monkeypatch: pytest.M
         play(mutated)
 
 
-def test_an_order_is_found_in_which_only_the_leader_may_be_read() -> None:
+def test_some_order_fails_if_a_replica_is_read() -> None:
     with pytest.raises(Violation):
         for _ in interleavings(lambda: World((fill, put, foreign_put), lagging=True)):
             pass
@@ -143,52 +168,60 @@ def test_an_order_is_found_in_which_only_the_leader_may_be_read() -> None:
 
 # The model -----------------------------------------------------------------------------------
 
-_DEAF = """
-from django_nats.client.copies import Copies
-Copies.changed = lambda *told: None
+_WITHOUT_CHANGES = """
+from django_nats.client.kv.copies import Copies
+Copies.changed = lambda *args: None
 """
 
 
-class Found(BaseException):
-    """No failure of a test, which would be played again."""
+class StaleReadFound(BaseException):
+    """Raised instead of Stale. Hypothesis does not rerun an example that raised it."""
 
 
-class Sought(model.Model):
+class ModelThatReportsOnce(model.Model):
     def judge(self) -> None:
         try:
             super().judge()
         except Stale as stale:
-            raise Found from stale
+            raise StaleReadFound from stale
 
 
-def test_the_model_finds_that_the_feed_tells_nothing(server: NatsServer) -> None:
+def test_the_model_fails_if_the_feed_delivers_nothing(server: NatsServer) -> None:
     with (
-        Fleet(server, MAX_STALE=model.MAX_STALE, MISSES=True, mutation=_DEAF) as fleet,
-        pytest.raises(Found),
+        Fleet(server, MAX_STALE=model.MAX_STALE, MISSES=True, mutation=_WITHOUT_CHANGES) as fleet,
+        pytest.raises(StaleReadFound),
     ):
-        run(Sought, fleet, examples=40)
+        run(ModelThatReportsOnce, fleet, examples=40)
 
 
-# What only a feed that lags shows ------------------------------------------------------------
+# A feed that lags ----------------------------------------------------------------------------
 
-_BY_ARRIVAL = """
+_PROVEN_BY_ARRIVAL = """
 from time import monotonic
-from django_nats.client.feed import Feed
-hear = Feed._hear
-def by_arrival(feed, reply):
-    hear(feed, reply)
+from django_nats.client.feed.feed import Feed
+receive = Feed._receive
+def receive_and_prove(feed, reply):
+    receive(feed, reply)
     feed._listener.proven(monotonic())
-Feed._hear = by_arrival
+Feed._receive = receive_and_prove
 """
-BOUND = 0.3
+MAX_STALE_S = 0.3
 """MAX_STALE of these tests, in seconds."""
 
 
 PROBES = 300
 
 
-def last_stale_read(fleet: Fleet) -> float:
-    """How long after a change a reader that was stopped under many writes last read the old."""
+@pytest.fixture
+def server() -> Iterator[NatsServer]:
+    """Start a server that keeps the connection of a paused reader for minutes."""
+    with NatsServer(config='write_deadline: "300s"') as running:
+        yield running
+        process.close()
+
+
+def stale_seconds(fleet: Fleet) -> float:
+    """Return how long after a change a reader, paused during many writes, read old values."""
     (reader,) = fleet.workers
     fleet.cache.set_many({f"probe:{number}": 1 for number in range(PROBES)}, None)
     assert list(reader.do("survey", "probe:", PROBES)) == ["1"]
@@ -196,62 +229,68 @@ def last_stale_read(fleet: Fleet) -> float:
     fleet.flood()
     fleet.cache.set_many({f"probe:{number}": 2 for number in range(PROBES)}, None)
     changed = time.monotonic()
-    fleet.flood(3 * BOUND)
+    fleet.flood(3 * MAX_STALE_S)
     reader.begin([["survey", "probe:", PROBES]])
     reader.resume()
     (done,) = reader.end()
     return float(done["returned"].get("1", changed)) - changed
 
 
-def test_after_a_stop_nothing_stale_is_read(server: NatsServer) -> None:
-    with Fleet(server, near=1, plain=0, MAX_STALE=BOUND) as fleet:
-        assert last_stale_read(fleet) < BOUND
+def test_no_stale_value_is_read_after_the_reader_was_paused(server: NatsServer) -> None:
+    with Fleet(server, near=1, plain=0, MAX_STALE=MAX_STALE_S) as fleet:
+        assert stale_seconds(fleet) < MAX_STALE_S
 
 
-def test_judged_by_what_arrives_a_feed_that_lags_looks_current(server: NatsServer) -> None:
-    with Fleet(server, near=1, plain=0, MAX_STALE=BOUND, mutation=_BY_ARRIVAL) as fleet:
-        assert last_stale_read(fleet) > BOUND
+def test_a_stale_value_is_read_if_arrival_proves_the_copies(server: NatsServer) -> None:
+    with Fleet(
+        server, near=1, plain=0, MAX_STALE=MAX_STALE_S, mutation=_PROVEN_BY_ARRIVAL
+    ) as fleet:
+        assert stale_seconds(fleet) > MAX_STALE_S
 
 
-# A connection that counts as lost is opened anew, and with it the feed: nothing is late then.
+# Without pings the connection does not count as lost. A new feed would not be late.
 _NO_PINGS = """
-from django_nats.client import connection
-connection.PING_INTERVAL = 600.0
+from django_nats.client.transport import connection
+connection.PING_INTERVAL_S = 600.0
 """
 
 
-def sees_a_delete_late(server: NatsServer) -> bool:
-    """Whether a reader learns of a delete that its feed brings after two seconds."""
+def sees_a_late_delete(server: NatsServer, seconds: float) -> bool:
+    """Return True if a reader sees a delete that its feed delivers late.
+
+    ``seconds`` is how long the reader polls once it serves copies again.
+    """
     with (
         Proxy(server.port, delay=0.001) as proxy,
         Fleet(
-            server, near=1, plain=0, location=proxy.url, MAX_STALE=BOUND, mutation=_NO_PINGS
+            server, near=1, plain=0, location=proxy.url, MAX_STALE=MAX_STALE_S, mutation=_NO_PINGS
         ) as fleet,
     ):
         (reader,) = fleet.workers
         fleet.cache.set("victim", 1, None)
-        assert reader.do("serves", "victim")
+        end = time.monotonic() + 60
+        assert eventually(lambda: reader.do("serves", "victim"), end)
         proxy.freeze()
-        fleet.flood()  # until the server waits for the reader, and sends no more
+        fleet.flood()  # until the server waits for the reader and sends no more
         fleet.cache.delete("victim")
-        # As long as the server needs to remove a tombstone that is to live for a second.
+        # Wait as long as the server needs to remove a message with a TTL of one second.
         fleet.cache.set("second", 1, 1)
         last = {"last_by_subj": f"$KV.{fleet.bucket}.=.1.second"}
         get = f"STREAM.MSG.GET.KV_{fleet.bucket}"
-        assert eventually(lambda: "error" in api(fleet.cache, get, last), time.monotonic() + 30)
+        assert eventually(lambda: "error" in api(fleet.cache, get, last), time.monotonic() + 60)
         proxy.thaw()
-        # A read of its own before that would find the delete without the feed.
+        # A read before that would find the delete on the server, without the feed.
         fleet.wait_until_served(reader)
-        return reader.do("poll", "victim", None, 2) is None
+        return reader.do("poll", "victim", None, seconds) is None
 
 
-def test_a_delete_is_seen_by_a_feed_that_lags(server: NatsServer) -> None:
-    assert sees_a_delete_late(server)
+def test_a_delete_reaches_a_feed_that_lags(server: NatsServer) -> None:
+    assert sees_a_late_delete(server, 60)
 
 
-def test_a_tombstone_of_a_second_is_not(
+def test_a_delete_is_missed_if_tombstones_last_one_second(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once in a few times: a server that waits for ten seconds ends the connection."""
-    monkeypatch.setattr(kv, "TOMBSTONE_TTL", "1")
-    assert not all(sees_a_delete_late(server) for _ in range(15))
+    """Repeat the test: a reader that stalls meanwhile asks the server and sees the delete."""
+    monkeypatch.setattr(tombstones, "TOMBSTONE_TTL", "1")
+    assert not all(sees_a_late_delete(server, 2) for _ in range(15))

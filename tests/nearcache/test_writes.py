@@ -1,98 +1,84 @@
-"""Whose writes are seen when: one's own at once, others' as soon as they are told."""
+"""When writes are visible: one's own at once, those of others when the feed delivers them."""
 
 from __future__ import annotations
 
-import inspect
-import time
-from collections.abc import Callable
-from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from django.utils import timezone
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
+from django_nats.exceptions import NatsError
 from tests.conftest import MakeCache, api
 from tests.nearcache.conftest import MakeNear, near_of, soon
+from tests.support.operations import CACHE, HELD, LIVES_S
 from tests.support.process import run_in_processes
 
-# One's own writes ----------------------------------------------------------------------------
+# Own writes ----------------------------------------------------------------------------------
 
-OWN: dict[str, tuple[Callable[[Any], object], object]] = {
-    "set": (lambda cache: cache.set("key", 2), 2),
-    "set for a time": (lambda cache: cache.set("key", 2, 1000), 2),
-    "set timeout=0": (lambda cache: cache.set("key", 2, 0), None),
-    "set nx": (lambda cache: cache.set("key", 2, nx=True), 1),
-    "set nx absent": (lambda cache: cache.set("absent", 2, nx=True), 2),
-    "set revision": (
-        lambda cache: cache.set("key", 2, revision=cache.get_with_revision("key")[1]),
-        2,
-    ),
-    "set revision timeout=0": (
-        lambda cache: cache.set("key", 2, 0, revision=cache.get_with_revision("key")[1]),
-        None,
-    ),
-    "add": (lambda cache: cache.add("absent", 2), 2),
-    "set_many": (lambda cache: cache.set_many({"key": 2}), 2),
-    "set_many timeout=0": (lambda cache: cache.set_many({"key": 2}, 0), None),
-    "get_or_set": (lambda cache: cache.get_or_set("absent", 2), 2),
-    "incr": (lambda cache: cache.incr("key"), 2),
-    "decr": (lambda cache: cache.decr("key"), 0),
-    "incr_version": (lambda cache: cache.incr_version("key"), None),
-    "decr_version": (lambda cache: cache.decr_version("key"), None),
-    "update": (lambda cache: cache.update("key", lambda value: value + 1), 2),
-    "touch": (lambda cache: cache.touch("key", 1000), 1),
-    "touch timeout=0": (lambda cache: cache.touch("key", 0), None),
-    "expire": (lambda cache: cache.expire("key", 0), None),
-    "pexpire": (lambda cache: cache.pexpire("key", 0), None),
-    "expire_at": (lambda cache: cache.expire_at("key", timezone.now() - timedelta(1)), None),
-    "persist": (lambda cache: cache.persist("key"), 1),
-    "delete": (lambda cache: cache.delete("key"), None),
-    "delete_many": (lambda cache: cache.delete_many(["key"]), None),
-    "delete_pattern": (lambda cache: cache.delete_pattern("k*"), None),
-    "clear": (lambda cache: cache.clear(), None),
-}
-ABSENT = {"set nx absent", "add", "get_or_set"}
-"""Those that are for a key without a value."""
-READING = {"get", "get_many", "has_key", "get_with_revision", "ttl", "pttl", "keys", "iter_keys"}
-OTHERWISE = {"stats", "watch"}
+WRITING = {call.method for call in CACHE.values() if call.writes}
 
 
-def test_every_method_that_writes_is_among_these() -> None:
-    operations = {
-        name[1:]
-        for name in dir(NatsCache)
-        if name[1:] and hasattr(NatsCache, f"a{name[1:]}") and name.startswith("_")
-        if inspect.isgeneratorfunction(getattr(NatsCache, name))
-    }
-    assert operations - READING - OTHERWISE == {name.split()[0] for name in OWN}
+def store_initial_values(cache: Any) -> None:
+    """Store the initial values of the table of operations."""
+    cache.set_many(HELD, LIVES_S)
+    cache.delete("absent")
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("row", [row for row in CACHE if CACHE[row].method in WRITING])
 @pytest.mark.parametrize("misses", [False, True])
-def test_own_writes_are_read_at_once(make_near: MakeNear, name: str, misses: bool) -> None:
+def test_own_writes_are_read_at_once(make_near: MakeNear, row: str, misses: bool) -> None:
     cache = make_near(MISSES=misses)
-    operation, expected = OWN[name]
-    key = "absent" if name in ABSENT else "key"
+    key, expected = CACHE[row].key, CACHE[row].after
     for _ in range(3):
-        cache.set("key", 1, 500)
-        cache.delete("absent")
-        assert (cache.get("key"), cache.get("absent")) == (1, None)  # which makes copies
+        store_initial_values(cache)
+        assert (cache.get(key), cache.get("absent")) == (HELD.get(key), None)  # makes copies
 
-        operation(cache)
+        CACHE[row].at(cache.get_with_revision("key")[1]).sync(cache)
 
         assert cache.get(key) == expected
         assert cache.get_many([key]) == ({} if expected is None else {key: expected})
         assert cache.has_key(key) is (expected is not None)
 
 
-def test_another_version_is_moved_to_at_once(make_near: MakeNear) -> None:
+def test_a_value_moved_to_another_version_is_read_at_once(make_near: MakeNear) -> None:
     cache = make_near(MISSES=True)
     cache.set("key", 1)
     assert cache.get("key", version=2) is None
     cache.incr_version("key")
     assert cache.get("key", version=2) == 1
+
+
+def is_copied(cache: Any, key: str) -> bool:
+    return cache.get(key) is not None and near_of(cache).entries > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"MAX_VALUE_SIZE": 8000}, 9000),
+        ({"EVICT": False, "MAX_BYTES": 20_000, "MAX_VALUE_SIZE": 19_000}, 18_000),
+    ],
+    ids=["too large", "full"],
+)
+@pytest.mark.parametrize("many", [False, True], ids=["set", "set_many"])
+def test_a_refused_write_leaves_no_copy_of_the_old_value_anywhere(
+    make_near: MakeNear, options: dict[str, Any], size: int, many: bool
+) -> None:
+    cache = make_near({"OPTIONS": options})
+    elsewhere = make_near({"OPTIONS": {**options, "NAME": "another"}})
+    cache.set("other", "x" * 7000)
+    cache.set("key", "old" * 100)
+    for each in (cache, elsewhere):
+        assert soon(partial(is_copied, each, "key"))
+    if many:
+        assert cache.set_many({"key": "x" * size}) == ["key"]
+    else:
+        with pytest.raises(NatsError):
+            cache.set("key", "x" * size)
+    assert cache.get("key") is None
+    assert soon(lambda: elsewhere.get("key") is None)
 
 
 def test_own_writes_are_copied(near: Any) -> None:
@@ -128,36 +114,34 @@ def test_aliases_with_the_same_settings_share_copies(make_near: MakeNear) -> Non
     assert near_of(two).hits == hits + 1
 
 
-# Others' writes ------------------------------------------------------------------------------
+# Writes of others ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name not in ("set nx",)])
-def test_others_writes_are_seen(make_near: MakeNear, other: NatsCache, name: str) -> None:
+@pytest.mark.parametrize("row", [row for row in CACHE if CACHE[row].writes])
+def test_writes_of_others_drop_the_copy(make_near: MakeNear, other: NatsCache, row: str) -> None:
     cache = make_near(MISSES=True)
     near = near_of(cache)
-    operation, expected = OWN[name]
-    key = "absent" if name in ABSENT else "key"
-    other.set("key", 1, 500)
-    assert soon(lambda: cache.get("key") == 1 and near.entries == 1)
-    assert cache.get(key) in (1, None)
-    copied = near.entries
+    key, expected = CACHE[row].key, CACHE[row].after
+    store_initial_values(other)
+    call = CACHE[row].at(other.get_with_revision("key")[1])
+    assert soon(lambda: cache.get(key) == HELD.get(key) and near.entries == 1)
     flushes = near.flushes
 
-    operation(other)
+    call.sync(other)
 
-    assert soon(lambda: near.entries < copied)  # before anybody reads
+    assert soon(lambda: near.entries == 0)  # before any read
     assert cache.get(key) == expected
     assert near.flushes == flushes
 
 
-def test_another_process_is_seen(near: Any, server: NatsServer) -> None:
+def test_writes_of_another_process_are_seen(near: Any, server: NatsServer) -> None:
     near.set("key", 1)
     plain = near.plain
     assert run_in_processes(server, plain, "print(cache.get('key')); cache.set('key', 2)") == ["1"]
     assert soon(lambda: near.get("key") == 2)
 
 
-def test_a_change_is_never_taken_back(near: Any, other: NatsCache) -> None:
+def test_reads_never_go_back_to_an_older_value(near: Any, other: NatsCache) -> None:
     seen = []
     for number in range(300):
         (other if number % 2 else near).set("key", number)
@@ -168,19 +152,26 @@ def test_a_change_is_never_taken_back(near: Any, other: NatsCache) -> None:
     assert soon(lambda: near.get("key") == 299)
 
 
-def test_a_bucket_that_is_made_anew_is_noticed(make_near: MakeNear, other: NatsCache) -> None:
+def test_a_recreated_bucket_is_read_and_copied_again(make_near: MakeNear, other: NatsCache) -> None:
     cache = make_near(MAX_STALE=0.3)
     near = near_of(cache)
-    for number in range(5):
-        cache.set(f"key-{number}", "old")
-    assert near.entries == 5
-    api(other, f"STREAM.DELETE.{other._bucket.config.stream}")
+
+    def filled() -> bool:
+        for number in range(5):
+            cache.set(f"key-{number}", "old")
+        return near.entries == 5
+
+    assert soon(filled)
+    api(other, f"STREAM.DELETE.{other.bucket.config.stream}")
     for number in range(9):
         other.set(f"key-{number}", "new")
     assert soon(lambda: cache.get("key-1") == "new")
-    assert soon(lambda: near.state == "whole" and near._copies.fresh_until > time.monotonic())
-    assert near.flushes >= 1
-    cache.set("key-1", "newer")
-    hits = near.hits
-    assert cache.get("key-1") == "newer"
-    assert near.hits == hits + 1
+    assert soon(lambda: near.flushes >= 1)
+
+    def served() -> bool:
+        cache.set("key-1", "newer")
+        hits = near.hits
+        assert cache.get("key-1") == "newer"
+        return near.hits == hits + 1
+
+    assert soon(served)

@@ -1,7 +1,8 @@
-"""A process that uses a cache as it is told to, and writes down what came of it.
+"""A process that runs operations on a cache and reports their outcomes.
 
-Lines of JSON come in on stdin: lists of operations, each list for a thread of its own, or for an
-event loop. Lines of JSON go out: what was done, when it began and ended, and what it returned.
+It reads lines of JSON from stdin: lists of operations, each list for a separate thread, or for an
+event loop. It writes lines of JSON to stdout: each operation, when it began and ended, and its
+result or error.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def in_a_thread(cache: Any, ops: list[list[Any]]) -> list[dict[str, Any]]:
         name, *arguments = op
         began = time.monotonic()
         try:
-            own = OWN.get(name)
-            result = own(cache, *arguments) if own else getattr(cache, name)(*arguments)
+            extra = EXTRA_OPERATIONS.get(name)
+            result = extra(cache, *arguments) if extra else getattr(cache, name)(*arguments)
         except Exception as error:
             result = error
         done.append(outcome(began, op, result))
@@ -50,7 +51,7 @@ async def in_a_loop(cache: Any, ops: list[list[Any]]) -> list[dict[str, Any]]:
 
 
 def poll(cache: Any, key: str, last: Any, seconds: float) -> Any:
-    """Read a key until it has a value, or for so long; what it had in the end."""
+    """Read a key until it has the value ``last``, or for ``seconds``. Return its value."""
     end = time.monotonic() + seconds
     while (found := cache.get(key)) != last and time.monotonic() < end:
         time.sleep(0.01)
@@ -58,10 +59,10 @@ def poll(cache: Any, key: str, last: Any, seconds: float) -> Any:
 
 
 def survey(cache: Any, prefix: str, count: int) -> dict[str, float]:
-    """Read that many keys once copies are served; when each value was last asked for."""
+    """Read ``count`` keys once copies are served. Return when each value was last read."""
     end = time.monotonic() + 5
     while cache.near.find(cache.make_key("first")) is None and time.monotonic() < end:
-        pass  # to ask the server would be to wait until all that it had sent has been read
+        pass  # a request would wait until everything the server has sent has been read
     seen: dict[str, float] = {}
     for number in range(count):
         asked = time.monotonic()
@@ -70,12 +71,28 @@ def survey(cache: Any, prefix: str, count: int) -> dict[str, float]:
 
 
 def serves(cache: Any, key: str) -> bool:
-    """Whether copies are made, and served."""
+    """Return True if copies are made and served."""
     cache.get(key)
     return cache.near.find(cache.make_key(key)) is not None
 
 
-OWN: dict[str, Any] = {"poll": poll, "survey": survey, "serves": serves}
+def learn_the_time(cache: Any) -> bool:
+    """Estimate the server's clock. Return True if the estimate is right.
+
+    It is wrong if the machine stalled between request and reply.
+    """
+    bucket = cache.bucket
+    bucket.clock.due = 0
+    cache.ttl("first")  # ttl() never reads copies
+    return bool(abs(bucket.clock.offset - (time.time() - time.monotonic())) < 0.005)
+
+
+EXTRA_OPERATIONS: dict[str, Any] = {
+    "poll": poll,
+    "survey": survey,
+    "serves": serves,
+    "learn_the_time": learn_the_time,
+}
 
 
 def main() -> None:

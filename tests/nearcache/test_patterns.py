@@ -1,3 +1,5 @@
+"""The subject filters of NEAR_CACHE KEYS, and the keys they cover."""
+
 from __future__ import annotations
 
 import secrets
@@ -11,14 +13,14 @@ from hypothesis import strategies as st
 from django_nats import keys
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
-from django_nats.nearcache.shape import covering, filters, head_of, user_key
+from django_nats.nearcache.patterns import covering, filters, head_of, user_key
 from tests.conftest import MakeCache, api
 
-law = settings(deadline=None, max_examples=200)
+property_settings = settings(deadline=None, max_examples=200)
 
 
-def lets_through(subject_filter: str, subject: str) -> bool:
-    """As a server decides it: token by token."""
+def matches(subject_filter: str, subject: str) -> bool:
+    """Return True if the filter matches the subject, compared token by token."""
     wanted, tokens = subject_filter.split("."), subject.split(".")
     for index, each in enumerate(wanted):
         if each == ">":
@@ -28,9 +30,9 @@ def lets_through(subject_filter: str, subject: str) -> bool:
     return len(tokens) == len(wanted)
 
 
-def told_of(made: str, by: Sequence[str]) -> bool:
+def is_delivered(made: str, by: Sequence[str]) -> bool:
     subject = f"$KV.b.{keys.encode(made)}"
-    return any(lets_through(each, subject) for each in by)
+    return any(matches(each, subject) for each in by)
 
 
 # Heads ---------------------------------------------------------------------------------------
@@ -43,7 +45,7 @@ def test_keys_begin_with_the_head(make_cache: MakeCache, prefix: str) -> None:
     assert cache.make_key("key", version=7) == f"{prefix}:7:key"
 
 
-def test_keys_of_a_function_of_ones_own_have_none(
+def test_caches_that_make_keys_themselves_have_no_head(
     make_cache: MakeCache, server: NatsServer
 ) -> None:
     assert head_of(make_cache(KEY_FUNCTION=lambda key, prefix, version: f":1:{key}")) is None
@@ -55,7 +57,7 @@ def test_keys_of_a_function_of_ones_own_have_none(
     assert head_of(Own(server.url, {"OPTIONS": {"TOKEN": server.token}})) is None
 
 
-def test_without_a_head_every_key_is_covered_and_every_change_told() -> None:
+def test_every_key_is_covered_and_delivered_without_a_head() -> None:
     assert filters("b", None, ["flags:*"]) == ("$KV.b.>",)
     assert covering(None, ["flags:*"])("anything")
 
@@ -73,7 +75,9 @@ def test_without_a_head_every_key_is_covered_and_every_change_told() -> None:
         ("", f":{'7' * 65}:a", None),
     ],
 )
-def test_the_key_of_a_user(prefix: str, made: str, expected: tuple[str, str] | None) -> None:
+def test_user_key_returns_key_and_version(
+    prefix: str, made: str, expected: tuple[str, str] | None
+) -> None:
     assert user_key(f"{prefix}:", made) == expected
 
 
@@ -97,7 +101,7 @@ def test_the_key_of_a_user(prefix: str, made: str, expected: tuple[str, str] | N
         ("p" * 900, ["flags:*"], [">"]),
     ],
 )
-def test_filters_are_as_narrow_as_they_can_be(
+def test_filters_are_as_narrow_as_possible(
     prefix: str, patterns: list[str], expected: list[str]
 ) -> None:
     found = filters("b", f"{prefix}:", patterns)
@@ -113,7 +117,7 @@ globs = st.lists(
 ).map(":".join)
 
 
-@law
+@property_settings
 @given(
     prefix=names,
     version=versions,
@@ -124,7 +128,7 @@ globs = st.lists(
 @example("", "é" * 60, f"{'x' * 650}:{'y' * 900}", [f"{'x' * 650}:*"], False)
 @example("", "+" * 64, f"{'x' * 690}:{'y' * 900}", [f"{'x' * 690}:*"], False)
 @example("", "1" * 64, "x" * 700, ["x" * 700], False)
-def test_every_key_that_is_covered_is_told_of(
+def test_changes_of_every_covered_key_are_delivered(
     prefix: str,
     version: object,
     key: str,
@@ -137,48 +141,50 @@ def test_every_key_that_is_covered_is_told_of(
     made = default_key_func(key, prefix, version)
 
     if covering(head, patterns)(made):
-        assert told_of(made, filters("b", head, patterns))
+        assert is_delivered(made, filters("b", head, patterns))
 
 
-@law
+@property_settings
 @given(prefix=names, version=st.integers(0, 10**9), key=names, more=globs)
-def test_every_key_of_a_pattern_is_covered_whatever_its_prefix_and_version(
+def test_every_key_of_a_pattern_is_covered_with_any_prefix_and_version(
     prefix: str, version: int, key: str, more: str
 ) -> None:
     head = f"{prefix}:"
     made = default_key_func(key, prefix, version)
     for pattern in ("*", key.partition(":")[0].translate(ESCAPED) + "*"):
         assert covering(head, [more, pattern])(made)
-        assert told_of(made, filters("b", head, [more, pattern]))
+        assert is_delivered(made, filters("b", head, [more, pattern]))
 
 
 ESCAPED = str.maketrans({each: f"\\{each}" for each in "\\*?[]"})
 
 
-@law
+@property_settings
 @given(
     prefix=names,
     patterns=st.lists(globs, min_size=1, max_size=6),
 )
-def test_clear_is_told_of_and_nothing_twice(prefix: str, patterns: list[str]) -> None:
+def test_a_clear_is_delivered_once_and_filters_do_not_overlap(
+    prefix: str, patterns: list[str]
+) -> None:
     found = filters("b", f"{prefix}:", patterns)
-    assert sum(lets_through(each, "$KV.b.=clear") for each in found) == 1
+    assert sum(matches(each, "$KV.b.=clear") for each in found) == 1
     for one in found:
-        assert not any(lets_through(each, one) for each in found if each != one)
+        assert not any(matches(each, one) for each in found if each != one)
 
 
 @pytest.mark.parametrize("head", [":", "site:a:", None])
-def test_a_server_takes_the_filters(head: str | None, cache: NatsCache) -> None:
-    """It refuses those that overlap."""
+def test_the_server_accepts_the_filters(head: str | None, cache: NatsCache) -> None:
+    """The server refuses filters that overlap."""
     cache.set("key", 1)
-    stream = cache._bucket.config.stream
+    stream = cache.bucket.config.stream
     patterns = ["flags:*", "flags:on:*", "flag", "f*", "a?:b", "config:[ab]*", "größe:*", "x" * 900]
     for chosen in (patterns, patterns[:3], patterns[1:3] + patterns[5:7], ["*"]):
         config = {
             "name": secrets.token_hex(4),
             "deliver_subject": "nobody",
             "ack_policy": "none",
-            "filter_subjects": list(filters(cache._bucket.config.name, head, chosen)),
+            "filter_subjects": list(filters(cache.bucket.config.name, head, chosen)),
         }
         document = {"stream_name": stream, "config": config}
         answer = api(cache, f"CONSUMER.CREATE.{stream}.{config['name']}", document)
