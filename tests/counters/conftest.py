@@ -1,4 +1,4 @@
-"""Aliases of NATS_COUNTERS on the session's server, each with a stream of the test's own."""
+"""Fixtures: aliases of NATS_COUNTERS on the session's server, each with its own stream."""
 
 from __future__ import annotations
 
@@ -9,20 +9,45 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_nats.client import bridge
-from django_nats.client.steps import Lane, Request, Steps
-from django_nats.client.wire import parse_api
-from django_nats.counters import Counters
+from django_nats.client import drivers
+from django_nats.client.protocol.steps import Lane, Request, Steps
+from django_nats.client.protocol.wire import parse_api
+from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
-from tests.conftest import PATIENT
 from tests.servers import request
+from tests.support.operations import COUNTER, COUNTERS, Call
 
 Configure = Callable[..., Counters]
+PATIENT = {"CONNECT_TIMEOUT": 30.0, "REQUEST_TIMEOUT": 10.0}
+"""Timeouts in seconds for calls that must succeed, as long as DEADLINE, even on a busy machine."""
+
+
+def operations(chosen: Callable[[Call], bool] = lambda call: True) -> list[Any]:
+    """Return rows of the table of operations, each with the class that it is called on."""
+    return [
+        pytest.param(kind, call, id=f"{kind.__name__}.{name}")
+        for kind, calls in ((Counter, COUNTER), (Counters, COUNTERS))
+        for name, call in calls.items()
+        if chosen(call)
+    ]
+
+
+OPERATIONS = operations()
+ASKING = operations(lambda call: call.asks)
+WITH_A_TWIN = operations(lambda call: call.twin)
+
+
+def host_of(kind: type[Counter] | type[Counters]) -> Counter | Counters:
+    """Return what a row is called on: the counter ``k``, or the collection."""
+    return Counter("k") if kind is Counter else Counters()
 
 
 @pytest.fixture
 def configure(server: NatsServer) -> Iterator[Configure]:
-    """Sets an alias up: ``configure("eu", REPLICAS=1, on=another_server)``; its collection."""
+    """Return a function that sets up an alias and returns its Counters.
+
+    For example ``configure("eu", REPLICAS=1, on=another_server)``.
+    """
     overrides: list[Any] = []
     aliases: dict[str, dict[str, object]] = {}
     made: list[tuple[Any, str]] = []
@@ -33,7 +58,8 @@ def configure(server: NatsServer) -> Iterator[Configure]:
     ) -> Counters:
         running = on or server
         shared = on is None and "LOCATION" not in options
-        patient = PATIENT if shared and "DEADLINE" not in options else {}
+        deadline: Any = options.get("DEADLINE", PATIENT["REQUEST_TIMEOUT"])
+        patient = {**PATIENT, "REQUEST_TIMEOUT": min(PATIENT["REQUEST_TIMEOUT"], deadline)}
         aliases[alias] = {
             "LOCATION": running.url,
             "TOKEN": running.token,
@@ -53,16 +79,16 @@ def configure(server: NatsServer) -> Iterator[Configure]:
     for override in reversed(overrides):
         override.disable()
     for session, stream in made:
-        bridge.run(session, _deleted(stream))
+        drivers.run(session, _delete(stream))
 
 
-def _deleted(stream: str) -> Steps[None]:
+def _delete(stream: str) -> Steps[None]:
     yield Request(Lane("a test's own", 5), f"$JS.API.STREAM.DELETE.{stream}")
 
 
 @pytest.fixture
 def counters(configure: Configure, server: NatsServer) -> Counters:
-    """The default alias's."""
+    """Return the Counters of the default alias."""
     if api_level(server) < 2:
         pytest.skip("the server is too old for counters")
     return configure()
@@ -74,13 +100,13 @@ def api_level(server: NatsServer) -> int:
 
 
 def stream_info(counters: Counters) -> dict[str, Any]:
-    """STREAM.INFO of an alias's stream, once it is there."""
+    """Open an alias's stream and return its STREAM.INFO."""
 
     def steps() -> Steps[dict[str, Any]]:
-        yield from counters.stream.ready()
-        reply = yield counters.stream.api_request(
+        yield from counters.stream.stream.ready()
+        reply = yield counters.stream.stream.api_request(
             f"$JS.API.STREAM.INFO.{counters.settings.stream.stream}"
         )
         return parse_api(reply)
 
-    return bridge.run(counters.session, steps())
+    return drivers.run(counters.session, steps())

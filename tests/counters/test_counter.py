@@ -1,4 +1,4 @@
-"""Counters on a real server: what each operation does, sync and async."""
+"""The operations of counters on a real server, sync and async."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from django_nats.client import bridge
-from django_nats.client.steps import Request, Steps
+from django_nats.client import drivers
+from django_nats.client.protocol.steps import Request, Steps
 from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import InvalidKey, ServerError
@@ -24,7 +24,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture(params=["sync", "async"])
 def call(request: pytest.FixtureRequest) -> Iterator[Call]:
-    """Calls an operation by name, or its async twin."""
+    """Yield a function that calls an operation by name, or its async version."""
     if request.param == "sync":
         yield lambda host, name, *args, **kwargs: getattr(host, name)(*args, **kwargs)
         return
@@ -38,21 +38,21 @@ def call(request: pytest.FixtureRequest) -> Iterator[Call]:
 
 
 def raw(counters: Counters, subject: str, payload: bytes = b"", header: bytes = b"") -> Any:
-    """What the server answers to a message of somebody else."""
+    """Publish a message as another client would, and return the server's answer."""
 
     def steps() -> Steps[Any]:
-        yield from counters.stream.ready()
-        reply = yield Request(counters.stream.writes, subject, payload, header)
+        yield from counters.stream.stream.ready()
+        reply = yield Request(counters.stream.stream.lanes.writes, subject, payload, header)
         return json.loads(reply.payload)
 
-    return bridge.run(counters.session, steps())
+    return drivers.run(counters.session, steps())
 
 
 # One counter ---------------------------------------------------------------------------------
 
 
 @pytest.mark.smoke
-def test_a_counter(call: Call, counters: Counters) -> None:
+def test_a_counter_can_be_read_changed_set_and_reset(call: Call, counters: Counters) -> None:
     counter = Counter("page.home")
     assert call(counter, "value") == 0
     assert call(counter, "incr") == 1
@@ -68,7 +68,7 @@ def test_a_counter(call: Call, counters: Counters) -> None:
     assert call(counter, "incr") == 1
 
 
-def test_integers_of_any_size(call: Call, counters: Counters) -> None:
+def test_integers_may_have_any_size(call: Call, counters: Counters) -> None:
     counter = Counter("huge")
     assert call(counter, "incr", 10**40) == 10**40
     assert call(counter, "incr") == 10**40 + 1
@@ -77,7 +77,7 @@ def test_integers_of_any_size(call: Call, counters: Counters) -> None:
     assert call(counters, "get_many", ["huge"]) == {"huge": 1 - 10**40}
 
 
-def test_it_keeps_no_more_than_it_must(counters: Counters) -> None:
+def test_a_counter_in_memory_stores_one_message(counters: Counters) -> None:
     for _ in range(5):
         Counter("k").incr()
     assert stream_info(counters)["state"]["messages"] == 1
@@ -85,14 +85,16 @@ def test_it_keeps_no_more_than_it_must(counters: Counters) -> None:
 
 @pytest.mark.parametrize("delta", [1.0, True, "1", None], ids=repr)
 @pytest.mark.parametrize("operation", ["incr", "decr", "set", "take"])
-def test_only_integers_count(call: Call, counters: Counters, operation: str, delta: object) -> None:
+def test_an_amount_that_is_not_an_integer_raises_type_error(
+    call: Call, counters: Counters, operation: str, delta: object
+) -> None:
     counter = Counter("k")
     with pytest.raises(TypeError, match=repr(type(delta).__name__).strip("'")):
         call(counter, operation, delta)
     assert stream_info(counters)["state"]["messages"] == 0
 
 
-def test_take(call: Call, counters: Counters) -> None:
+def test_take_subtracts_only_if_enough_is_left(call: Call, counters: Counters) -> None:
     seats = Counter("seats")
     assert call(seats, "take") is False
     seats.set(3)
@@ -106,14 +108,14 @@ def test_take(call: Call, counters: Counters) -> None:
         call(seats, "take", 0)
 
 
-def test_threads_lose_nothing_and_each_sees_its_own_total(counters: Counters) -> None:
+def test_increments_from_threads_return_distinct_totals(counters: Counters) -> None:
     counter = Counter("busy")
     with ThreadPoolExecutor(8) as pool:
         totals = list(pool.map(lambda _: counter.incr(), range(400)))
     assert sorted(totals) == list(range(1, 401))
 
 
-def test_tasks_lose_nothing(counters: Counters) -> None:
+def test_increments_from_tasks_return_distinct_totals(counters: Counters) -> None:
     async def main() -> list[int]:
         return await asyncio.gather(*(Counter("busy").aincr() for _ in range(400)))
 
@@ -132,7 +134,9 @@ def test_tasks_lose_nothing(counters: Counters) -> None:
         (("ä *>",), "=C3=A4=20=2A=3E"),
     ],
 )
-def test_a_name_is_a_subject(counters: Counters, name: tuple[str, ...], subject: str) -> None:
+def test_a_name_is_stored_under_its_subject(
+    counters: Counters, name: tuple[str, ...], subject: str
+) -> None:
     assert Counter(*name).incr() == 1
     prefix = counters.settings.stream.prefix
     header = b"NATS/1.0\r\nNats-Incr: +1\r\n\r\n"
@@ -142,7 +146,7 @@ def test_a_name_is_a_subject(counters: Counters, name: tuple[str, ...], subject:
 @pytest.mark.parametrize(
     "name", [(), ("",), ("a..b",), (".a",), ("a", ""), ("x" * 1025,), ("\ud800",)], ids=repr
 )
-def test_what_is_no_name(counters: Counters, name: tuple[str, ...]) -> None:
+def test_an_invalid_name_is_refused(counters: Counters, name: tuple[str, ...]) -> None:
     with pytest.raises(InvalidKey):
         Counter(*name)
     for operation in (counters.incr, lambda name: counters.get_many([name])):
@@ -152,12 +156,12 @@ def test_what_is_no_name(counters: Counters, name: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", [(5,), ("a", None), (b"a",)], ids=repr)
-def test_names_are_strings(name: Any) -> None:
+def test_a_name_that_is_not_made_of_strings_raises_type_error(name: Any) -> None:
     with pytest.raises(TypeError, match="made of strings, not of"):
         Counter(*name)
 
 
-def test_no_name_is_a_wildcard(counters: Counters) -> None:
+def test_wildcards_in_names_are_ordinary_characters(counters: Counters) -> None:
     counters.incr("a.b")
     counters.incr("*.>")
     assert Counter("*").value() == Counter(">").value() == Counter("a", "*").value() == 0
@@ -168,7 +172,7 @@ def test_no_name_is_a_wildcard(counters: Counters) -> None:
 # Many ----------------------------------------------------------------------------------------
 
 
-def test_many(call: Call, counters: Counters) -> None:
+def test_many_counters_can_be_read_listed_and_summed(call: Call, counters: Counters) -> None:
     counters.incr("a", 5)
     assert call(counters, "incr", "b.c") == 1
     assert call(counters, "incr", ("b", "d.e"), 3) == 3
@@ -186,10 +190,10 @@ def test_many(call: Call, counters: Counters) -> None:
             call(counters, operation, "a.>.b")
 
 
-def test_more_than_the_server_answers_at_once(counters: Counters) -> None:
+def test_more_counters_than_one_batch_are_read(counters: Counters) -> None:
     stream_info(counters)
     steps = (counters.stream.incr(f"n.{number}", number) for number in range(1500))
-    bridge.run(counters.session, counters.stream.pipeline([next(each) for each in steps]))
+    drivers.run(counters.session, counters.stream.stream.pipeline([next(each) for each in steps]))
     expected = {f"n.{number}": number for number in range(1500)}
     assert counters.matching("n.*") == expected
     assert counters.total("n.>") == sum(range(1500))
@@ -197,7 +201,7 @@ def test_more_than_the_server_answers_at_once(counters: Counters) -> None:
     assert stream_info(counters)["state"]["consumer_count"] == 0
 
 
-def test_others_subjects_are_left_out_but_added_up(counters: Counters) -> None:
+def test_subjects_without_a_name_are_not_listed_but_summed(counters: Counters) -> None:
     counters.incr("a")
     prefix = counters.settings.stream.prefix
     header = b"NATS/1.0\r\nNats-Incr: +5\r\n\r\n"
@@ -209,7 +213,7 @@ def test_others_subjects_are_left_out_but_added_up(counters: Counters) -> None:
 # Streams -------------------------------------------------------------------------------------
 
 
-def test_the_stream_is_fit_for_counting(configure: Configure) -> None:
+def test_the_stream_is_created_as_settings_say(configure: Configure) -> None:
     counters = configure("x", PREFIX="a.b", MAX_AGE=3600, HISTORY=3, STORAGE="file", DEADLINE=5)
     config = stream_info(counters)["config"]
     assert (
@@ -238,14 +242,14 @@ def test_the_stream_is_fit_for_counting(configure: Configure) -> None:
     assert "subject_delete_marker_ttl" not in config
 
 
-def test_the_server_lets_nothing_in_that_does_not_count(counters: Counters) -> None:
+def test_the_server_refuses_messages_without_an_increment(counters: Counters) -> None:
     counters.incr("k")
     prefix = counters.settings.stream.prefix
     assert raw(counters, f"{prefix}.k", b"7")["error"]["err_code"] == 10169
     assert counters.incr("k") == 2
 
 
-def test_aliases_are_apart(configure: Configure) -> None:
+def test_aliases_count_separately(configure: Configure) -> None:
     one, other = configure("default"), configure("other")
     one.incr("k", 5)
     assert one["other"].get_many(["k"]) == {"k": 0}
@@ -254,20 +258,20 @@ def test_aliases_are_apart(configure: Configure) -> None:
     assert repr(other) == "<Counters other>"
 
 
-def test_two_streams_under_one_prefix(configure: Configure) -> None:
+def test_a_second_stream_with_the_same_prefix_is_refused(configure: Configure) -> None:
     configure("one", PREFIX="same").incr("k")
-    with pytest.raises(ServerError, match=r"counter stream test_\w+ cannot be made.*overlap"):
+    with pytest.raises(ServerError, match=r"counter stream test_\w+ cannot be created.*overlap"):
         configure("two", PREFIX="same").incr("k")
 
 
-def test_another_client_counts_along(counters: Counters, server: NatsServer) -> None:
+def test_increments_of_another_client_are_counted(counters: Counters, server: NatsServer) -> None:
     counters.incr("k")
 
     async def add() -> str:
         client = Client()
-        await client.connect(server.url, token=server.token)
+        await client.connect(server.url, token=server.token, connect_timeout=60)
         subject = f"{counters.settings.stream.prefix}.k"
-        reply = await client.request(subject, headers={"Nats-Incr": "+41"})
+        reply = await client.request(subject, headers={"Nats-Incr": "+41"}, timeout=60)
         await client.close()
         return reply.data.decode()
 
@@ -275,7 +279,7 @@ def test_another_client_counts_along(counters: Counters, server: NatsServer) -> 
     assert Counter("k").value() == 42
 
 
-def test_a_sum_of_streams(configure: Configure) -> None:
+def test_a_stream_with_sources_sums_them(configure: Configure) -> None:
     eu, us = configure("eu", PREFIX="region.eu"), configure("us")
     eu.incr("clicks.home", 5)
     us.incr("clicks.home", 1)

@@ -1,4 +1,4 @@
-"""NATS_COUNTERS: what it makes of a stream, and what it refuses."""
+"""The setting NATS_COUNTERS: its defaults, its options and the values it refuses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from django_nats.client.config import ConnectionConfig
-from django_nats.client.counterconfig import CounterConfig, SourceConfig
+from django_nats.client.counters.config import CounterConfig, SourceConfig
+from django_nats.client.transport.config import ConnectionConfig
 from django_nats.conf.counters import COUNTER_OPTIONS, CounterSettings, counter_settings
 from django_nats.conf.reader import Options
 from django_nats.counters import Counter, Counters, counters
-from tests.conftest import PATIENT
+from tests.counters.conftest import PATIENT
 
 URL = "nats://127.0.0.1:4222"
 
@@ -29,7 +29,7 @@ def problem(**options: object) -> str:
     return str(caught.value)
 
 
-def test_defaults() -> None:
+def test_an_empty_alias_has_the_defaults() -> None:
     settings = read()
     assert settings.connection == ConnectionConfig(servers=(URL,))
     assert settings.fail_open is False
@@ -67,12 +67,14 @@ def test_defaults() -> None:
         ("SOURCES", ["EU"], "history", 1),
     ],
 )
-def test_options(option: str, value: object, attribute: str, expected: object) -> None:
+def test_an_option_sets_its_attribute(
+    option: str, value: object, attribute: str, expected: object
+) -> None:
     assert getattr(read(**{option: value}).stream, attribute) == expected
 
 
-def test_the_connection_is_a_caches(make_cache: Any) -> None:
-    """One process has one connection to the same servers, for whatever."""
+def test_counters_share_the_connection_of_a_cache(make_cache: Any) -> None:
+    """A process has one connection for all caches and counters on the same servers."""
     cache = make_cache()
     (url,) = cache.session.config.servers
     entry = {"LOCATION": url, "TOKEN": cache.session.config.token, **PATIENT}
@@ -80,7 +82,7 @@ def test_the_connection_is_a_caches(make_cache: Any) -> None:
         assert counters.session is cache.session
 
 
-def test_where_sources_are() -> None:
+def test_sources_may_be_names_domains_or_api_prefixes() -> None:
     sources = [
         {"STREAM": "A"},
         {"STREAM": "COUNTERS", "PREFIX": "eu.counters", "DOMAIN": "eu"},
@@ -97,7 +99,8 @@ def test_where_sources_are() -> None:
     ("options", "words"),
     [
         ({"STREM": "X"}, "unknown option 'STREM'. Did you mean STREAM?"),
-        ({"OPTIONS": {}}, "unknown option 'OPTIONS'"),
+        ({"OPTIONS": {}}, "OPTIONS is only for CACHES: write the options of counters beside"),
+        ({"LOCATION": "embedded"}, 'set ALLOW_EMBEDDED to True in NATS_COUNTERS["default"].'),
         ({"STREAM": "a.b"}, "STREAM is 'a.b'"),
         ({"STREAM": ""}, "STREAM is ''"),
         ({"STREAM": 5}, "STREAM must be a string, not int"),
@@ -105,24 +108,30 @@ def test_where_sources_are() -> None:
         ({"PREFIX": "a.>"}, "PREFIX is 'a.>'"),
         ({"PREFIX": "a b"}, "PREFIX is 'a b'"),
         ({"PREFIX": "$JS"}, "PREFIX is '$JS'"),
-        ({"PREFIX": "$SYS.a"}, "PREFIX is '$SYS.a'; what begins with $ or _INBOX"),
-        ({"PREFIX": "_INBOX.a"}, "PREFIX is '_INBOX.a'; what begins with $ or _INBOX"),
-        ({"STREAM": "KV_cache"}, "STREAM is 'KV_cache'; streams with KV_ are buckets"),
-        ({"PREFIX": "x" * 257}, "has at most 256"),
-        ({"STORAGE": "disk"}, "STORAGE is 'disk'; it can be 'memory' or 'file'"),
+        ({"PREFIX": "$SYS.a"}, "PREFIX is '$SYS.a'; names that begin with $ or _INBOX"),
+        ({"PREFIX": "_INBOX.a"}, "PREFIX is '_INBOX.a'; names that begin with $ or _INBOX"),
+        ({"STREAM": "KV_cache"}, "STREAM is 'KV_cache'; names with KV_ are those of buckets"),
+        ({"PREFIX": "x" * 257}, "have at most 256"),
+        ({"STORAGE": "disk"}, "STORAGE is 'disk'; it must be 'memory' or 'file'"),
         ({"REPLICAS": 6}, "REPLICAS is 6"),
-        ({"REPLICAS": "3"}, "REPLICAS must be a whole number"),
-        ({"HISTORY": 0}, "HISTORY must be a whole number"),
+        ({"REPLICAS": "3"}, "REPLICAS must be an integer of at least 1"),
+        ({"HISTORY": 0}, "HISTORY must be an integer of at least 1"),
         ({"HISTORY": 10**20}, "HISTORY must be at most 1,000,000"),
-        ({"REQUEST_TIMEOUT": 11}, "REQUEST_TIMEOUT is 11 s, which is longer than DEADLINE, 10 s"),
-        ({"REQUEST_TIMEOUT": 2, "DEADLINE": 1}, "REQUEST_TIMEOUT is 2 s, which is longer than"),
-        ({"MAX_AGE": float("inf")}, "and at most 100 years, not inf"),
-        ({"MAX_AGE": 1e12}, "and at most 100 years, not 1000000000000.0"),
+        (
+            {"REQUEST_TIMEOUT": 11},
+            "REQUEST_TIMEOUT is 11 s; it must not be longer than DEADLINE",
+        ),
+        (
+            {"REQUEST_TIMEOUT": 2, "DEADLINE": 1},
+            "REQUEST_TIMEOUT is 2 s; it must not be longer than DEADLINE, 1 s",
+        ),
+        ({"MAX_AGE": float("inf")}, "to 100 years, not inf"),
+        ({"MAX_AGE": 1e12}, "to 100 years, not 1000000000000.0"),
         ({"DEADLINE": 0}, "DEADLINE must be a number of seconds"),
-        ({"MAX_AGE": 29}, "MAX_AGE must be None or at least 30 seconds"),
-        ({"MAX_AGE": True}, "MAX_AGE must be None or at least 30 seconds"),
-        ({"MAX_AGE": float("nan")}, "MAX_AGE must be None or at least 30 seconds"),
-        ({"MAX_AGE": "1 day"}, "MAX_AGE must be None or at least 30 seconds"),
+        ({"MAX_AGE": 29}, "MAX_AGE must be None, or a number of seconds from 30"),
+        ({"MAX_AGE": True}, "MAX_AGE must be None, or a number of seconds from 30"),
+        ({"MAX_AGE": float("nan")}, "MAX_AGE must be None, or a number of seconds from 30"),
+        ({"MAX_AGE": "1 day"}, "MAX_AGE must be None, or a number of seconds from 30"),
         ({"FAIL_OPEN": 1}, "FAIL_OPEN must be True or False"),
         ({"SOURCES": "EU"}, "SOURCES must be a list"),
         ({"SOURCES": [5]}, "SOURCES holds 5"),
@@ -138,20 +147,20 @@ def test_where_sources_are() -> None:
             {"SOURCES": [{"STREAM": "A", "API_PREFIX": "a", "DELIVER_PREFIX": "*"}]},
             "SOURCES: DELIVER_PREFIX is '*'",
         ),
-        ({"SOURCES": [{"STREAM": "A", "DELIVER_PREFIX": "d"}]}, "DELIVER_PREFIX goes with"),
+        ({"SOURCES": [{"STREAM": "A", "DELIVER_PREFIX": "d"}]}, "DELIVER_PREFIX needs"),
         ({"SOURCES": [{"STREAM": "A", "DOMAIN": "d", "API_PREFIX": "a"}]}, "choose one"),
         ({"LOCATION": "redis://localhost"}, "LOCATION must be nats://host:port"),
-        ({"LOCATION": "embedded"}, "DEBUG is off"),
+        ({"LOCATION": "embedded"}, "DEBUG is False"),
     ],
     ids=str,
 )
-def test_what_is_refused(options: dict[str, Any], words: str) -> None:
-    told = problem(**options)
-    assert told.startswith('NATS_COUNTERS["default"]: ')
-    assert words in told
+def test_a_wrong_option_is_refused(options: dict[str, Any], words: str) -> None:
+    message = problem(**options)
+    assert message.startswith('NATS_COUNTERS["default"]: ')
+    assert words in message
 
 
-def test_a_source_of_the_same_name_elsewhere_is_another() -> None:
+def test_a_source_may_have_the_name_of_a_stream_elsewhere() -> None:
     sources = [{"STREAM": "COUNTERS", "API_PREFIX": "eu.API"}, {"STREAM": "COUNTERS"}]
     assert len(read(STREAM="WORLD", SOURCES=sources).stream.sources) == 2
 
@@ -159,26 +168,26 @@ def test_a_source_of_the_same_name_elsewhere_is_another() -> None:
 @pytest.mark.parametrize(
     ("here", "there"), [("counters", "counters"), ("web", "web.eu"), ("web.eu", "web")]
 )
-def test_domains_share_subjects(here: str, there: str) -> None:
+def test_sources_in_domains_with_overlapping_subjects_are_refused(here: str, there: str) -> None:
     sources = [{"STREAM": "A", "PREFIX": here}, {"STREAM": "B", "PREFIX": there, "DOMAIN": "eu"}]
-    told = problem(SOURCES=sources)
-    assert f"'A' with PREFIX '{here}' and 'B' with '{there}'" in told
-    assert "leaf nodes join the subjects" in told
+    message = problem(SOURCES=sources)
+    assert f"'A' with PREFIX '{here}' and 'B' with '{there}'" in message
+    assert "Leaf nodes join the subjects" in message
 
 
 @pytest.mark.parametrize(("here", "there"), [("web", "website"), ("web.us", "web.eu")])
-def test_prefixes_that_have_no_subject_in_common(here: str, there: str) -> None:
+def test_sources_in_domains_with_distinct_subjects_are_accepted(here: str, there: str) -> None:
     sources = [{"STREAM": "A", "PREFIX": here}, {"STREAM": "B", "PREFIX": there, "DOMAIN": "eu"}]
     assert len(read(SOURCES=sources).stream.sources) == 2
 
 
-def test_secrets_are_not_told() -> None:
-    told = problem(LOCATION="nats://me:hush@127.0.0.1:99999", PASSWORD="hush", USER="me")
-    assert "hush" not in told
+def test_secrets_are_not_shown() -> None:
+    message = problem(LOCATION="nats://me:hush@127.0.0.1:99999", PASSWORD="hush", USER="me")
+    assert "hush" not in message
     assert "hush" not in repr(read(USER="me", PASSWORD="hush"))
 
 
-def test_no_setting() -> None:
+def test_a_missing_or_malformed_setting_raises_improperly_configured() -> None:
     with pytest.raises(ImproperlyConfigured, match="Counters need the setting NATS_COUNTERS"):
         Counter("k").value()
     with override_settings(NATS_COUNTERS={"other": {}}):
@@ -188,12 +197,14 @@ def test_no_setting() -> None:
     for wrong in ([1], {"default": 5}):
         with (
             override_settings(NATS_COUNTERS=wrong),
-            pytest.raises(ImproperlyConfigured, match="must be a dict of aliases"),
+            pytest.raises(
+                ImproperlyConfigured, match="must be a dict with a dict of options for each alias"
+            ),
         ):
             counters.incr("k")
 
 
-def test_settings_that_change_are_read_again() -> None:
+def test_changed_settings_are_read_again() -> None:
     for stream in ("FIRST", "SECOND"):
         with override_settings(NATS_COUNTERS={"default": {"STREAM": stream}}):
             assert counters.settings.stream.stream == stream
@@ -203,7 +214,7 @@ def test_settings_that_change_are_read_again() -> None:
 
 
 def test_every_option_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is known, but that nothing reads, would be a trap."""
+    """An option that is accepted but never read would be silently ignored."""
     asked: set[object] = set()
 
     class Watching(Options):

@@ -1,4 +1,4 @@
-"""What a project's own tests get: counters at 0, for each test its own."""
+"""The helpers for a project's own tests: every test begins with all counters at 0."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[2]
 
-# Nothing listens there: what works in a test has been moved to the test server.
+# No server listens there, so calls work only if the fixture has replaced the location.
 SETTINGS = """
 SECRET_KEY = "only-for-tests"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django_nats", "tests.blog"]
@@ -25,8 +25,9 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 from pathlib import Path
 BASE_DIR = Path(__file__).parent
-DEAD = {"LOCATION": "nats://127.0.0.1:1", "PREFIX": "ours"}
-LATER = {"DEADLINE": 3, "FLUSH_INTERVAL": 60}
+PATIENT = {"CONNECT_TIMEOUT": 30, "REQUEST_TIMEOUT": 10}
+DEAD = {"LOCATION": "nats://127.0.0.1:1", "PREFIX": "ours", **PATIENT}
+LATER = {"DEADLINE": 10, "FLUSH_INTERVAL": 60}
 NATS_COUNTERS = {
     "default": {**DEAD, "STREAM": "VIEWS", "REPLICAS": 3, "TOKEN": "another", **LATER},
     "twin": {**DEAD, "STREAM": "VIEWS", "USER": "u", "PASSWORD": "p", **LATER},
@@ -42,33 +43,33 @@ TESTS = """
     from django.conf import settings
     from django.test import TestCase
 
-    from django_nats.counters import Counter, Counters, counters, later
+    from django_nats.counters import Counter, Counters, counters, write_behind
     from tests.blog.models import Article
 
     pytestmark = pytest.mark.django_db
     backlogs = []
 
     @pytest.mark.parametrize("number", range(3))
-    def test_is_zero(nats_counters, number):
+    def test_a_counter_begins_at_zero(nats_counters, number):
         article = Article.objects.create(pk=1)
         assert nats_counters.total(">") == 0
         assert article.views.incr() == 1
         counters.incr_later("pending")
-        backlogs.append(later.backlog("default"))
+        backlogs.append(write_behind.backlog("default"))
 
-    def test_what_was_pending_is_dropped(nats_counters):
+    def test_pending_increments_of_earlier_tests_are_dropped(nats_counters):
         assert [each.pending.counters for each in backlogs] == [0, 0, 0]
 
-    def test_aliases_share_as_in_settings(nats_counters):
+    def test_aliases_share_streams_as_in_settings(nats_counters):
         counters.incr("home")
         assert Counter("home", alias="twin").value() == 1
         assert Counter("home", alias="eu").value() == 0
 
-    def test_other_options_are_those_of_settings(nats_counters):
+    def test_other_options_are_kept(nats_counters):
         stream = Counters("eu").settings.stream
         assert (stream.max_age, stream.history, stream.storage) == (900, 4, "memory")
 
-    def test_sums_are_of_the_streams_of_the_test(nats_counters):
+    def test_sums_have_the_streams_of_the_test_as_sources(nats_counters):
         ours, eu = counters.settings.stream, Counters("eu").settings.stream
         sources = Counters("world").settings.stream.sources
         assert [each.stream for each in sources] == [ours.stream, eu.stream]
@@ -79,20 +80,20 @@ TESTS = """
         def setUp(self):
             self.article = Article.objects.create(pk=1)
 
-        def test_one(self):
+        def test_a_row_begins_at_zero(self):
             assert self.article.views.incr() == 1
 
-        test_two = test_one
+        test_the_next_row_begins_at_zero = test_a_row_begins_at_zero
 
-    async def test_async(nats_counters):
+    async def test_async_tests_begin_at_zero(nats_counters):
         assert await counters.aincr("home") == 1
 
-    def test_afterwards_settings_are_as_they_were_and_streams_are_gone(nats_server):
+    def test_settings_are_restored_and_streams_deleted_afterwards(nats_server):
         from tests.servers import request
         assert settings.NATS_COUNTERS["default"]["LOCATION"] == "nats://127.0.0.1:1"
         assert not request(nats_server, "$JS.API.STREAM.NAMES")["streams"]
 
-    def test_a_server_that_is_gone_does_not_break_the_tidying_up(nats_counters, nats_server):
+    def test_the_teardown_survives_a_killed_server(nats_counters, nats_server):
         counters.incr("home")
         nats_server.kill()
 """
@@ -113,17 +114,17 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
             "[pytest]\npythonpath = .\nasyncio_mode = auto\nfilterwarnings = error\n"
             "asyncio_default_fixture_loop_scope = function\n"
         )
-        return pytester.runpytest_subprocess(*loading, *arguments, timeout=100)
+        return pytester.runpytest_subprocess(*loading, *arguments, timeout=250)
 
     return run
 
 
-def test_with_pytest(run: Run) -> None:
+def test_the_fixture_works_with_pytest(run: Run) -> None:
     run().assert_outcomes(passed=12)
 
 
-def test_with_pytest_in_several_processes(run: Run) -> None:
-    run("-n2", "-k", "is_zero or Article").assert_outcomes(passed=5)
+def test_the_fixture_works_with_xdist(run: Run) -> None:
+    run("-n2", "-k", "begins_at_zero or Article").assert_outcomes(passed=5)
 
 
 RUNNER = """
@@ -136,19 +137,19 @@ from tests.blog.models import Article
 
 
 class Zero:
-    def test_one(self):
+    def test_a_row_begins_at_zero(self):
         article = Article.objects.create(pk=1)
         for number in range(20):
             self.assertEqual(article.views.incr(), number + 1)
 
-    test_two = test_three = test_one
+    test_again = test_once_more = test_a_row_begins_at_zero
 
-    async def test_async(self):
+    async def test_async_tests_begin_at_zero(self):
         self.assertEqual(await counters.aincr("home"), 1)
 
 
 class OneTests(Zero, ZeroedCounters, TestCase):
-    def setUp(self):  # and super() forgotten
+    def setUp(self):  # without calling super()
         counters.incr("home", 0)
 
 
@@ -157,13 +158,13 @@ class TwoTests(Zero, ZeroedCounters, TransactionTestCase):
 
 
 class ThreeTests(ZeroedCounters, SimpleTestCase):
-    def test_no_database(self):
+    def test_the_mixin_needs_no_database(self):
         self.assertEqual(counters.incr("home"), 1)
 """
 
 
 @pytest.mark.parametrize("parallel", [1, 2])
-def test_with_djangos_runner(tmp_path: Path, parallel: int) -> None:
+def test_the_mixin_works_with_djangos_runner(tmp_path: Path, parallel: int) -> None:
     (tmp_path / "project_settings.py").write_text(SETTINGS)
     (tmp_path / "test_project.py").write_text(RUNNER)
     command = ["-m", "django", "test", "--parallel", str(parallel), "-v2"]
@@ -178,7 +179,7 @@ def test_with_djangos_runner(tmp_path: Path, parallel: int) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert re.search(r"^Ran 9 tests", done.stderr, re.MULTILINE), done.stderr
     assert re.search(r"^OK$", done.stderr, re.MULTILINE), done.stderr

@@ -1,4 +1,4 @@
-"""``manage.py nats counters prune``: no counters without rows."""
+"""``manage.py nats counters prune``: delete counters whose rows no longer exist."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, models
 from django.test.utils import CaptureQueriesContext
 
-from django_nats.client import bridge
+from django_nats.client import drivers
 from django_nats.counters import Counter, Counters
 from tests.cinema.models import Film, Hall, Seat
 from tests.counters.conftest import stream_info
@@ -27,7 +28,7 @@ def everything(model: type[models.Model]) -> models.QuerySet[Any]:
 
 
 def delete_raw(*rows: models.Model) -> None:
-    """As the database does by itself: no signal is sent."""
+    """Delete rows without sending signals, as the database does by cascading."""
     for row in rows:
         everything(type(row)).using(row._state.db).filter(pk=row.pk)._raw_delete(row._state.db)
 
@@ -41,15 +42,28 @@ def films(counters: Counters) -> list[Film]:
     return films
 
 
-def test_what_has_no_row_goes_and_all_else_stays(
+@pytest.mark.parametrize("key", [10**30, -(10**30)])
+def test_a_counter_of_a_number_that_no_column_can_hold_is_removed(
+    films: list[Film], nats: Nats, key: int
+) -> None:
+    """A view may count for the number in a URL, without loading a row."""
+    Film.views.counter(key).incr()
+
+    output = nats("counters", "prune", "cinema.Film", *NOW)
+
+    assert "cinema.Film.views: 4 counters, 1 removed\n" in output
+    assert films[0].views.value() == 1
+
+
+def test_counters_without_a_row_are_removed_and_others_stay(
     counters: Counters, films: list[Film], nats: Nats
 ) -> None:
-    gone = films[2]
+    deleted = films[2]
     others = {"page.home": 7, "default.cinema.film": 8, "default.cinema.film.x.views": 9}
-    others["default.cinema.film.0700.views"] = 10  # another's, for no row is written so
-    others[f"default.cinema.film.{gone.pk}.stars"] = 11  # no field's
+    others["default.cinema.film.0700.views"] = 10  # not a key as the field writes it
+    others[f"default.cinema.film.{deleted.pk}.stars"] = 11  # not a counter field
     count(counters, others)
-    delete_raw(gone)
+    delete_raw(deleted)
 
     output = nats("counters", "prune", "cinema.Film", *NOW)
 
@@ -66,7 +80,9 @@ def test_what_has_no_row_goes_and_all_else_stays(
     assert "3 counters" not in nats("counters", "prune", "cinema.Film", *NOW)
 
 
-def test_one_field_of_a_model(counters: Counters, films: list[Film], nats: Nats) -> None:
+def test_a_field_label_prunes_only_that_field(
+    counters: Counters, films: list[Film], nats: Nats
+) -> None:
     delete_raw(films[2])
 
     nats("counters", "prune", "cinema.Film.likes", *NOW)
@@ -88,35 +104,40 @@ def test_a_dry_run_removes_nothing(counters: Counters, films: list[Film], nats: 
     assert counters.matching(">") == before
 
 
-def test_what_changed_a_moment_ago_may_belong_to_a_row_to_come(
+def test_a_recently_changed_counter_is_kept_for_a_row_not_yet_committed(
     counters: Counters, films: list[Film], nats: Nats
 ) -> None:
     delete_raw(films[2])
 
-    assert "3 counters, 0 removed" in nats("counters", "prune", "cinema.Film.views")
+    output = nats("counters", "prune", "cinema.Film.views")
+
+    assert output == (
+        "cinema.Film.views: 3 counters, 0 removed\n"
+        "  3 counters not looked at, changed in the last 10 min: --idle SECONDS chooses this time\n"
+    )
     assert Film.views.counter(films[2].pk) == 3
 
 
-def test_what_is_counted_after_it_was_listed_stays_whole(counters: Counters) -> None:
+def test_an_increment_after_the_listing_keeps_the_whole_total(counters: Counters) -> None:
     Counter("a").incr(5)
     Counter("b").incr(5)
     listed = stream_info(counters)["state"]["last_seq"]
     Counter("a").incr()
 
     purge = counters.stream.purge(["a", "b"], {"a": listed, "b": listed})
-    bridge.run(counters.session, purge)
+    drivers.run(counters.session, purge)
 
     assert counters.get_many(["a", "b"]) == {"a": 6, "b": 0}
     assert Counter("a").incr() == 7
 
 
-def test_an_empty_table_is_taken_for_a_mistake(
+def test_an_empty_table_is_an_error_without_its_option(
     counters: Counters, films: list[Film], nats: Nats, failing_nats: FailingNats
 ) -> None:
     delete_raw(*films)
 
     error = failing_nats("counters", "prune", "cinema.Film", *NOW)[1]
-    assert "the database 'default' has no cinema.Film at all" in error
+    assert "the database 'default' has no rows of cinema.Film" in error
     assert "--empty-tables" in error
     assert counters.total(">") == 36
 
@@ -124,7 +145,9 @@ def test_an_empty_table_is_taken_for_a_mistake(
     assert counters.matching(">") == {}
 
 
-def test_keys_of_every_kind(counters: Counters, nats: Nats) -> None:
+def test_composite_and_text_keys_are_matched_with_their_rows(
+    counters: Counters, nats: Nats
+) -> None:
     seats = [Seat.objects.create(row=row, number=1) for row in ("a", "a.b", "é")]
     halls = [Hall.objects.create(name=name) for name in ("Odeon, No. 1", "a.b", "*")]
     for row in [*seats, *halls]:
@@ -139,14 +162,14 @@ def test_keys_of_every_kind(counters: Counters, nats: Nats) -> None:
     assert [Hall.visits.counter(name).value() for name in ("Odeon, No. 1", "a.b", "*")] == [1, 0, 1]
 
 
-def test_another_database_is_another_matter(counters: Counters, nats: Nats) -> None:
+def test_only_the_chosen_databases_counters_are_pruned(counters: Counters, nats: Nats) -> None:
     Film.objects.create(pk=1).views.incr()
     there = [Film.objects.using("other").create(pk=pk) for pk in (1, 2, 3)]
     for film in there:
         film.views.incr()
     delete_raw(there[0], there[1])
 
-    assert "1 counters, 0 removed" in nats("counters", "prune", "cinema.Film.views", *NOW)
+    assert "1 counter, 0 removed" in nats("counters", "prune", "cinema.Film.views", *NOW)
     output = nats("counters", "prune", "cinema.Film.views", "--database", "other", *NOW)
 
     assert "3 counters, 2 removed" in output
@@ -154,7 +177,9 @@ def test_another_database_is_another_matter(counters: Counters, nats: Nats) -> N
     assert Film.views.counter(3, using="other") == 1
 
 
-def test_thousands(counters: Counters, nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thousands_of_rows_are_queried_in_batches(
+    counters: Counters, nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(connection.features), "max_query_params", 999)
     everything(Film).bulk_create(Film() for _ in range(3000))
     keys = list(everything(Film).values_list("pk", flat=True))
@@ -173,15 +198,17 @@ def test_thousands(counters: Counters, nats: Nats, monkeypatch: pytest.MonkeyPat
     assert left.keys() == expected
 
 
-def test_models_that_never_counted(configure: Any, nats: Nats, counters: Counters) -> None:
-    """No stream is made for the looking."""
+def test_a_model_that_never_counted_is_reported(
+    configure: Any, nats: Nats, counters: Counters
+) -> None:
+    """The command does not create the stream."""
     output = nats("counters", "prune", "cinema.Film", *NOW)
 
     assert "cinema.Film.views: no counters yet" in output
     assert "no counters yet" in nats("counters", "prune", "cinema.Film", *NOW)
 
 
-def test_a_missing_table_stops_it_before_it_begins(
+def test_a_missing_table_is_an_error_before_anything_is_removed(
     counters: Counters, films: list[Film], failing_nats: FailingNats
 ) -> None:
     delete_raw(films[2])
@@ -194,7 +221,21 @@ def test_a_missing_table_stops_it_before_it_begins(
     assert Film.views.counter(films[2].pk) == 3
 
 
-def test_a_sum_has_nothing_to_remove(configure: Any, failing_nats: FailingNats) -> None:
+@pytest.mark.django_db(databases=["default", "other"], transaction=True)
+def test_counters_of_flushed_tables_are_removed_before_new_rows_take_them_over(
+    counters: Counters, nats: Nats
+) -> None:
+    film = Film.objects.create()
+    film.views.incr(5)
+
+    call_command("flush", interactive=False, verbosity=0)
+    nats("counters", "prune", "--empty-tables", *NOW)
+
+    again = Film.objects.create()
+    assert (again.pk, again.views.value()) == (film.pk, 0)
+
+
+def test_a_sum_cannot_be_pruned(configure: Any, failing_nats: FailingNats) -> None:
     region = configure("eu").settings.stream.stream
     configure("default", SOURCES=[region])
 
@@ -203,7 +244,9 @@ def test_a_sum_has_nothing_to_remove(configure: Any, failing_nats: FailingNats) 
     assert 'NATS_COUNTERS["default"] is the sum of its SOURCES' in error
 
 
-def test_a_server_that_is_away(configure: Any, failing_nats: FailingNats) -> None:
+def test_an_unreachable_server_is_an_error_even_with_fail_open(
+    configure: Any, failing_nats: FailingNats
+) -> None:
     configure(LOCATION=DEAD, FAIL_OPEN=True)
 
     error = failing_nats("counters", "prune", "cinema.Film", *NOW)[1]
@@ -216,10 +259,10 @@ def test_a_server_that_is_away(configure: Any, failing_nats: FailingNats) -> Non
     [
         ("cinema.Flm", "there is no such model"),
         ("auth.User", "has no CounterField"),
-        ("cinema.Film.stars", "counts views, likes, not stars"),
+        ("cinema.Film.stars", "stars is not a counter of cinema.Film"),
     ],
 )
-def test_mistakes_are_named(
+def test_a_mistake_in_the_label_is_named(
     counters: Counters, failing_nats: FailingNats, label: str, words: str
 ) -> None:
     assert words in failing_nats("counters", "prune", label)[1]

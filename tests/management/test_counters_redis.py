@@ -1,4 +1,4 @@
-"""``manage.py nats counters seed --redis``: what INCR has counted."""
+"""``manage.py nats counters seed --redis``: totals from integers in Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Any]:
-    """A client of a Redis server of the test's own."""
+    """Start a Redis server for this test and yield a client."""
     module = pytest.importorskip("redis")
     program = shutil.which("redis-server")
     if program is None:
@@ -60,10 +60,10 @@ def test_keys_become_counters(counters: Counters, nats: Nats, redis: Any, url: s
         "views.2.eu": 10**30,
     }
     assert "views:*: 3 seeded" in output
-    assert "3 right already" in nats("counters", "seed", "--redis", url, "--match", "views:*")
+    assert "3 already correct" in nats("counters", "seed", "--redis", url, "--match", "views:*")
 
 
-def test_a_template_says_what_keys_become(
+def test_name_is_a_template_for_counter_names(
     counters: Counters, nats: Nats, redis: Any, url: str
 ) -> None:
     film = Film.objects.create()
@@ -77,14 +77,16 @@ def test_a_template_says_what_keys_become(
     assert Counter("from-redis", "film:0.5:views") == 1
 
 
-def test_more_keys_than_one_batch(counters: Counters, nats: Nats, redis: Any, url: str) -> None:
+def test_more_keys_than_one_batch_are_seeded(
+    counters: Counters, nats: Nats, redis: Any, url: str
+) -> None:
     redis.mset({f"views:{number}": number for number in range(1, 2501)})
 
     assert "2,500 seeded" in nats("counters", "seed", "--redis", url, "--match", "views:*")
     assert counters.total("views.>") == 2500 * 2501 // 2
 
 
-def test_what_holds_no_integer_is_passed_over_and_named(
+def test_keys_without_an_integer_are_skipped_and_named(
     counters: Counters, nats: Nats, redis: Any, url: str
 ) -> None:
     redis.mset({"views:1": 1, "views:x": "1.5"})
@@ -93,7 +95,7 @@ def test_what_holds_no_integer_is_passed_over_and_named(
     output = nats("counters", "seed", "--redis", url, "--match", "views:*")
 
     assert "1 seeded" in output
-    assert "2 keys hold no integer, and were passed over: views:" in output
+    assert "2 keys skipped, whose value is no integer: views:" in output
     assert counters.matching(">") == {"views.1": 1}
 
 
@@ -101,13 +103,13 @@ def test_what_holds_no_integer_is_passed_over_and_named(
     ("template", "words"),
     [
         (None, "The key views::1: Counter name"),
-        ("page.{2}", "{1} to {1} for the 1 * of --match"),
+        ("page.{2}", "{1} to {1} for each * of --match"),
         ("page.{name}", "{1} to {1}"),
         ("page.{", "{1} to {1}"),
         ("page", "are for the same counter, page"),
     ],
 )
-def test_a_name_that_cannot_be_is_an_error(
+def test_an_invalid_name_or_template_is_an_error(
     counters: Counters,
     failing_nats: FailingNats,
     redis: Any,
@@ -123,7 +125,7 @@ def test_a_name_that_cannot_be_is_an_error(
     assert words in error.replace("views::2", "views::1")
 
 
-def test_without_redis_py_it_says_what_to_install(
+def test_the_error_without_redis_py_says_what_to_install(
     counters: Counters, failing_nats: FailingNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
@@ -134,7 +136,7 @@ def test_without_redis_py_it_says_what_to_install(
 
 
 @pytest.mark.parametrize("location", ["redis://:hush@127.0.0.1:1", "http://:hush@127.0.0.1"])
-def test_a_redis_that_cannot_be_read_keeps_the_password(
+def test_the_error_of_an_unreachable_redis_does_not_show_the_password(
     counters: Counters, failing_nats: FailingNats, location: str
 ) -> None:
     pytest.importorskip("redis")
@@ -145,7 +147,7 @@ def test_a_redis_that_cannot_be_read_keeps_the_password(
     assert "hush" not in error
 
 
-def test_a_key_that_scan_tells_of_twice_is_one() -> None:
+def test_a_key_that_scan_returns_twice_is_seeded_once() -> None:
     total = Total("views.1", 5, "the key views:1")
 
     assert list(once([total, total])) == [total]

@@ -1,4 +1,4 @@
-"""``manage.py nats counters snapshot``: totals in columns."""
+"""``manage.py nats counters snapshot``: copy totals into columns."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def everything(model: type[models.Model]) -> models.QuerySet[Any]:
 
 
 def columns() -> list[tuple[int | None, int]]:
-    """Of all films, hidden ones too."""
+    """Return the totals in the columns of all films, including hidden ones."""
     films = everything(Film).order_by("pk")
     return [(film.views_total, film.likes_total) for film in films]
 
 
-def test_totals_go_into_the_columns(counters: Counters, nats: Nats) -> None:
+def test_totals_are_copied_into_the_columns(counters: Counters, nats: Nats) -> None:
     first, second = Film.objects.create(), Film.objects.create()
     first.views.incr(5)
     first.likes.incr(2)
@@ -58,7 +58,7 @@ def test_other_columns_are_not_touched(counters: Counters, nats: Nats) -> None:
     assert "likes_total" not in update
 
 
-def test_what_is_right_already_is_not_written(counters: Counters, nats: Nats) -> None:
+def test_columns_that_are_up_to_date_are_not_written(counters: Counters, nats: Nats) -> None:
     films = [Film.objects.create() for _ in range(3)]
     for film in films:
         film.views.incr(4)
@@ -87,17 +87,17 @@ def proxied(configure: Any, server: NatsServer) -> Iterator[tuple[Counters, Prox
 
 
 def many_films() -> dict[str, int]:
-    """Thousands of rows, and what to count for them."""
+    """Create ROWS films, and return a total for the subject of each."""
     everything(Film).bulk_create(Film() for _ in range(ROWS))
     keys = everything(Film).values_list("pk", flat=True)
     return {Film.views.counter_subject(pk): pk for pk in keys}
 
 
-def test_a_thousand_rows_cost_one_round_trip_and_one_update(
+def test_a_thousand_rows_take_one_round_trip_and_one_update(
     proxied: tuple[Counters, Proxy], nats: Nats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counters, proxy = proxied
-    # As on PostgreSQL: this SQLite takes as many, whatever Django 5.2 believes.
+    # As on PostgreSQL. This SQLite takes as many too, although Django 5.2 assumes fewer.
     monkeypatch.setattr(type(connection.features), "max_query_params", 30_000)
     count(counters, many_films())
     before = proxy.round_trips
@@ -110,7 +110,7 @@ def test_a_thousand_rows_cost_one_round_trip_and_one_update(
     assert all(total == pk for pk, total in everything(Film).values_list("pk", "views_total"))
 
 
-def test_a_batch_is_no_larger_than_what_one_update_takes(
+def test_a_batch_fits_into_one_update(
     proxied: tuple[Counters, Proxy], nats: Nats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counters, proxy = proxied
@@ -125,18 +125,18 @@ def test_a_batch_is_no_larger_than_what_one_update_takes(
     assert all(total == pk for pk, total in everything(Film).values_list("pk", "views_total"))
 
 
-def test_a_row_without_a_counter_keeps_what_its_column_says(counters: Counters, nats: Nats) -> None:
+def test_a_row_without_a_counter_keeps_its_column(counters: Counters, nats: Nats) -> None:
     Film.objects.create(views_total=12_345, likes_total=0)
     Film.objects.create(views_total=None)
 
     output = nats("counters", "snapshot", "cinema.Film")
 
     assert columns() == [(12_345, 0), (None, 0)]
-    assert "1 columns left as they are" in output
+    assert "1 column left unchanged" in output
     assert "nats counters seed" in output
 
 
-def test_zero_is_written_where_it_is_asked_for(counters: Counters, nats: Nats) -> None:
+def test_zero_writes_0_for_rows_without_a_counter(counters: Counters, nats: Nats) -> None:
     film = Film.objects.create()
     film.views.incr(9)
     nats("counters", "snapshot", "cinema.Film")
@@ -157,7 +157,7 @@ def test_a_counter_that_is_back_at_0_is_written(counters: Counters, nats: Nats) 
     assert columns() == [(0, 0), (0, 0)]
 
 
-def test_a_total_too_large_for_its_column_is_named_and_the_rest_written(
+def test_a_total_too_large_for_its_column_is_named_and_others_written(
     counters: Counters, failing_nats: Callable[..., tuple[str, str]]
 ) -> None:
     films = [Film.objects.create() for _ in range(3)]
@@ -169,10 +169,10 @@ def test_a_total_too_large_for_its_column_is_named_and_the_rest_written(
 
     assert columns() == [(0, 0), (0, 0), (0, 3)]
     assert f"cinema.Film.likes of {films[0].pk} is {2**63}" in output
-    assert error == "2 totals do not fit into their columns."
+    assert error == "2 totals could not be copied to a column."
 
 
-def test_rows_that_a_manager_hides_are_rows(counters: Counters, nats: Nats) -> None:
+def test_rows_hidden_by_a_manager_are_written(counters: Counters, nats: Nats) -> None:
     film = Film.objects.create(hidden=True)
     film.views.incr(3)
 
@@ -181,7 +181,9 @@ def test_rows_that_a_manager_hides_are_rows(counters: Counters, nats: Nats) -> N
     assert columns() == [(3, 0)]
 
 
-def test_composite_keys(counters: Counters, nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_with_composite_keys_are_written(
+    counters: Counters, nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("django_nats.management.counters.snapshot.BATCH", 2)
     for row, number in [("a", 1), ("a.b", 1), ("a.b", 2), ("c", 1), ("c", 2)]:
         Seat.objects.create(row=row, number=number).sold.incr(number)
@@ -208,15 +210,15 @@ def test_another_database_has_its_own_counters(counters: Counters, nats: Nats) -
     [
         (["cinema.Flm"], "cinema.Flm: there is no such model"),
         (["Film"], "Film: there is no such model"),
-        (["cinema.Film.stars"], "cinema.Film counts views, likes, not stars"),
+        (["cinema.Film.stars"], "stars is not a counter of cinema.Film"),
         (["auth.User"], "auth.User has no CounterField"),
         (["cinema.Hall"], "cinema.Hall: no counter has a column"),
-        (["cinema.Hall.visits"], "cinema.Hall.visits: it has no column"),
+        (["cinema.Hall.visits"], "cinema.Hall.visits has no column"),
         (["cinema.Film", "--database", "replica"], "no alias 'replica', only default, other"),
     ],
     ids=str,
 )
-def test_mistakes_are_named(
+def test_a_mistake_in_the_arguments_is_named(
     counters: Counters,
     failing_nats: Callable[..., tuple[str, str]],
     arguments: list[str],
@@ -226,7 +228,7 @@ def test_mistakes_are_named(
 
 
 @pytest.mark.parametrize("name", ["gone", "title"])
-def test_a_snapshot_that_is_no_column_is_named(
+def test_a_snapshot_that_is_not_an_integer_column_is_named(
     counters: Counters,
     failing_nats: Callable[..., tuple[str, str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -251,7 +253,21 @@ def test_a_missing_table_is_named(
     assert "no such table: cinema_seat" in error
 
 
-def test_a_server_that_is_away_is_an_error_even_with_fail_open(
+@pytest.mark.parametrize("subcommand", ["snapshot", "seed"])
+def test_a_column_without_a_migration_is_named(
+    counters: Counters, failing_nats: Callable[..., tuple[str, str]], subcommand: str
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE cinema_seat RENAME COLUMN sold_total TO sold_before")
+
+    error = failing_nats("counters", subcommand, "cinema.Seat")[1]
+
+    assert "cinema.Seat: its rows cannot be read from the database 'default'" in error
+    assert "no such column: cinema_seat.sold_total" in error
+    assert "Run migrations" in error
+
+
+def test_an_unreachable_server_is_an_error_even_with_fail_open(
     configure: Any, failing_nats: Callable[..., tuple[str, str]]
 ) -> None:
     dead = "nats://127.0.0.1:1"
@@ -274,7 +290,7 @@ class Terminal(io.StringIO):
     ("kind", "options", "shown"),
     [(Terminal, {}, True), (Terminal, {"verbosity": 0}, False), (io.StringIO, {}, False)],
 )
-def test_progress_is_for_those_who_look_on(
+def test_a_progress_bar_is_shown_only_on_a_terminal(
     counters: Counters, kind: type[io.StringIO], options: dict[str, int], shown: bool
 ) -> None:
     out = kind()
