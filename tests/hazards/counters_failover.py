@@ -1,4 +1,4 @@
-"""Increments by several processes while the servers of their stream die and hang, and the count.
+"""Count increments from several processes while the stream's servers are killed and paused.
 
 python -m tests.hazards.counters_failover --faults 20
 """
@@ -9,7 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -26,7 +26,7 @@ PROCESSES = 3
 TASKS = 20
 """Increments under way at any time in each process."""
 LIVELY = 20
-"""Signs of life by each process between two faults."""
+"""Increments of its "life" counter that each process completes between two faults."""
 
 _WORKER = """
 import asyncio, json, os, sys, threading, time
@@ -35,7 +35,7 @@ settings.configure(SECRET_KEY="only-for-tests", NATS_COUNTERS={"default": json.l
 from django_nats.counters import Counter, counters
 from django_nats.exceptions import CounterUnavailable
 names, tasks, naive = json.loads(sys.argv[2])
-told = {name: {"acknowledged": 0, "unknown": 0, "refused": 0} for name in names}
+outcomes = {name: {"acknowledged": 0, "unknown": 0, "refused": 0} for name in names}
 longest, backwards = 0.0, 0
 
 async def work(number):
@@ -48,13 +48,13 @@ async def work(number):
         try:
             total = await Counter(name).aincr()
         except CounterUnavailable as error:
-            await asyncio.sleep(0.02)  # once it is known to be away, it is refused at once
-            if naive:  # as a caller might who knows nothing of ids
+            await asyncio.sleep(0.02)  # during a known outage, calls are refused at once
+            if naive:  # retry with a new message id, as a naive caller would
                 number -= 1
                 continue
-            told[name]["unknown" if error.may_have_happened else "refused"] += 1
+            outcomes[name]["unknown" if error.may_have_happened else "refused"] += 1
         else:
-            told[name]["acknowledged"] += 1
+            outcomes[name]["acknowledged"] += 1
             backwards += total <= last[name]
             last[name] = total
         longest = max(longest, time.monotonic() - started)
@@ -71,23 +71,23 @@ async def main():
     await asyncio.gather(show_life(), *(work(number) for number in range(tasks)))
 
 stop = threading.Event()
-if naive:  # one attempt for each call: what comes after is the caller's
-    counters.stream._deadline = lambda now: now
+if naive:  # one attempt per call; the caller retries
+    counters.stream.increments.outage.deadline = lambda now: now
 life = Counter("life", str(os.getpid()))
 life.incr()
 print("ready", flush=True)
 sys.stdin.readline()
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
 asyncio.run(main())
-stream = counters.stream
-print(json.dumps({"told": told, "longest": longest, "backwards": backwards,
-                  "retried": stream.retried, "recognised": stream.recognised}))
+counted = counters.stream.increments
+print(json.dumps({"outcomes": outcomes, "longest": longest, "backwards": backwards,
+                  "retried": counted.retried, "recognised": counted.recognised}))
 """
 
 
 @dataclass
 class Figures:
-    """What the processes were told, and what the servers have counted."""
+    """The outcomes that the processes saw, and the totals on the servers."""
 
     faults: int = 0
     acknowledged: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
@@ -101,7 +101,7 @@ class Figures:
 
     @property
     def too_many(self) -> int:
-        """Increments that were counted more than once."""
+        """Return the number of increments that were counted more than once."""
         return sum(
             max(0, self.totals[name] - self.acknowledged[name] - self.unknown[name])
             for name in NAMES
@@ -109,7 +109,7 @@ class Figures:
 
     @property
     def lost(self) -> int:
-        """Increments that were acknowledged, and not counted."""
+        """Return the number of increments that were acknowledged but not counted."""
         return sum(max(0, self.acknowledged[name] - self.totals[name]) for name in NAMES)
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ class Figures:
 
 
 class Load:
-    """Processes that increment until they are told to stop."""
+    """Processes that increment until they receive a line on stdin."""
 
     def __init__(self, options: dict[str, Any], *, naive: bool) -> None:
         command = [sys.executable, "-c", _WORKER, json.dumps(options)]
@@ -136,37 +136,41 @@ class Load:
             )
             for _ in range(PROCESSES)
         ]
-        for process in self._processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n", process.communicate()[1]
-        self._tell("go")
+        try:
+            for process in self._processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n", process.communicate()[1]
+            self._send_line("go")
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def lives(self) -> list[tuple[str, str]]:
-        """The counters by which its processes show that they go on."""
+        """Return the names of the "life" counters, one per process."""
         return [("life", str(process.pid)) for process in self._processes]
 
-    def _tell(self, word: str) -> None:
+    def _send_line(self, line: str) -> None:
         for process in self._processes:
             assert process.stdin is not None
-            process.stdin.write(f"{word}\n")
+            process.stdin.write(f"{line}\n")
             process.stdin.flush()
 
     def finish(self, figures: Figures) -> None:
-        """Stop, and add up what the processes were told."""
-        self._tell("stop")
+        """Stop the processes and add their outcomes to the figures."""
+        self._send_line("stop")
         for process in self._processes:
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=240)
             assert process.returncode == 0, stderr
-            told = json.loads(stdout)
+            report = json.loads(stdout)
             for name in NAMES:
-                figures.acknowledged[name] += told["told"][name]["acknowledged"]
-                figures.unknown[name] += told["told"][name]["unknown"]
-                figures.refused += told["told"][name]["refused"]
-            figures.retried += told["retried"]
-            figures.recognised += told["recognised"]
-            figures.backwards += told["backwards"]
-            figures.longest = max(figures.longest, told["longest"])
+                figures.acknowledged[name] += report["outcomes"][name]["acknowledged"]
+                figures.unknown[name] += report["outcomes"][name]["unknown"]
+                figures.refused += report["outcomes"][name]["refused"]
+            figures.retried += report["retried"]
+            figures.recognised += report["recognised"]
+            figures.backwards += report["backwards"]
+            figures.longest = max(figures.longest, report["longest"])
 
     def kill(self) -> None:
         for process in self._processes:
@@ -174,29 +178,41 @@ class Load:
             process.communicate()
 
 
-def run(
-    cluster: Cluster, counters: Any, *, faults: int, naive: bool = False, until_twice: bool = False
-) -> Figures:
-    """Let the stream's leader die and hang in turn under load; with ``until_twice``, no more
-    often than it takes to see an increment counted twice."""
+def run(cluster: Cluster, counters: Any, *, faults: int, naive: bool = False) -> Figures:
+    """Kill and pause the stream's leader in turn, under load."""
     figures = Figures()
     counters.incr("probe")
     entry = settings.NATS_COUNTERS[counters.alias]
-    while figures.faults < faults and not (until_twice and figures.totals and figures.too_many):
-        load = Load(entry, naive=naive)
-        try:
-            rounds = 1 if until_twice else faults
-            for _ in range(rounds):
-                with fault(cluster, entry["STREAM"], kill=figures.faults % 2 == 0):
-                    assert eventually(lambda: is_led(counters), monotonic() + 60)
-                figures.faults += 1
-                assert eventually(lambda: in_step(counters), monotonic() + 60)
-                wait_for_life(counters, load)
-            load.finish(figures)
-        finally:
-            load.kill()
-        figures.totals = counters.get_many(NAMES)
+    load = Load(entry, naive=naive)
+    try:
+        while figures.faults < faults:
+            with fault(cluster, entry["STREAM"], kill=figures.faults % 2 == 0):
+                assert eventually(lambda: has_leader(counters), monotonic() + 60)
+            figures.faults += 1
+            assert eventually(lambda: replicas_are_current(counters), monotonic() + 60)
+            wait_for_life(counters, load)
+        load.finish(figures)
+    finally:
+        load.kill()
+    figures.totals = totals(counters, NAMES)
     return figures
+
+
+def totals(counters: Any, names: Iterable[Any]) -> dict[Any, int]:
+    """Return the totals, retrying while a slow server misses the deadline."""
+    from django_nats.exceptions import CounterUnavailable
+
+    found: dict[Any, int] = {}
+
+    def read() -> bool:
+        try:
+            found.update(counters.get_many(names))
+        except CounterUnavailable:
+            return False
+        return True
+
+    assert eventually(read, monotonic() + 60)
+    return found
 
 
 @contextmanager
@@ -212,8 +228,8 @@ def fault(cluster: Cluster, stream: str, *, kill: bool) -> Iterator[None]:
         cluster.mend()
 
 
-def is_led(counters: Any) -> bool:
-    """Whether there is a leader, within DEADLINE: an election that nobody wins takes longer."""
+def has_leader(counters: Any) -> bool:
+    """Return True if an increment succeeds within DEADLINE, so the stream has a leader."""
     from django_nats.exceptions import CounterUnavailable
 
     try:
@@ -224,23 +240,23 @@ def is_led(counters: Any) -> bool:
 
 
 def wait_for_life(counters: Any, load: Load) -> None:
-    """Let every process go on for a while, so that each fault is an outage of its own."""
-    before = counters.get_many(load.lives)
+    """Wait until every process has made progress, so that the next fault is a separate outage."""
+    before = totals(counters, load.lives)
 
-    def all_went_on() -> bool:
-        now = counters.get_many(load.lives)
+    def all_made_progress() -> bool:
+        now = totals(counters, load.lives)
         return all(now[name] >= before[name] + LIVELY for name in before)
 
-    assert eventually(all_went_on, monotonic() + 60)
+    assert eventually(all_made_progress, monotonic() + 60)
 
 
-def in_step(counters: Any) -> bool:
-    """Whether every replica has all that the stream's leader has."""
-    from django_nats.client import bridge
+def replicas_are_current(counters: Any) -> bool:
+    """Return True if every replica is up to date with the stream's leader."""
+    from django_nats.client import drivers
     from django_nats.exceptions import NatsError
 
     try:
-        document = bridge.run(counters.session, counters.stream.info())
+        document = drivers.run(counters.session, counters.stream.stream.info())
     except NatsError:
         return False
     replicas = document["cluster"].get("replicas", [])
@@ -248,7 +264,7 @@ def in_step(counters: Any) -> bool:
 
 
 def options(cluster: Cluster, **more: object) -> dict[str, object]:
-    """An alias's entry of NATS_COUNTERS."""
+    """Return an alias's entry of NATS_COUNTERS."""
     return {
         "LOCATION": cluster.urls,
         "TOKEN": cluster.token,
@@ -267,12 +283,12 @@ def main() -> None:
     with Cluster(3) as cluster:
         entry = options(cluster, STORAGE=arguments.storage)
         settings.configure(SECRET_KEY="only-for-tests", NATS_COUNTERS={"default": entry})
-        from django_nats.client import bridge
+        from django_nats.client import process as client_process
         from django_nats.counters import counters
 
         figures = run(cluster, counters, faults=arguments.faults, naive=arguments.naive)
         print(figures)
-        bridge.close()
+        client_process.close()
     sys.exit(bool(figures.lost or figures.too_many))
 
 

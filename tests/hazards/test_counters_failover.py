@@ -1,4 +1,4 @@
-"""Counters while servers die and hang: each increment counts once, and the caller is told so."""
+"""Counters while servers are killed and paused: each increment is counted and reported once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_nats.client import bridge
+from django_nats.client import process
 from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import CounterUnavailable
@@ -21,19 +21,19 @@ from tests.support.proxy import Proxy
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.xdist_group("test_counters_failover"),  # one cluster, on one worker
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
 ]
 
 ROUNDS = 5
 DEADLINE = 30
-"""Seconds: servers wait 4 to 9 for a leader that is gone, and again where nobody wins."""
+"""Seconds; replicas wait 4 to 9 for a lost leader, and again if an election has no winner."""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with Cluster(3) as running:
         yield running
-        bridge.close()
+        process.close()
 
 
 def test_every_increment_counts_once(cluster: Cluster) -> None:
@@ -41,34 +41,21 @@ def test_every_increment_counts_once(cluster: Cluster) -> None:
     with override_settings(NATS_COUNTERS={"default": entry}):
         figures = counters_failover.run(cluster, Counters(), faults=2)
     print(figures)
-    assert figures.retried, figures  # else there was nothing to be counted twice
+    assert figures.retried, figures  # without retries, nothing could be counted twice
     assert figures.lost == figures.too_many == figures.backwards == 0, figures
-    # Elections fit into DEADLINE: nobody was told that it is over, or that nobody knows.
+    # Elections fit into DEADLINE, so no call was refused or had an unknown outcome.
     assert sum(figures.unknown.values()) == figures.refused == 0, figures
     assert figures.longest < DEADLINE + 1
 
 
-def test_the_same_load_with_naive_retries_counts_twice(cluster: Cluster) -> None:
-    """So that the test above would notice."""
-    entry = counters_failover.options(cluster, PREFIX="naive", STREAM="NAIVE")
-    with override_settings(NATS_COUNTERS={"default": entry}):
-        figures = counters_failover.run(
-            cluster, Counters(), faults=16, naive=True, until_twice=True
-        )
-    assert figures.too_many > 0, figures
-
-
-# One lost acknowledgement at a time ----------------------------------------------------------
-
-
 @pytest.fixture
 def aliases(own_server: NatsServer) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Two ways to one stream: through a proxy, and past it."""
+    """Return entries for two aliases of one stream: "through" a proxy, and "past" it."""
     with Proxy(own_server.port) as proxy:
 
         def entries(**options: object) -> dict[str, Any]:
-            common = {"TOKEN": own_server.token, "STREAM": "C", "STORAGE": "file"}
-            common |= {"CONNECT_TIMEOUT": 10, "REQUEST_TIMEOUT": 10}
+            common: dict[str, Any] = {"TOKEN": own_server.token, "STREAM": "C", "STORAGE": "file"}
+            common |= {"CONNECT_TIMEOUT": 60, "REQUEST_TIMEOUT": 60, "DEADLINE": 60}
             return {
                 "past": {**common, "LOCATION": own_server.url},
                 "through": {**common, "LOCATION": proxy.url, **options},
@@ -76,19 +63,50 @@ def aliases(own_server: NatsServer) -> Iterator[Callable[..., dict[str, Any]]]:
 
         entries.proxy = proxy  # type: ignore[attr-defined]
         yield entries
-        bridge.close()
+        process.close()
+
+
+def test_naive_retries_count_some_increments_twice(aliases: Any) -> None:
+    """Show that the test above can fail. A killed server may or may not lose acknowledgements,
+    so the proxy drops them: more of them than there are "life" increments under way."""
+    proxy, lost = aliases.proxy, []
+
+    def lose(data: bytes) -> bool:
+        lost.extend([data] * data.count(b"MSG"))
+        return b"MSG" in data
+
+    entries, figures = aliases(), counters_failover.Figures()
+    with override_settings(NATS_COUNTERS=entries):
+        past = Counters("past")
+        past.incr("probe")
+        load = counters_failover.Load(entries["through"], naive=True)
+        try:
+            counters_failover.wait_for_life(past, load)
+            passing, proxy.lose = proxy.lose, lose
+            assert eventually(lambda: len(lost) > counters_failover.PROCESSES)
+            proxy.cut()
+            proxy.lose = passing
+            counters_failover.wait_for_life(past, load)
+            load.finish(figures)
+        finally:
+            load.kill()
+        figures.totals = counters_failover.totals(past, counters_failover.NAMES)
+    assert figures.too_many > 0, figures
+
+
+# One lost acknowledgement at a time ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("naive", [False, True], ids=["exact", "naive"])
-def test_the_acknowledgement_is_lost(
+def test_an_increment_whose_acknowledgement_is_lost_counts_once(
     aliases: Any, naive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time, between the server's counting and its word of it, the connection ends."""
+    """The connection ends after the server has counted and before it acknowledges."""
     with override_settings(NATS_COUNTERS=aliases()):
         past, counter = Counter("k", alias="past"), Counter("k", alias="through")
         stream = Counters("through").stream
         if naive:  # one attempt for each call
-            monkeypatch.setattr(stream, "_deadline", lambda now: now)
+            monkeypatch.setattr(stream.increments.outage, "deadline", lambda now: now)
         past.reset()
 
         def incr() -> int:
@@ -106,7 +124,7 @@ def test_the_acknowledgement_is_lost(
                 with aliases.proxy.losing(b"MSG") as lost:
                     call = pool.submit(incr)
                     assert eventually(lambda before=before: past > before)  # type: ignore[misc]
-                    assert lost.wait(10)
+                    assert lost.wait(60)
                 aliases.proxy.cut()
                 totals.append(call.result())
         if naive:
@@ -114,11 +132,13 @@ def test_the_acknowledgement_is_lost(
         else:
             assert totals == list(range(1, ROUNDS + 1))
             assert past == ROUNDS
-            assert stream.recognised == ROUNDS
+            assert stream.increments.recognised == ROUNDS
 
 
-def test_a_lone_server_dies_before_its_word(aliases: Any, own_server: NatsServer) -> None:
-    """It finds the increment's id again in what it has stored, also when others came after."""
+def test_a_restarted_server_recognises_an_increment_it_did_not_acknowledge(
+    aliases: Any, own_server: NatsServer
+) -> None:
+    """The server finds the increment's id in its store, even after other increments."""
     with override_settings(NATS_COUNTERS=aliases()):
         past, counter = Counter("k", alias="past"), Counter("k", alias="through")
         stream = Counters("through").stream
@@ -127,7 +147,7 @@ def test_a_lone_server_dies_before_its_word(aliases: Any, own_server: NatsServer
             with aliases.proxy.losing(b"MSG") as lost:
                 call = pool.submit(counter.incr)
                 assert eventually(lambda: past == 1)
-                assert lost.wait(10)
+                assert lost.wait(60)
             for _ in range(stream.config.history - 1):
                 past.incr()
             own_server.kill()
@@ -135,5 +155,5 @@ def test_a_lone_server_dies_before_its_word(aliases: Any, own_server: NatsServer
             own_server.start()
             total = call.result()
         assert total == 1
-        assert stream.recognised == 1
+        assert stream.increments.recognised == 1
         assert past == stream.config.history

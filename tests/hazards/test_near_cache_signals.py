@@ -1,4 +1,4 @@
-"""A signal's handler that uses the cache, or raises, in the middle of an update of the copies."""
+"""A signal handler uses the cache, or raises, in the middle of an update of the copies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from django_nats.cache import NatsCache
-from django_nats.client.copies import Copies
+from django_nats.client.kv.copies import Copies
 from tests.conftest import MakeCache
 from tests.support.near_load import soon
 
@@ -24,7 +24,7 @@ def handling(handler: Callable[[], object]) -> Iterator[None]:
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """Have the next call of a method of the copies interrupted by the signal, when it has begun."""
+    """Raise the signal during the next call of a method of Copies."""
     original = getattr(Copies, method)
 
     def interrupted(self: Copies, *arguments: object) -> object:
@@ -53,10 +53,10 @@ def is_served(cache: NatsCache) -> bool:
 
 
 @pytest.mark.parametrize("method", ["_leave", "_install"])
-def test_what_a_handler_has_written_is_read_afterwards(
+def test_a_value_written_by_a_handler_is_read_afterwards(
     cache: NatsCache, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """The loop, which the handler waits for, does not wait for the update it has interrupted."""
+    """The handler waits for the loop, so the loop must not wait for the interrupted update."""
     cache.set("key", "old")
 
     def handler() -> None:
@@ -76,11 +76,11 @@ class Interruption(Exception):
 
 
 @pytest.mark.parametrize("method", ["_leave", "_install"])
-def test_an_update_that_is_broken_off_leaves_nothing_stale(
+def test_an_interrupted_update_leaves_nothing_stale(
     cache: NatsCache, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     cache.set("key", "old")
-    other = make_cache(OPTIONS={"BUCKET": cache._config.bucket.name, "NAME": "another process"})
+    other = make_cache(OPTIONS={"BUCKET": cache.config.bucket.name, "NAME": "another process"})
 
     def handler() -> None:
         raise Interruption

@@ -1,23 +1,27 @@
-"""Many threads share one connection, and each gets its own answers."""
+"""Many threads share one connection, and each receives its own answers."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
 from tests.hazards.conftest import MakeOwn
 from tests.support.cluster import connections
+from tests.support.scripts import Ended
 
 THREADS = 64
 
 
-def test_64_threads_on_one_connection(own_server: NatsServer, make_own: MakeOwn) -> None:
+def test_64_threads_share_one_connection(own_server: NatsServer, make_own: MakeOwn) -> None:
     together = threading.Barrier(THREADS)
 
     def work(number: int) -> int:
-        cache = make_own(REQUEST_TIMEOUT=60)  # as Django does: an object for every thread
+        cache = make_own(REQUEST_TIMEOUT=60)  # like Django, which makes one object per thread
         together.wait()
         for turn in range(20):
             mine = {f"{number}-{turn}-{i}": f"{number}:{turn}:{i}" for i in range(5)}
@@ -34,7 +38,7 @@ def test_64_threads_on_one_connection(own_server: NatsServer, make_own: MakeOwn)
     assert make_own(REQUEST_TIMEOUT=60).session.waiters == 0
 
 
-def test_threads_that_race_to_open_the_first_connection(
+def test_threads_that_race_to_connect_open_one_connection(
     own_server: NatsServer, make_own: MakeOwn
 ) -> None:
     together = threading.Barrier(THREADS)
@@ -50,7 +54,7 @@ def test_threads_that_race_to_open_the_first_connection(
     assert connections(own_server) == 1
 
 
-def test_an_error_is_its_callers_alone(own: NatsCache, own_server: NatsServer) -> None:
+def test_each_thread_gets_its_own_exception_object(own: NatsCache, own_server: NatsServer) -> None:
     own_server.kill()
     together = threading.Barrier(16)
 
@@ -66,3 +70,39 @@ def test_an_error_is_its_callers_alone(own: NatsCache, own_server: NatsServer) -
         errors = list(pool.map(work, range(16)))
     # Raised in several threads, one object would collect the tracebacks of all of them.
     assert len({id(error) for error in errors}) == 16
+
+
+@pytest.mark.parametrize(
+    ("limit", "lift"),
+    [
+        ("threading.stack_size(1 << 46)", "threading.stack_size(0)"),
+        (
+            "before = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))",
+            "resource.setrlimit(resource.RLIMIT_NOFILE, before)",
+        ),
+    ],
+    ids=["threads", "descriptors"],
+)
+def test_a_process_out_of_threads_or_descriptors_recovers(
+    script: Callable[..., Ended], limit: str, lift: str
+) -> None:
+    ended = script(f"""
+import logging, resource, threading
+from django_nats.exceptions import BridgeMisuse, NotSent
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s")
+print("ready", flush=True)
+sys.stdin.readline()
+{limit}
+for _ in range(2):
+    try:
+        cache.get("key")
+    except NotSent as error:
+        print(isinstance(error, BridgeMisuse), "cannot be" in str(error))
+{lift}
+cache.set("key", 1)
+print(cache.get("key"))
+""")
+    # asyncio complains on stderr about its half-made loop.
+    assert ended.stdout.splitlines() == ["ERROR", "False True", "False True", "1"], ended
+    assert ended.status == 0
