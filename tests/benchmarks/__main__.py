@@ -1,4 +1,4 @@
-"""The benchmark: everybody measured in one run, by turns.
+"""The benchmark: all contestants measured in one run, by turns.
 
     python -m tests.benchmarks [--quick] [--only QUESTION …] [--contestants NAME …]
 

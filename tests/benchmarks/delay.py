@@ -44,7 +44,7 @@ class Delay:
         return self._process.pid
 
     def __enter__(self) -> Delay:
-        # Not a module by its name only: whoever uses this may have another working directory.
+        # Not a module by its name only: the caller may have another working directory.
         command = [sys.executable, __file__, *self._arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None

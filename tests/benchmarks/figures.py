@@ -33,7 +33,7 @@ FIGURES = {
     "gone_percent": Figure("gone after 0.5 s", "%", more_is_better=True),
     "resident_bytes": Figure("resident memory", "bytes an entry"),
     "kept": Figure("beside before", "×", more_is_better=True),  # noqa: RUF001
-    "told_bytes": Figure("size told by the server", "bytes an entry"),
+    "told_bytes": Figure("size reported by the server", "bytes an entry"),
     "peak_mb": Figure("peak memory", "MB"),
     "connections": Figure("connections", ""),
 }
@@ -60,7 +60,7 @@ def spread(rounds: Sequence[Mapping[str, float]], figure: str) -> Spread | None:
 
 
 def written(value: float) -> str:
-    """A figure in so many digits as mean something: 0.48, 4.8, 48, 483, 48,300."""
+    """Return a figure with its significant digits: 0.48, 4.8, 48, 483, 48,300."""
     if value == 0:
         return "0"
     if abs(value) < 0.0995:

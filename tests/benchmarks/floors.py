@@ -12,9 +12,9 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django_nats.client.bucket import BucketConfig
-from django_nats.client.counterconfig import CounterConfig
-from django_nats.client.streamconfig import StreamConfig
+from django_nats.client.counters.config import CounterConfig
+from django_nats.client.kv.config import BucketConfig
+from django_nats.client.streams.config import StreamConfig
 
 _ROOM = 8 * 1024 * 1024
 
@@ -25,11 +25,16 @@ class Channel:
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.send = self._socket.sendall
-        self.close = self._socket.close
         self._buffer = bytearray(_ROOM)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+
+    def send(self, data: bytes) -> None:
+        """Send all of the bytes."""
+        self._socket.sendall(data)
+
+    def close(self) -> None:
+        self._socket.close()
 
     def line(self) -> bytes:
         """The next line, without its end."""
@@ -40,7 +45,7 @@ class Channel:
         return line
 
     def block(self, size: int) -> bytes:
-        """So many bytes, which a line's end follows."""
+        """Return a number of bytes, which the end of a line follows."""
         while self._end - self._start < size + 2:
             self._read()
         start, self._start = self._start, self._start + size + 2
@@ -68,12 +73,14 @@ class NatsSocket:
         # sent the other's replies, too.
         self._inbox = f"_INBOX.floor.{secrets.token_hex(8)}".encode()
         self._channel = Channel(host, int(port))
-        self.close = self._channel.close
         self._channel.line()  # INFO
         connect = {"verbose": False, "headers": True, "lang": "python", "version": "0"}
         self._channel.send(
             b"CONNECT %b\r\nSUB %b 1\r\n" % (json.dumps(connect).encode(), self._inbox)
         )
+
+    def close(self) -> None:
+        self._channel.close()
 
     def _create(self, config: StreamConfig) -> None:
         create = f"$JS.API.STREAM.CREATE.{config.stream}"

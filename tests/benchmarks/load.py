@@ -59,7 +59,7 @@ class Load:
 
 
 def put_load(port: int, paths: list[str], body: str, *, warmup: float, span: float) -> Load:
-    """Request all paths at the same time, again and again, for so many seconds.
+    """Request all paths at the same time, repeatedly, for a number of seconds.
 
     Raises LoadFailed unless every answer has the status 200 and this body.
     """
@@ -167,7 +167,7 @@ class Clients:
             self._events.register(number, select.EPOLLIN)
 
     def request(self, seconds: float) -> Load:
-        """Begin requests for so many seconds, but at least one of each, and await all answers.
+        """Begin requests for a number of seconds, at least one of each, and await all answers.
 
         The last answers count, and the time until they come: where all connections wait for one
         thread, 50 answers come at a time, and any other end would cut some off.

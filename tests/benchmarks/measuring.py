@@ -24,7 +24,7 @@ TIMEOUT = 300
 
 @cache
 def value(size: int) -> str:
-    """The text of so many bytes that all contestants store, too random to be compressed away."""
+    """Return the text that all contestants store, too random to be compressed away."""
     return "".join(random.Random(size).choices(string.ascii_letters + string.digits, k=size))
 
 
@@ -61,7 +61,7 @@ class Meter:
             self._server += sign * processor_seconds(self._server_pid)
 
     def figures(self, operations: int) -> dict[str, float]:
-        """rate, client_us, and server_us where there is a server, for so many operations."""
+        """Return rate, client_us, and server_us where there is a server, for some operations."""
         found = {
             "rate": operations / self.seconds,
             "client_us": self._client / operations * 1e6,

@@ -11,7 +11,14 @@ from .measuring import TIMEOUT, value
 BATCH = 100
 """Calls that are prepared together, and then made one after the other."""
 
+TASKS = "tasks of one program"
+"""The callers of a cell of coroutines, unless they are requests."""
+
 Arguments = tuple[Any, ...]
+
+
+def _nothing_to_keep() -> bool:
+    return True
 
 
 class Operation(NamedTuple):
@@ -25,7 +32,7 @@ class Operation(NamedTuple):
     """Prepares what BATCH calls need, and gives their arguments."""
     right: Callable[[Any], bool]
     """Whether a result is right; called once for each, in order."""
-    kept: Callable[[], bool] = lambda: True
+    kept: Callable[[], bool] = _nothing_to_keep
     """Whether the cache holds what the calls have written; asked at the end."""
 
 

@@ -27,6 +27,7 @@ from matplotlib.textpath import TextPath
 
 from .contestants import OURS, in_order, is_bound
 from .figures import Spread, kind, spread, written
+from .operations import TASKS
 from .results import Document, Result
 
 # Lengths are pixels of the picture, which is as wide as the text of the documentation.
@@ -66,7 +67,7 @@ Panels = Sequence[Panel]
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn of a question: panels, so many side by side.
+    """What is drawn of a question: panels, a number of them side by side.
 
     With `by`, a contestant has a bar for each value of that parameter of the cells. With
     `common`, all panels have the same scale.
@@ -99,10 +100,14 @@ PICTURES = {
         "How many operations do 100 coroutines get done?",
         "Calls a second in one process, values of 100 bytes. Longer is better.",
         (
-            Panel("aget", "rate", {"operation": "get", "keys": 1, **_HUNDRED}),
-            Panel("aset", "rate", {"operation": "set", "keys": 1, **_HUNDRED}),
+            Panel(
+                "aget, by tasks of one program",
+                "rate",
+                {"operation": "get", "keys": 1, **_HUNDRED, "callers": TASKS},
+            ),
+            Panel("aget, by requests", "rate", {"operation": "get", "keys": 1, **_HUNDRED}),
+            Panel("aset, by requests", "rate", {"operation": "set", "keys": 1, **_HUNDRED}),
             Panel("aget_many, 10 keys", "rate", {"operation": "get_many", **_HUNDRED}),
-            Panel("aset_many, 10 keys", "rate", {"operation": "set_many", **_HUNDRED}),
         ),
     ),
     "near": Picture(

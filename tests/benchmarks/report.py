@@ -27,12 +27,16 @@ Medians = dict[str, dict[str, float]]
 """By contestant, then by cell."""
 
 
+def _everywhere(cell: Cell) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class View:
     """A figure of a question that is shown, and in which cells: everywhere where there is one."""
 
     figure: str
-    cells: Callable[[Cell], bool] = lambda cell: True
+    cells: Callable[[Cell], bool] = _everywhere
 
 
 def _alone(cell: Cell) -> bool:
@@ -125,7 +129,7 @@ def _conditions(document: Document) -> str:
 
 
 def _tables(document: Document, name: str, view: View, count: int) -> Iterator[Table]:
-    """The cells of a question in which a figure was measured, so many to a table."""
+    """Yield the cells of a question in which a figure was measured, a table at a time."""
     medians: Medians = {}
     columns: dict[str, None] = {}
     for result in document.results:

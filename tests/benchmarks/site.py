@@ -38,7 +38,7 @@ ITEMS = {f"item-{number}": f"{number}{VALUE}" for number in range(10)}
 
 
 def prepared(users: int) -> dict[str, Any]:
-    """What is stored beforehand, for so many users."""
+    """Return what is stored beforehand for a number of users."""
     found: dict[str, Any] = {"page": VALUE, **ITEMS}
     for user in range(users):
         found |= {f"session-{user}": f"{user}{VALUE}", f"profile-{user}": VALUE}

@@ -1,4 +1,4 @@
-"""That the benchmark finds increments that were lost."""
+"""The contention benchmark detects lost increments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("psutil")
 from tests.benchmarks.questions import contention
 
 
-def test_a_lost_increment_is_found() -> None:
+def test_a_lost_increment_is_detected() -> None:
     cache = LocMemCache("contention", {})
     contention.begin(cache)
     cache.incr("hot")

@@ -1,4 +1,4 @@
-"""No counter is fast by miscounting: totals are checked in whatever is measured."""
+"""The counter benchmarks check the totals of everything they measure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
 from tests.benchmarks import counting
 from tests.benchmarks.questions import contention, counters, history
+from tests.counters.conftest import PATIENT
 
 HISTORY = 2
 
@@ -20,15 +21,15 @@ HISTORY = 2
 @pytest.fixture
 def cache(own_server: NatsServer, settings: Any) -> counting.CounterCache:
     entry = {"LOCATION": own_server.url, "TOKEN": own_server.token, "STORAGE": "memory"}
-    settings.NATS_COUNTERS = {"default": {**entry, "HISTORY": HISTORY}}
+    settings.NATS_COUNTERS = {"default": {**entry, "HISTORY": HISTORY, **PATIENT}}
     return counting.CounterCache("", {})
 
 
 def count_nothing(*args: object) -> None:
-    """An incr_later that is faster than any other."""
+    """Replace incr_later and count nothing."""
 
 
-def test_a_counter_counts_in_the_place_of_a_cache(cache: counting.CounterCache) -> None:
+def test_a_counter_may_stand_in_for_a_cache(cache: counting.CounterCache) -> None:
     cache.set("hot", 7, None)
     contention.begin(cache)
     cache.incr("hot")
@@ -38,17 +39,17 @@ def test_a_counter_counts_in_the_place_of_a_cache(cache: counting.CounterCache) 
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_was_counted_later_is_all_there(
+def test_count_later_detects_lost_increments(
     cache: counting.CounterCache, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(2):  # in rounds
+    for _ in range(2):  # as in two rounds
         assert counters.count_later(cache, threads=threads, seconds=0.001)["rate"] > 0
     monkeypatch.setattr(Counter, "incr_later", count_nothing)
     with pytest.raises(ValueError, match="wrong result: 0 after"):
         counters.count_later(cache, threads=threads, seconds=0.001)
 
 
-def test_the_totals_of_objects_are_those_that_were_read_for_them(
+def test_read_objects_detects_unread_totals(
     cache: counting.CounterCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
@@ -58,7 +59,7 @@ def test_the_totals_of_objects_are_those_that_were_read_for_them(
         counters.read_objects(cache, objects=3, seconds=0.001)
 
 
-def test_those_of_keys_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_keys_detects_missing_values(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = LocMemCache("counters", {})
     assert counters.read_keys(cache, objects=3, seconds=0.001)["p50_us"] > 0
     monkeypatch.setattr(cache, "get_many", lambda keys: {})
@@ -66,7 +67,7 @@ def test_those_of_keys_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
         counters.read_keys(cache, objects=3, seconds=0.001)
 
 
-def test_every_counter_goes_past_its_history(cache: counting.CounterCache) -> None:
+def test_history_counts_every_counter_past_its_history(cache: counting.CounterCache) -> None:
     figures = history.count(cache, names=3)
     assert figures["kept"] == pytest.approx(figures["past.rate"] / figures["before.rate"])
     totals = Counters().matching("page.*").values()
@@ -74,7 +75,7 @@ def test_every_counter_goes_past_its_history(cache: counting.CounterCache) -> No
     assert min(totals) > HISTORY
 
 
-def test_all_of_them_have_been_counted(
+def test_history_detects_uncounted_counters(
     cache: counting.CounterCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Counters, "incr_later", count_nothing)

@@ -1,4 +1,4 @@
-"""The floors do what is measured of them, and keep in step with their server."""
+"""The floors store and count what is measured, and match replies to requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def floor(port: int) -> closing[NatsFloor]:
     return closing(NatsFloor(f"127.0.0.1:{port}", {}))
 
 
-def test_keeps_values(server: NatsServer) -> None:
+def test_a_floor_stores_values(server: NatsServer) -> None:
     with floor(server.port) as only:
         assert only.get("absent") is None
         only.set("key", "value", 300)
@@ -34,7 +34,7 @@ def test_keeps_values(server: NatsServer) -> None:
         assert only.get_many(["absent"]) == {}
 
 
-def test_floors_on_two_routes_do_not_hear_each_others_replies(server: NatsServer) -> None:
+def test_floors_on_two_routes_do_not_receive_each_others_replies(server: NatsServer) -> None:
     with (
         Delay(server.port, 0.0005) as delay,
         floor(server.port) as direct,
@@ -47,7 +47,7 @@ def test_floors_on_two_routes_do_not_hear_each_others_replies(server: NatsServer
             assert each.get_many(VALUES) == VALUES
 
 
-def test_counts(server: NatsServer) -> None:
+def test_two_counter_floors_share_a_counter(server: NatsServer) -> None:
     location = f"127.0.0.1:{server.port}"
     with closing(CounterFloor(location, {})) as one, closing(CounterFloor(location, {})) as other:
         one.set("key", "5", None)

@@ -1,4 +1,4 @@
-"""What is judged to have been reached."""
+"""The verdicts on the benchmark's goals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sync(contestant: str, *medians: float, threads: bool = False) -> Result:
 @pytest.mark.parametrize(
     ("ours", "verdict"), [(70, "after"), (71, "reach"), (100, "reach"), (101, "missed")]
 )
-def test_where_less_is_better_the_bounds_are_the_most_it_may_be(ours: float, verdict: str) -> None:
+def test_bounds_are_upper_limits_where_less_is_better(ours: float, verdict: str) -> None:
     name = "get, 1 thread, against Django's RedisCache"
     goal = judged(name, sync(OURS, ours), sync(DJANGO_REDIS_CACHE, 100))
     assert (goal.measured, goal.verdict) == (ours / 100, verdict)
@@ -44,13 +44,13 @@ def test_where_less_is_better_the_bounds_are_the_most_it_may_be(ours: float, ver
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(250, "after"), (249, "reach"), (149, "missed")])
-def test_where_more_is_better_they_are_the_least(ours: float, verdict: str) -> None:
+def test_bounds_are_lower_limits_where_more_is_better(ours: float, verdict: str) -> None:
     results = [sync(OURS, ours, threads=True), sync(DJANGO_REDIS, 100, threads=True)]
     goal = judged("get, 8 threads, against django-redis", *results)
     assert goal.verdict == verdict
 
 
-def test_medians_are_compared_and_asyncio_is_told_beside() -> None:
+def test_medians_are_compared_and_asyncio_is_shown_beside() -> None:
     results = [sync(OURS, 9, 20, 900), sync(ASYNCIO, 30), sync(NATS_FLOOR, 1, 10, 11)]
     goal = judged("get, 1 thread, against NATS socket", *results)
     assert (goal.measured, goal.beside) == (2, 3)
@@ -61,7 +61,7 @@ def test_a_goal_without_its_figures_is_not_measured() -> None:
     assert (goal.measured, goal.verdict) == (None, "not measured")
 
 
-def test_what_is_only_hoped_for_cannot_be_missed() -> None:
+def test_a_goal_without_a_bound_to_reach_cannot_be_missed() -> None:
     results = [
         Result("requests", OURS, VIEW, [{"rate": 1.0}]),
         Result("requests", EMPTY_VIEW, VIEW, [{"rate": 10.0}]),
@@ -70,13 +70,13 @@ def test_what_is_only_hoped_for_cannot_be_missed() -> None:
     assert (goal.measured, goal.verdict, goal.reach) == (0.1, "reach", "")
 
 
-def test_a_figure_of_our_own_is_judged_with_its_unit() -> None:
+def test_an_absolute_figure_is_judged_with_its_unit() -> None:
     setup = Result("startup", OURS, {"until": "setup"}, [{"ms": 31.0}])
     goal = judged("import and django.setup() added", setup)
     assert (goal.measured, goal.verdict, goal.reach) == (31.0, "missed", "≤ 30 ms")
 
 
-def test_counters_are_measured_against_our_own_cache_and_have_nothing_beside() -> None:
+def test_counters_are_compared_with_our_own_cache() -> None:
     cell = {"processes": 8}
     rates = {COUNTER: 80.0, OURS: 10.0, ASYNCIO: 1.0}
     results = [Result("contention", who, cell, [{"rate": rate}]) for who, rate in rates.items()]

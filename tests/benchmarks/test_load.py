@@ -1,4 +1,4 @@
-"""The load: every answer is awaited, compared and counted."""
+"""The load generator awaits, compares and counts every answer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PATHS = [f"/view?user={user}" for user in range(6)]
 
 
 class Site(BaseHTTPRequestHandler):
-    """Answers "right", but one user's second request with ``odd``, when there is one.
+    """Answer "right" to all requests, except one user's second, which gets ``odd`` if it is set.
 
-    After an odd answer without a body as long as promised, it hangs up.
+    Hang up after an odd answer whose body is shorter than announced.
     """
 
     protocol_version = "HTTP/1.1"
@@ -56,18 +56,18 @@ def site(odd: bytes | None = None) -> Iterator[tuple[int, type[Site]]]:
             thread.join()
 
 
-def test_requests_every_path_over_a_connection_of_its_own() -> None:
+def test_every_path_is_requested_over_its_own_connection() -> None:
     with site() as (port, handler):
         start = time.monotonic()
         load = put_load(port, PATHS, "right", warmup=0, span=0.2)
         took = time.monotonic() - start
     assert set(handler.asked) == set(PATHS)
     assert len(handler.connections) == len(PATHS)
-    # All but the warm-up's, which is one answer for each path when it is to be short.
+    # All except the warm-up's: with warmup=0 that is one answer for each path.
     assert len(load.times) == handler.asked.total() - len(PATHS)
     assert 0.2 <= (load.end - load.begin) / 1e9 <= took
     assert load.rate == len(load.times) / (load.end - load.begin) * 1e9
-    # Each connection had a request under way for as long as the load lasted, and one at a time.
+    # Each connection had one request at a time, for as long as the load lasted.
     assert sum(load.times) <= len(PATHS) * (load.end - load.begin)
 
 
@@ -82,13 +82,13 @@ def test_requests_every_path_over_a_connection_of_its_own() -> None:
     ],
     ids=["status", "body", "longer", "shorter", "nothing"],
 )
-def test_one_wrong_answer_fails_it(odd: bytes) -> None:
+def test_one_wrong_answer_fails_the_load(odd: bytes) -> None:
     reason = re.escape(f"was answered with {odd!r}")
     with site(odd) as (port, _), pytest.raises(LoadFailed, match=reason):
         put_load(port, PATHS, "right", warmup=0, span=0.1)
 
 
-def test_a_server_that_is_not_there_fails_it() -> None:
+def test_a_missing_server_fails_the_load() -> None:
     with site() as (port, _):
         pass
     with pytest.raises(LoadFailed, match="ConnectionRefused"):

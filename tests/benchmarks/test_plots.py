@@ -1,4 +1,4 @@
-"""Pictures from a results document made by hand."""
+"""Pictures drawn from a handwritten results document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GET = {"operation": "get", "size": 100, "keys": 1, "threads": 1}
 
 
 def everything() -> Document:
-    """As many contestants as take part in every panel, with values of many digits."""
+    """Return a document with all contestants in every panel, with values of many digits."""
     document = Document({})
     for name, picture in plots.PICTURES.items():
         contestants = CONTESTANTS[:3] if picture.by else CONTESTANTS
@@ -42,7 +42,7 @@ def texts(path: Path) -> list[str]:
 
 
 def bars(path: Path, colour: str) -> list[float]:
-    """The lengths of the bars of a colour."""
+    """Return the lengths of the bars of a colour."""
     found = []
     for each in ElementTree.parse(path).iter(f"{SVG}path"):
         if f"fill: {colour}" in each.get("style", "") and " Q " not in each.get("d", ""):
@@ -66,7 +66,7 @@ def test_every_question_has_a_picture_of_known_figures() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_panel_shows_a_cell_that_is_measured(name: str) -> None:
+def test_every_panel_shows_a_measured_cell(name: str) -> None:
     cells = question(name).cells(quick=False)
     for panel in plots.PICTURES[name].panels:
         assert any(panel.cell.items() <= cell.items() for cell in cells), panel.title
@@ -79,7 +79,7 @@ def test_a_quick_run_has_something_to_draw(name: str) -> None:
     assert any(panel.cell.items() <= cell.items() for panel in panels for cell in cells)
 
 
-def test_a_picture_for_each_question_that_was_asked(tmp_path: Path) -> None:
+def test_each_measured_question_gets_a_picture(tmp_path: Path) -> None:
     assert plots.draw(sync(ours=[80]), tmp_path) == [tmp_path / "sync.svg"]
     assert plots.draw(Document({}), tmp_path) == []
     paths = plots.draw(everything(), tmp_path)
@@ -97,13 +97,13 @@ def test_the_same_figures_make_the_same_picture(tmp_path: Path) -> None:
     assert "date" not in paths[0].read_text()
 
 
-def test_bars_are_as_long_as_their_figures_and_begin_at_nothing(tmp_path: Path) -> None:
+def test_bars_begin_at_zero_and_are_proportional_to_their_figures(tmp_path: Path) -> None:
     (path,) = plots.draw(sync(ours=[70, 80, 90], redis=[200, 200, 200]), tmp_path)
     (ours,), (theirs,) = bars(path, plots.BLUE), bars(path, plots.GREY)
     assert ours / theirs == pytest.approx(80 / 200, abs=1e-4)
 
 
-def test_panels_that_are_compared_have_one_scale(tmp_path: Path) -> None:
+def test_compared_panels_have_one_scale(tmp_path: Path) -> None:
     document = Document({})
     for processes, rate in ((1, 1000), (8, 4000)):
         result = document.result("contention", OURS, {"processes": processes})
@@ -113,7 +113,7 @@ def test_panels_that_are_compared_have_one_scale(tmp_path: Path) -> None:
     assert alone / together == pytest.approx(1 / 4, abs=1e-4)
 
 
-def test_what_is_less_than_nothing_has_no_bar(tmp_path: Path) -> None:
+def test_negative_figures_have_no_bar(tmp_path: Path) -> None:
     document = Document({})
     for name, ms in ((OURS, -2.4), (DJANGO_REDIS, 30.0)):
         document.result("startup", name, {"until": "setup"}).rounds = [{"ms": ms}, {"ms": ms - 1}]
@@ -122,7 +122,7 @@ def test_what_is_less_than_nothing_has_no_bar(tmp_path: Path) -> None:
     assert "-2.9" in texts(path)
 
 
-def test_panels_beside_each_other_show_only_those_that_took_part(tmp_path: Path) -> None:
+def test_adjacent_panels_show_only_their_contestants(tmp_path: Path) -> None:
     document = sync(ours=[80], floor=[40])
     document.result("sync", OURS, {**GET, "operation": "get_many", "keys": 100}).rounds = [
         {"p50_us": 900}
@@ -137,16 +137,16 @@ def test_panels_beside_each_other_show_only_those_that_took_part(tmp_path: Path)
 def test_values_are_written_beside_the_bars(tmp_path: Path) -> None:
     (path,) = plots.draw(sync(ours=[70, 80, 90], redis=[2000]), tmp_path)
     assert {"80", "2,000", OURS, DJANGO_REDIS, "get"} <= set(texts(path))
-    assert "set" not in texts(path)  # nobody was measured there
+    assert "set" not in texts(path)  # no contestant was measured there
 
 
-def test_the_best_comes_first_and_what_is_no_cache_last(tmp_path: Path) -> None:
+def test_the_best_cache_comes_first_and_floors_last(tmp_path: Path) -> None:
     (path,) = plots.draw(sync(redis=[200], floor=[10], ours=[80]), tmp_path)
     names = [text for text in texts(path) if text in (OURS, DJANGO_REDIS, NATS_FLOOR)]
     assert names == [OURS, DJANGO_REDIS, NATS_FLOOR]
 
 
-def test_where_more_is_better_the_most_comes_first(tmp_path: Path) -> None:
+def test_the_highest_rate_comes_first(tmp_path: Path) -> None:
     document = Document({})
     for name, rate in ((OURS, 10), (DJANGO_REDIS, 20)):
         document.result("contention", name, {"processes": 1}).rounds = [{"rate": rate}]
@@ -164,8 +164,8 @@ def test_the_text_is_legible_on_the_card(tmp_path: Path) -> None:
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance, as WCAG defines it."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    """Return the relative luminance of a colour, as WCAG defines it."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
     ]

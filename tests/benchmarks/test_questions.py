@@ -1,4 +1,4 @@
-"""Nobody is fast by being wrong: every operation's results are checked while it is measured."""
+"""The benchmarks check the result of every operation while they measure it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPERATIONS = ("get", "miss", "set", "add", "incr", "delete", "get_many", "set_ma
 
 
 class LyingCache(LocMemCache):
-    """Does nothing in one method, after some honest calls, and answers as if it had."""
+    """A cache of which one method stops working after some calls, but answers as if it worked."""
 
     method = ""
     answer: Any = None
@@ -78,7 +78,7 @@ def lie_about(operation: str) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_call_that_lies_is_found_out(cache: Any, operation: str) -> None:
+def test_a_wrong_result_is_detected(cache: Any, operation: str) -> None:
     cell = {**CELL, "operation": operation, "seconds": 0.001, "threads": 1}
     assert sync.single(cache, **cell)["p50_us"] > 0
     cache.clear()
@@ -88,21 +88,21 @@ def test_a_call_that_lies_is_found_out(cache: Any, operation: str) -> None:
 
 
 @pytest.mark.parametrize("operation", ["set", "set_many"])
-def test_so_is_one_that_stores_only_at_first(cache: Any, operation: str) -> None:
+def test_a_cache_that_stops_storing_is_detected(cache: Any, operation: str) -> None:
     cell = {**CELL, "operation": operation, "seconds": 0.001, "threads": 1}
     lie_about(operation)
 
-    def again_and_again() -> None:
-        for _ in range(10):  # one in seven times what was stored at first is the last, too
+    def measure_repeatedly() -> None:
+        for _ in range(10):  # in one of seven runs the first stored value is also the last
             LyingCache.honest = 1
             sync.single(cache, **cell)
 
     with pytest.raises(ValueError, match="wrong result"):
-        again_and_again()
+        measure_repeatedly()
 
 
 @pytest.mark.parametrize("operation", ["get", "set", "incr"])
-def test_so_are_calls_from_threads(cache: Any, operation: str) -> None:
+def test_a_wrong_result_in_threads_is_detected(cache: Any, operation: str) -> None:
     cell = {**CELL, "operation": operation, "seconds": 0.001, "threads": 2}
     assert sync.threaded(cache, **cell)["rate"] > 0
     cache.clear()
@@ -111,9 +111,9 @@ def test_so_are_calls_from_threads(cache: Any, operation: str) -> None:
         sync.threaded(cache, **cell)
 
 
-# The others are made of these in Django's own caches.
+# Django's own caches build the other async methods from these.
 @pytest.mark.parametrize("operation", ["get", "miss", "set"])
-def test_so_are_those_of_coroutines(cache: Any, operation: str) -> None:
+def test_a_wrong_result_in_coroutines_is_detected(cache: Any, operation: str) -> None:
     cell = {**CELL, "operation": operation, "seconds": 0.001, "concurrency": 2}
     assert async_.concurrent(cache, **cell)["rate"] > 0
     cache.clear()

@@ -1,4 +1,4 @@
-"""Tables and pictures, from a results document made by hand."""
+"""Tables from a handwritten results document."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add(
 @pytest.fixture
 def document() -> Document:
     document = Document({"python": "3.13.0", "cores": 2, "versions": {"nats (server)": "2.15.1"}})
-    # The order in which contestants happened to take turns is not the one they are shown in.
+    # The order of measurement differs from the order in which contestants are shown.
     add(document, "sync", GET, "p50_us", redis=[200, 210, 190], floor=[40], ours=[100, 60, 80])
     add(document, "sync", SET, "p50_us", redis=[220], floor=[50], ours=[120])
     add(document, "sync", GET_MANY, "p50_us", redis=[1000], ours=[2500])
@@ -62,7 +62,7 @@ def plain(document: Document, width: int = 100) -> list[str]:
 
 
 def row(lines: list[str], head: str, name: str) -> list[str]:
-    """The words of a contestant's row in the table whose head contains the text."""
+    """Return the words of a contestant's row in the table whose heading begins with the text."""
     start = next(number for number, line in enumerate(lines) if line.startswith(head))
     found = next(line for line in lines[start:] if line.startswith(name))
     return found.removeprefix(name).replace("×", "x").split()  # noqa: RUF001
@@ -83,18 +83,18 @@ def row(lines: list[str], head: str, name: str) -> list[str]:
         (-3.21, "-3.2"),
     ],
 )
-def test_figures_have_the_digits_that_mean_something(value: float, text: str) -> None:
+def test_figures_have_their_significant_digits(value: float, text: str) -> None:
     assert written(value) == text
 
 
-def test_the_spread_is_that_of_the_rounds_that_have_the_figure() -> None:
+def test_the_spread_covers_only_rounds_with_the_figure() -> None:
     found = spread([{"rate": 3}, {"rate": 1}, {"p50_us": 9}, {"rate": 8}], "rate")
     assert found is not None
     assert (found.median, found.low, found.high) == (3, 1, 8)
     assert spread([{"p50_us": 9}], "rate") is None
 
 
-def test_cells_are_described_without_what_goes_without_saying() -> None:
+def test_descriptions_of_cells_omit_default_values() -> None:
     assert described(GET_MANY) == ["get_many", "100 B", "100 keys"]
     assert described({"operation": "get", "size": 10_000, "threads": 8}) == [
         "get",
@@ -104,7 +104,7 @@ def test_cells_are_described_without_what_goes_without_saying() -> None:
     assert described({"processes": 1}) == ["1 process"]
 
 
-def test_tables_have_the_contestants_in_their_order(document: Document) -> None:
+def test_tables_list_contestants_in_a_fixed_order(document: Document) -> None:
     lines = plain(document)
     start = next(number for number, line in enumerate(lines) if line.startswith("median, µs"))
     for line, name in zip(
@@ -113,7 +113,7 @@ def test_tables_have_the_contestants_in_their_order(document: Document) -> None:
         assert line.startswith(name)
 
 
-def test_tables_have_medians_and_their_ratios_to_the_reference(document: Document) -> None:
+def test_tables_show_medians_and_ratios_to_the_reference(document: Document) -> None:
     lines = plain(document)
     assert row(lines, "median, µs", OURS) == ["80", "0.40x", "120", "0.55x", "2,500", "2.5x"]
     assert row(lines, "median, µs", DJANGO_REDIS_CACHE) == ["200", "220", "1,000"]
@@ -126,7 +126,7 @@ def test_without_djangos_redis_cache_the_reference_is_django_redis(document: Doc
     assert row(lines, "a second", DJANGO_REDIS) == ["10,000"]
 
 
-def test_what_has_no_meaning_as_a_ratio_has_none(document: Document) -> None:
+def test_percentages_and_negative_references_have_no_ratio(document: Document) -> None:
     add(document, "growth", {"entries": 7}, "expire.gone_percent", django_redis=[2], ours=[100])
     assert row(plain(document), "gone after 0.5 s, %", OURS) == ["100"]
     document = Document({})
@@ -134,14 +134,14 @@ def test_what_has_no_meaning_as_a_ratio_has_none(document: Document) -> None:
     assert row(plain(document), "ms ", OURS) == ["12"]
 
 
-def test_ratios_beyond_measure_leave_room_for_the_figure() -> None:
+def test_extreme_ratios_are_abbreviated() -> None:
     document = Document({})
     add(document, "startup", {"until": "setup"}, "ms", redis=[2000], ours=[1.5])
     add(document, "startup", {"until": "first get"}, "ms", redis=[1], ours=[987_654])
     assert row(plain(document), "ms ", OURS) == ["1.5", "<0.01x", "988,000", ">999x"]
 
 
-def test_the_best_of_the_caches_is_bold(document: Document) -> None:
+def test_the_best_cache_is_bold(document: Document) -> None:
     bold = re.findall("\x1b\\[1m *([0-9,.]+)", shown(document, 100))
     assert bold == ["80", "120", "1,000", "48,300", "90", "90", "1.5", "1.0"]
 
@@ -158,7 +158,7 @@ def test_tables_fit_into_the_terminal(document: Document, width: int) -> None:
     assert row(lines, "median, µs", OURS)[:6] == ["80", "0.40x", "120", "0.55x", "2,500", "2.5x"]
 
 
-def test_the_conditions_the_goals_and_what_was_left_out_are_told(document: Document) -> None:
+def test_conditions_goals_and_omissions_are_shown(document: Document) -> None:
     text = "\n".join(plain(document))
     assert "python: 3.13.0 · cores: 2 · versions: nats (server) 2.15.1" in text
     assert re.search(r"get, 1 thread +0\.84 +1\.2 +≤ 1\.0 +≤ 0\.70 +reach", text)
@@ -166,5 +166,5 @@ def test_the_conditions_the_goals_and_what_was_left_out_are_told(document: Docum
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_question_has_tables_of_figures_that_are_known(name: str) -> None:
+def test_every_question_has_tables_of_known_figures(name: str) -> None:
     assert all(kind(view.figure) for view in report.VIEWS[name])

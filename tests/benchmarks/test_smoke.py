@@ -1,4 +1,4 @@
-"""The whole benchmark once, as short as can be: it must not rot between releases."""
+"""Run the whole benchmark once, as briefly as possible, so that it stays working."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.benchmarks.lab import ROOT
 from tests.benchmarks.questions import NAMES, question
 from tests.benchmarks.results import load
 
-# What needs no server but NATS, so that the test is the same on every machine.
+# These need no server but NATS, so that the test is the same on every machine.
 CHOSEN = [OURS, ASYNCIO, COUNTER, LOCMEM, NATS_FLOOR]
 
 
-def test_everything_chosen_is_measured_shown_and_drawn_or_said_to_be_left_out(
+def test_everything_chosen_is_measured_and_shown_or_reported_as_left_out(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "--smoke", "--output", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""What is measured of the start of a process is importing, not compiling."""
+"""The startup benchmark measures imports, without compiling."""
 
 from __future__ import annotations
 

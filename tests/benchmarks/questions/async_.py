@@ -4,12 +4,16 @@ The callers are what requests are under Django's ASGI handler: each has a cache 
 and, for backends that leave their work to threads, a thread of its own. Concurrency 1, 100 and
 1,000 for the commonest read and write; the other operations at 100, where a busy process is.
 Connections and memory are counted for get, in a process that has done nothing before.
+
+Tasks of one program, such as a script or a consumer, are measured beside that: they share a cache
+object, and the thread to which other backends leave their work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import psutil
@@ -19,7 +23,7 @@ from django.core.cache import caches
 from ..contestants import ASYNCIO, COUNTER, FILE, FILE_COUNTER, LOCMEM, Contestant
 from ..lab import DIRECT, Lab
 from ..measuring import Meter, expect, run
-from ..operations import Operation, operation
+from ..operations import TASKS, Operation, operation
 from ..results import Cell
 from .requests import peak_bytes
 
@@ -29,9 +33,16 @@ TITLE = "How many operations do coroutines get done?"
 
 def cells(quick: bool) -> list[dict[str, Any]]:
     if quick:
-        return [_cell("get", 100), _cell("get", 1), _cell("set", 100), _cell("incr", 100)]
+        return [
+            _cell("get", 100),
+            _tasks("get", 100),
+            _cell("get", 1),
+            _cell("set", 100),
+            _cell("incr", 100),
+        ]
     return [
         *(_cell("get", concurrency) for concurrency in (1, 100, 1000)),
+        _tasks("get", 100),
         *(_cell("set", concurrency) for concurrency in (1, 100)),
         *(_cell(operation, 100) for operation in ("miss", "incr")),
         *(_cell(operation, 100, keys=10) for operation in ("get_many", "set_many")),
@@ -42,6 +53,10 @@ def cells(quick: bool) -> list[dict[str, Any]]:
 
 def _cell(operation: str, concurrency: int, *, size: int = 100, keys: int = 1) -> dict[str, Any]:
     return {"operation": operation, "size": size, "keys": keys, "concurrency": concurrency}
+
+
+def _tasks(operation: str, concurrency: int) -> dict[str, Any]:
+    return {**_cell(operation, concurrency), "callers": TASKS}
 
 
 def takes_part(contestant: Contestant, cell: Cell) -> bool:
@@ -81,7 +96,8 @@ def concurrent(
     if not stored:
         store(cache, **cell)
     callers = _operations(cache, cell)
-    meter, calls = run(_measure(callers, seconds))
+    shared = cache if cell.get("callers") == TASKS else None
+    meter, calls = run(_measure(callers, seconds, shared))
     figures = meter.figures(calls)
     if stored:
         figures["peak_mb"] = _peak_mb()
@@ -97,8 +113,13 @@ def _operations(cache: Any, cell: Cell) -> list[Operation]:
     ]
 
 
-async def _measure(callers: list[Operation], seconds: float) -> tuple[Meter, int]:
-    """The calls that were made in so many seconds, and the meter that ran meanwhile."""
+async def _measure(
+    callers: list[Operation], seconds: float, shared: Any = None
+) -> tuple[Meter, int]:
+    """Return the meter that ran for some seconds, and how many calls were made meanwhile.
+
+    Without a cache that the callers share, each is a request with a cache and a thread of its own.
+    """
     start, finish = Meeting(len(callers) + 1), Meeting(len(callers) + 1)
     meter = Meter()
 
@@ -109,13 +130,14 @@ async def _measure(callers: list[Operation], seconds: float) -> tuple[Meter, int
         return 0
 
     async def caller(calling: Operation) -> int:
-        async with ThreadSensitiveContext():
-            own = caches.create_connection("default")
+        async with ThreadSensitiveContext() if shared is None else nullcontext():
+            own = shared or caches.create_connection("default")
             await _call(own, calling, seconds / 5)
             await start.join()
             calls = await _call(own, calling, seconds)
             await finish.join()
-            await own.aclose()
+            if shared is None:
+                await own.aclose()
         return calls
 
     counts = await asyncio.gather(keep_time(), *map(caller, callers))
@@ -123,7 +145,7 @@ async def _measure(callers: list[Operation], seconds: float) -> tuple[Meter, int
 
 
 async def _call(own: Any, calling: Operation, seconds: float) -> int:
-    """How often one caller called in so many seconds; once at least."""
+    """Return how often one caller called in some seconds: at least once."""
     call, right, clock = getattr(own, f"a{calling.method}"), calling.right, time.perf_counter
     arguments = next(iter(calling.batch()))
     calls, end = 0, clock() + seconds
@@ -136,7 +158,7 @@ async def _call(own: Any, calling: Operation, seconds: float) -> int:
 
 
 class Meeting:
-    """Where so many tasks wait for each other."""
+    """Where a number of tasks wait for each other."""
 
     def __init__(self, parties: int) -> None:
         self._missing = parties

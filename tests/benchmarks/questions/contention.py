@@ -61,7 +61,7 @@ def confirm(cache: Any, *, total: int) -> dict[str, Any]:
 
 
 def count(cache: Any, *, processes: int, seconds: float) -> dict[str, float]:
-    """Increments by so many processes at once; ``total`` is how many there were in all."""
+    """Increments by several processes at once; ``total`` is how many there were in all."""
     fork = multiprocessing.get_context("fork")
     ready = fork.Barrier(processes + 1)
     ends = [fork.Pipe(duplex=False) for _ in range(processes)]

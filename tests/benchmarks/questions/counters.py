@@ -60,7 +60,7 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
 
 
 def count_later(cache: Any, *, threads: int, seconds: float) -> dict[str, float]:
-    """Increments of one counter by so many threads; all of them are published in the end."""
+    """Increments of one counter by several threads; all are published in the end."""
     counter = Counter("later")
     before = counter.value()
     _, warm = _count(counter, threads, seconds / 5)
@@ -72,14 +72,14 @@ def count_later(cache: Any, *, threads: int, seconds: float) -> dict[str, float]
 
 
 def _count(counter: Counter, threads: int, seconds: float) -> tuple[Meter, int]:
-    """The increments that were made in so many seconds, and the meter that ran meanwhile."""
+    """Return the meter that ran for some seconds, and how many increments were made meanwhile."""
     start = Barrier(threads + 1)
     meter = Meter()
 
     def work() -> int:
         start.wait()
         calls, end = 0, time.perf_counter() + seconds
-        while time.perf_counter() < end:
+        while not calls or time.perf_counter() < end:
             for _ in repeat(None, _AT_ONCE):
                 counter.incr_later()
             calls += _AT_ONCE
@@ -97,7 +97,7 @@ def _count(counter: Counter, threads: int, seconds: float) -> tuple[Meter, int]:
 
 
 def read_objects(cache: Any, *, objects: int, seconds: float) -> dict[str, float]:
-    """The totals of so many objects, each time of those that a query has just loaded."""
+    """The totals of a number of objects that a query has just loaded."""
     # A model needs settings, which the driver has none of.
     from ..counting import Article
 

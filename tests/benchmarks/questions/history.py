@@ -61,7 +61,7 @@ def count(cache: Any, *, names: int) -> dict[str, float]:
 
 
 def _count(names: int, times: int) -> dict[str, float]:
-    """Count each of so many counters up so many times."""
+    """Increment each of several counters a number of times."""
     meter = Meter()
     with meter:
         for _ in range(times):

@@ -1,6 +1,6 @@
 """What a network adds: the chief operations, and whole requests, at a round trip of 1 ms.
 
-The cells are those of other questions, measured as there, but everybody's server is behind a
+The cells are those of other questions, measured as there, but every server is behind a
 proxy that delays (../delay.py). The view's ceiling, which waits for no network, is measured
 again beside them.
 """

@@ -2,7 +2,7 @@
 
 Beside the web server, two processes of load and the cache's server share the cores. WSGI is
 served by gunicorn: one worker of 8 threads, since 50 connections are never dealt out evenly to
-two. ASGI is served by granian: one worker, on uvloop for everybody; it reads and writes HTTP
+two. ASGI is served by granian: one worker, on uvloop for all; it reads and writes HTTP
 outside the interpreter, so the ceiling is Django's and not a parser's. A web server is new for
 every round: none begins with the connections and the memory of the round before, and none idles
 while others are measured.

@@ -129,7 +129,10 @@ def threaded(cache: Any, *, seconds: float, threads: int, **cell: Any) -> dict[s
 
 
 def _call_in_threads(callers: list[tuple[Any, Operation]], seconds: float) -> tuple[Meter, int]:
-    """The calls that were made in so many seconds, and the meter that ran meanwhile."""
+    """Return the meter that ran for some seconds, and how many calls the threads made meanwhile.
+
+    Each thread makes at least one call.
+    """
     start = Barrier(len(callers) + 1)
     meter = Meter()
 
@@ -139,7 +142,7 @@ def _call_in_threads(callers: list[tuple[Any, Operation]], seconds: float) -> tu
         arguments = next(iter(calling.batch()))
         start.wait()
         calls, end = 0, clock() + seconds
-        while clock() < end:
+        while not calls or clock() < end:
             result = call(*arguments)
             calls += 1
             if not right(result):
