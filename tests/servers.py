@@ -1,4 +1,4 @@
-"""What tests of real servers and real processes need: bounded waits, bare sockets, scripts."""
+"""Helpers for tests with real servers and processes: bounded waits, bare sockets, scripts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django_nats.devserver import Endpoint, NatsServer
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def eventually(happened: Callable[[], object], seconds: float = 30.0) -> bool:
+def eventually(happened: Callable[[], object], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:
@@ -26,20 +26,20 @@ def eventually(happened: Callable[[], object], seconds: float = 30.0) -> bool:
     return True
 
 
-def greeting(url: str) -> dict[str, object] | None:
-    """What the server says first, or None if nobody does."""
+def greeting(url: str, seconds: float = 60.0) -> dict[str, object] | None:
+    """Return the INFO that the server sends first, or None if none comes within the seconds."""
     try:
-        with socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=1) as peer:
+        with socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), seconds) as peer:
             return json.loads(peer.makefile("rb").readline().removeprefix(b"INFO "))
     except (OSError, ValueError):
         return None
 
 
 def request(server: NatsServer | Endpoint, subject: str, payload: object = "") -> dict[str, object]:
-    """One request over a bare socket; the server's refusal is {"refused": its words}."""
+    """Send a request over a bare socket and return the answer, or {"refused": the error}."""
     body = json.dumps(payload).encode() if payload else b""
-    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), 5) as peer:
-        peer.settimeout(5)
+    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), 60) as peer:
+        peer.settimeout(60)
         lines = peer.makefile("rb")
         lines.readline()
         connect = {"auth_token": server.token, "headers": True, "no_responders": True}
@@ -65,13 +65,13 @@ def streams(server: NatsServer | Endpoint) -> object:
 
 
 def exists(pid: int) -> bool:
-    """Whether the process runs; one that only waits for its parent's notice does not."""
+    """Return True if the process runs. A zombie does not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
 
 
 def commands(mention: object) -> list[str]:
-    """The command lines of all processes that mention something."""
+    """Return the command lines of all processes that contain a text."""
     table = subprocess.run(
         ["ps", "axww", "-o", "args="], capture_output=True, text=True, check=True
     )
@@ -79,7 +79,7 @@ def commands(mention: object) -> list[str]:
 
 
 def python(script: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
-    """Run a script that can import this package; its stdin and stdout are pipes."""
+    """Start a script that can import this package, with pipes as its stdin and stdout."""
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         stdin=subprocess.PIPE,

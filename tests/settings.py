@@ -1,4 +1,4 @@
-"""Settings of the test suite; each test makes its own caches on the server of the session."""
+"""Settings of the test suite. Each test makes its own caches on the session's server."""
 
 SECRET_KEY = "only-for-tests"
 DEBUG = False

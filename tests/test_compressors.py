@@ -34,14 +34,14 @@ every_compressor = pytest.mark.parametrize(
 
 @every_compressor
 @given(data=st.binary(min_size=1, max_size=3000))
-def test_round_trip_to_a_limit_of_exactly_the_size(made: type[Compressor], data: bytes) -> None:
+def test_values_of_exactly_the_limit_round_trip(made: type[Compressor], data: bytes) -> None:
     compressor = made()
     assert compressor.decompress(compressor.compress(data), limit=len(data)) == data
 
 
 @every_compressor
 @pytest.mark.parametrize("size", [65_536, 65_537, 3_000_000])
-def test_round_trip_across_blocks(made: type[Compressor], size: int) -> None:
+def test_values_of_several_blocks_round_trip(made: type[Compressor], size: int) -> None:
     compressor = made()
     data = random.Random(size).randbytes(size // 2).ljust(size, b"a")
     compressed = compressor.compress(data)
@@ -59,7 +59,7 @@ def test_round_trip_across_blocks(made: type[Compressor], size: int) -> None:
         (ZstdCompressor, "zstd"),
     ],
 )
-def test_names_are_the_stored_ones(made: type[Compressor], name: str) -> None:
+def test_the_name_is_the_one_stored_with_values(made: type[Compressor], name: str) -> None:
     compressor = made()
     assert isinstance(compressor, Compressor)
     assert compressor.name == name
@@ -75,7 +75,7 @@ def test_names_are_the_stored_ones(made: type[Compressor], name: str) -> None:
     ],
     ids=lambda compressor: str(compressor.name),
 )
-def test_a_higher_level_gives_a_smaller_result_that_any_level_reads(
+def test_a_higher_level_compresses_better_and_is_read_by_any_level(
     fast: Compressor, small: Compressor
 ) -> None:
     numbers = random.Random(7)
@@ -110,7 +110,7 @@ def test_a_bomb_is_stopped_at_the_limit(
     assert peak < 3 * MIB
 
 
-def test_a_small_lz4_value_is_not_given_the_whole_limit() -> None:
+def test_a_small_lz4_value_does_not_allocate_the_whole_limit() -> None:
     compressor = Lz4Compressor()
     data = compressor.compress(b"a" * 2000)
     tracemalloc.start()
@@ -123,7 +123,7 @@ def test_a_small_lz4_value_is_not_given_the_whole_limit() -> None:
 
 
 def test_a_frame_of_unknown_size_is_read() -> None:
-    """As streaming writers in other languages make them."""
+    """Streaming writers in other languages produce such frames."""
     zstd = zstandard.ZstdCompressor(write_content_size=False).compress(b"a" * 2000)
     assert ZstdCompressor().decompress(zstd, limit=2000) == b"a" * 2000
     lz4_frame = lz4.frame.compress(b"a" * 2000, store_size=False)
@@ -142,7 +142,7 @@ def test_an_xz_header_that_asks_for_gigabytes_is_refused() -> None:
 
 
 @every_compressor
-def test_what_is_cut_off_is_refused(made: type[Compressor]) -> None:
+def test_truncated_data_is_refused(made: type[Compressor]) -> None:
     compressor = made()
     data = compressor.compress(b"a value " * 200)
     for length in range(len(data)):
@@ -151,7 +151,7 @@ def test_what_is_cut_off_is_refused(made: type[Compressor]) -> None:
 
 
 @every_compressor
-def test_what_is_followed_by_something_else_is_refused(made: type[Compressor]) -> None:
+def test_trailing_data_is_refused(made: type[Compressor]) -> None:
     compressor = made()
     data = compressor.compress(b"a value " * 200)
     for more in (b"\0", b"garbage", data):
@@ -159,7 +159,7 @@ def test_what_is_followed_by_something_else_is_refused(made: type[Compressor]) -
             compressor.decompress(data + more, limit=MIB)
 
 
-def test_nothing_hides_behind_an_empty_zstd_frame() -> None:
+def test_data_after_an_empty_zstd_frame_is_refused() -> None:
     compressor = ZstdCompressor()
     with pytest.raises(Unreadable, match=r"empty|followed"):
         compressor.decompress(compressor.compress(b"") + b"garbage", limit=MIB)
@@ -176,7 +176,7 @@ def test_a_damaged_byte_never_gives_another_value(made: type[Compressor]) -> Non
             result = compressor.decompress(bytes(damaged), limit=MIB)
         except Exception:
             continue
-        assert result == original  # only a bit that carries no data went over
+        assert result == original  # the flipped bit carried no data
 
 
 @pytest.mark.parametrize(

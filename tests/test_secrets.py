@@ -1,4 +1,4 @@
-"""Passwords, tokens and seeds stay out of whatever people get to see."""
+"""Passwords, tokens and seeds do not appear in errors, debug pages or logs."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
 
 from django_nats.cache import NatsCache
-from django_nats.client import bridge
+from django_nats.client import process
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import AuthenticationFailed, NatsError
+from tests.conftest import PATIENT
 from tests.support import accounts
 
-# Not literals: the debug page shows the lines of code around each frame.
+# Not literals, since the debug page shows the source around each frame.
 SECRET = secrets.token_hex(8)
 WRONG = secrets.token_hex(8)
 
 
 @pytest.fixture
-def guarded() -> Iterator[NatsServer]:
+def server_with_password() -> Iterator[NatsServer]:
     with NatsServer(
         token="", config=f'authorization {{ user: web, password: "{SECRET}" }}'
     ) as running:
         yield running
-        bridge.close()
+        process.close()
 
 
 def make(location: object, **options: object) -> NatsCache:
-    return NatsCache(location, {"OPTIONS": {"BUCKET": "secrets", **options}})
+    return NatsCache(location, {"OPTIONS": {"BUCKET": "secrets", **PATIENT, **options}})
 
 
 def debug_page(fail: Callable[[], object]) -> str:
-    """Django's page for what a function raises, with the variables of every frame."""
+    """Return Django's debug page for the error of a function, with all frames' variables."""
     with override_settings(DEBUG=True):
         try:
             fail()
@@ -52,7 +53,7 @@ def debug_page(fail: Callable[[], object]) -> str:
 
 
 def wrong_logins(tmp_path: Path) -> list[tuple[str, dict[str, object]]]:
-    """What each way to log in keeps secret, and the options."""
+    """Return the secret and the options of each way to log in."""
     stranger, other = accounts.user().seed, accounts.Operator()
     credentials = tmp_path / "web.creds"
     other.write_credentials(credentials)
@@ -68,20 +69,24 @@ def wrong_logins(tmp_path: Path) -> list[tuple[str, dict[str, object]]]:
     ]
 
 
-def test_not_in_errors_nor_on_the_debug_page(guarded: NatsServer, tmp_path: Path) -> None:
+def test_errors_and_the_debug_page_show_no_secrets(
+    server_with_password: NatsServer, tmp_path: Path
+) -> None:
     for secret, options in wrong_logins(tmp_path):
-        cache = make(guarded.url, **options)
-        # The first waits until the connection fails, the second meets the open circuit.
+        cache = make(server_with_password.url, **options)
+        # The first call waits until the connection fails; the second is refused at once.
         for _ in range(2):
             page = debug_page(lambda: cache.get("key"))  # noqa: B023
             assert "No connection to NATS at" in page
             assert secret not in page
 
 
-def test_not_on_the_debug_page_of_a_lost_connection(guarded: NatsServer) -> None:
-    cache = make(guarded.url, USER="web", PASSWORD=SECRET)
+def test_the_debug_page_of_a_lost_connection_shows_no_secrets(
+    server_with_password: NatsServer,
+) -> None:
+    cache = make(server_with_password.url, USER="web", PASSWORD=SECRET)
     cache.set("key", "value")
-    guarded.kill()
+    server_with_password.kill()
 
     def ask() -> None:
         for _ in range(3):
@@ -92,13 +97,15 @@ def test_not_on_the_debug_page_of_a_lost_connection(guarded: NatsServer) -> None
     assert SECRET not in page
 
 
-async def test_not_on_the_debug_page_of_an_async_view(guarded: NatsServer) -> None:
-    cache = make(guarded.url, USER="web", PASSWORD=WRONG)
+async def test_the_debug_page_of_an_async_view_shows_no_secrets(
+    server_with_password: NatsServer,
+) -> None:
+    cache = make(server_with_password.url, USER="web", PASSWORD=WRONG)
     with pytest.raises(AuthenticationFailed) as caught:
         await cache.aget("key")
-    own = caught.tb.tb_next  # without this test's frame, which the secrets in its own code are in
+    own = caught.tb.tb_next  # skip this test's frame, whose variables are secret
     page = debug_page(lambda: throw(caught.value.with_traceback(own)))
-    assert "bridge.py" in page
+    assert "drivers.py" in page
     assert WRONG not in page
 
 
@@ -118,7 +125,7 @@ def throw(error: Exception) -> NoReturn:
         {"NKEY_SEED": [SECRET]},
     ],
 )
-def test_not_on_the_debug_page_of_wrong_settings(options: dict[str, object]) -> None:
+def test_the_debug_page_of_wrong_settings_shows_no_secrets(options: dict[str, object]) -> None:
     entry: dict[str, object] = {
         "BACKEND": "django_nats.cache.NatsCache",
         "LOCATION": "nats://127.0.0.1:4222",
@@ -136,24 +143,26 @@ def use_default_cache() -> None:
     caches["default"].get("key")
 
 
-def test_wrong_settings_leave_the_settings_as_they_are() -> None:
+def test_wrong_settings_are_not_modified() -> None:
     options = {"TOKEN": "hunter2", "REPLICAS": 9}
     with pytest.raises(ImproperlyConfigured):
         NatsCache("nats://127.0.0.1", {"OPTIONS": options})
     assert repr(options) == "{'TOKEN': 'hunter2', 'REPLICAS': 9}"
 
 
-def test_not_in_logs(guarded: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_show_no_secrets(
+    server_with_password: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     for name in ("django_nats", "nats", "asyncio"):
         caplog.set_level(logging.DEBUG, logger=name)
-    make(guarded.url, USER="web", PASSWORD=SECRET).set("key", "value")
+    make(server_with_password.url, USER="web", PASSWORD=SECRET).set("key", "value")
     known = [SECRET]
     for secret, options in wrong_logins(tmp_path):
         known.append(secret)
         with pytest.raises(NatsError):
-            make(guarded.url, **options).get("key")
-    bridge.close()
+            make(server_with_password.url, **options).get("key")
+    process.close()
     assert "No connection to NATS at" in caplog.text
     for secret in known:
         assert secret not in caplog.text

@@ -26,6 +26,7 @@ from django_nats.serializers import (
 
 pytestmark = pytest.mark.smoke
 
+BUCKET = "web_cache"
 KEY = ":1:user:42"
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -55,7 +56,7 @@ picklable_values = st.recursive(
 
 
 class Mark:
-    """Creates a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,27 +66,39 @@ class Mark:
 
 
 @given(picklable_values)
-def test_pickle_round_trip(value: object) -> None:
+def test_pickle_round_trips(value: object) -> None:
     serializer = PickleSerializer()
-    assert serializer.loads(serializer.dumps(value, key=KEY), key=KEY) == value
+    assert (
+        serializer.loads(serializer.dumps(value, bucket=BUCKET, key=KEY), bucket=BUCKET, key=KEY)
+        == value
+    )
 
 
 @given(picklable_values, text)
-def test_signed_pickle_round_trip(value: object, key: str) -> None:
+def test_signed_pickle_round_trips(value: object, key: str) -> None:
     serializer = SignedPickleSerializer()
-    assert serializer.loads(serializer.dumps(value, key=key), key=key) == value
+    assert (
+        serializer.loads(serializer.dumps(value, bucket=BUCKET, key=key), bucket=BUCKET, key=key)
+        == value
+    )
 
 
 @given(json_values)
-def test_json_round_trip(value: object) -> None:
+def test_json_round_trips(value: object) -> None:
     serializer = JSONSerializer()
-    assert serializer.loads(serializer.dumps(value, key=KEY), key=KEY) == value
+    assert (
+        serializer.loads(serializer.dumps(value, bucket=BUCKET, key=KEY), bucket=BUCKET, key=KEY)
+        == value
+    )
 
 
 @given(msgpack_values)
-def test_msgpack_round_trip(value: object) -> None:
+def test_msgpack_round_trips(value: object) -> None:
     serializer = MsgPackSerializer()
-    assert serializer.loads(serializer.dumps(value, key=KEY), key=KEY) == value
+    assert (
+        serializer.loads(serializer.dumps(value, bucket=BUCKET, key=KEY), bucket=BUCKET, key=KEY)
+        == value
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +110,7 @@ def test_msgpack_round_trip(value: object) -> None:
         (MsgPackSerializer, "msgpack"),
     ],
 )
-def test_names_are_the_stored_ones(made: type[Serializer], name: str) -> None:
+def test_the_name_is_the_one_stored_with_values(made: type[Serializer], name: str) -> None:
     serializer = made()
     assert isinstance(serializer, Serializer)
     assert serializer.name == name
@@ -108,115 +121,126 @@ def test_names_are_the_stored_ones(made: type[Serializer], name: str) -> None:
     [(None, pickle.HIGHEST_PROTOCOL), (-1, pickle.HIGHEST_PROTOCOL), (2, 2), (4, 4)],
 )
 @pytest.mark.parametrize("made", [PickleSerializer, SignedPickleSerializer])
-def test_pickle_protocol(made: type[PickleSerializer], protocol: int | None, written: int) -> None:
-    data = made(protocol).dumps("value", key=KEY)
+def test_the_given_pickle_protocol_is_used(
+    made: type[PickleSerializer], protocol: int | None, written: int
+) -> None:
+    data = made(protocol).dumps("value", bucket=BUCKET, key=KEY)
     assert data.endswith(pickle.dumps("value", written))
 
 
 @pytest.mark.parametrize("protocol", [-2, pickle.HIGHEST_PROTOCOL + 1, True, "2", 2.0])
-def test_a_protocol_that_is_none_is_refused(protocol: int) -> None:
+def test_an_invalid_pickle_protocol_is_refused(protocol: int) -> None:
     with pytest.raises(ValueError, match="pickle protocol"):
         PickleSerializer(protocol)
 
 
 def test_json_is_compact_utf8() -> None:
     value = {"ключ": [1, 2], "price": Decimal("1.50")}
-    data = JSONSerializer().dumps(value, key=KEY)
+    data = JSONSerializer().dumps(value, bucket=BUCKET, key=KEY)
     assert data == '{"ключ":[1,2],"price":"1.50"}'.encode()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_json_refuses_what_other_readers_cannot_parse(value: float) -> None:
+def test_json_refuses_values_that_other_readers_cannot_parse(value: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        JSONSerializer().dumps(value, key=KEY)
+        JSONSerializer().dumps(value, bucket=BUCKET, key=KEY)
 
 
 def test_json_reads_utf8_only() -> None:
     with pytest.raises(ValueError, match="codec"):
-        JSONSerializer().loads(json.dumps("value").encode("utf-16"), key=KEY)
+        JSONSerializer().loads(json.dumps("value").encode("utf-16"), bucket=BUCKET, key=KEY)
 
 
 def test_signed_pickle_is_the_digest_and_the_pickle() -> None:
-    data = SignedPickleSerializer().dumps(["value"], key=KEY)
+    data = SignedPickleSerializer().dumps(["value"], bucket=BUCKET, key=KEY)
     assert len(data) == 32 + len(pickle.dumps(["value"], pickle.HIGHEST_PROTOCOL))
     assert pickle.loads(data[32:]) == ["value"]
 
 
-def test_every_altered_byte_is_noticed() -> None:
+def test_every_altered_byte_is_detected() -> None:
     serializer = SignedPickleSerializer()
-    data = serializer.dumps({"admin": False}, key=KEY)
+    data = serializer.dumps({"admin": False}, bucket=BUCKET, key=KEY)
     for position in range(len(data)):
         altered = bytearray(data)
         altered[position] ^= 1
         with pytest.raises(Unreadable, match="signature"):
-            serializer.loads(bytes(altered), key=KEY)
+            serializer.loads(bytes(altered), bucket=BUCKET, key=KEY)
 
 
-def test_every_truncation_and_any_addition_is_noticed() -> None:
+def test_every_truncation_and_addition_is_detected() -> None:
     serializer = SignedPickleSerializer()
-    data = serializer.dumps({"admin": False}, key=KEY)
+    data = serializer.dumps({"admin": False}, bucket=BUCKET, key=KEY)
     for wrong in (*(data[:length] for length in range(len(data))), data + b"."):
         with pytest.raises(Unreadable, match="signature"):
-            serializer.loads(wrong, key=KEY)
+            serializer.loads(wrong, bucket=BUCKET, key=KEY)
 
 
 def test_a_value_cannot_be_replayed_under_another_key() -> None:
     serializer = SignedPickleSerializer()
-    data = serializer.dumps({"admin": True}, key=":1:session:mallory")
-    with pytest.raises(Unreadable, match="key"):
-        serializer.loads(data, key=":1:session:alice")
+    data = serializer.dumps({"admin": True}, bucket=BUCKET, key=":1:session:mallory")
+    with pytest.raises(Unreadable, match="another key"):
+        serializer.loads(data, bucket=BUCKET, key=":1:session:alice")
 
 
-def test_key_and_pickle_cannot_trade_bytes() -> None:
+def test_a_value_cannot_be_replayed_in_another_bucket() -> None:
     serializer = SignedPickleSerializer()
-    data = serializer.dumps("value", key="ab")
+    data = serializer.dumps({"admin": True}, bucket="drafts", key=KEY)
+    with pytest.raises(Unreadable, match="bucket"):
+        serializer.loads(data, bucket=BUCKET, key=KEY)
+
+
+def test_bytes_cannot_move_between_bucket_key_and_pickle() -> None:
+    serializer = SignedPickleSerializer()
+    data = serializer.dumps("value", bucket="ab", key="cd")
     signature, pickled = data[:32], data[32:]
-    with pytest.raises(Unreadable):
-        serializer.loads(signature + b"b" + pickled, key="a")
+    for bucket, key, rest in (("ab", "c", b"d" + pickled), ("a", "bcd", pickled)):
+        with pytest.raises(Unreadable):
+            serializer.loads(signature + rest, bucket=bucket, key=key)
 
 
 def test_nothing_is_unpickled_before_the_signature_is_verified(tmp_path: Path) -> None:
     mark = tmp_path / "unpickled"
     serializer = SignedPickleSerializer()
     with override_settings(SECRET_KEY="not-ours"):
-        forged = serializer.dumps(Mark(mark), key=KEY)
+        forged = serializer.dumps(Mark(mark), bucket=BUCKET, key=KEY)
 
     with pytest.raises(Unreadable):
-        serializer.loads(forged, key=KEY)
+        serializer.loads(forged, bucket=BUCKET, key=KEY)
     assert not mark.exists()
 
     pickle.loads(forged[32:])
     assert mark.exists()
 
 
-def test_a_rotated_secret_key_is_read_by_its_fallback_and_written_anew() -> None:
+def test_values_of_a_fallback_key_are_read_and_rewritten_with_the_new_key() -> None:
     serializer = SignedPickleSerializer()
     with override_settings(SECRET_KEY="old"):
-        old = serializer.dumps("value", key=KEY)
+        old = serializer.dumps("value", bucket=BUCKET, key=KEY)
 
     with override_settings(SECRET_KEY="new"), pytest.raises(Unreadable, match="SECRET_KEY"):
-        serializer.loads(old, key=KEY)
+        serializer.loads(old, bucket=BUCKET, key=KEY)
     with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "old"]):
-        assert serializer.loads(old, key=KEY) == "value"
-        renewed = serializer.dumps("value", key=KEY)
+        assert serializer.loads(old, bucket=BUCKET, key=KEY) == "value"
+        renewed = serializer.dumps("value", bucket=BUCKET, key=KEY)
     with override_settings(SECRET_KEY="new"):
-        assert serializer.loads(renewed, key=KEY) == "value"
+        assert serializer.loads(renewed, bucket=BUCKET, key=KEY) == "value"
 
 
-def test_an_empty_fallback_verifies_nothing() -> None:
+def test_an_empty_fallback_key_is_ignored() -> None:
     serializer = SignedPickleSerializer()
     salt = "django_nats.serializers.SignedPickleSerializer"
-    name, pickled = KEY.encode(), pickle.dumps("value")
-    signed = len(name).to_bytes(8, "big") + name + pickled
+    pickled = pickle.dumps("value")
+    names = [len(name).to_bytes(8, "big") + name.encode() for name in (BUCKET, KEY)]
+    signed = b"".join(names) + pickled
 
-    # Made by hand: Django itself refuses to run with an empty SECRET_KEY.
+    # Signed by hand, since Django refuses to run with an empty SECRET_KEY.
     def signed_with(secret: str) -> bytes:
         return salted_hmac(salt, signed, secret, algorithm="sha256").digest() + pickled
 
     with override_settings(SECRET_KEY="ours", SECRET_KEY_FALLBACKS=["", "old"]):
-        assert serializer.loads(signed_with("old"), key=KEY) == "value"
+        assert serializer.loads(signed_with("old"), bucket=BUCKET, key=KEY) == "value"
         with pytest.raises(Unreadable):
-            serializer.loads(signed_with(""), key=KEY)
+            serializer.loads(signed_with(""), bucket=BUCKET, key=KEY)
 
 
 def test_without_msgpack_the_error_says_what_to_install() -> None:

@@ -26,6 +26,7 @@ from django_nats.serializers import (
 )
 from django_nats.values import Codec, make_codec
 
+BUCKET = "web_cache"
 KEY = ":1:user:42"
 MIB = 1024 * 1024
 
@@ -38,7 +39,7 @@ class Colour(enum.IntEnum):
 
 
 class Mark:
-    """Creates a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,26 +49,26 @@ class Mark:
 
 
 class Upper:
-    """A serializer of a user's own, for text only."""
+    """A user's own serializer, for text only."""
 
     name = "upper"
 
-    def dumps(self, value: object, *, key: str) -> bytes:
+    def dumps(self, value: object, *, bucket: str, key: str) -> bytes:
         return str(value).upper().encode()
 
-    def loads(self, data: bytes, *, key: str) -> object:
+    def loads(self, data: bytes, *, bucket: str, key: str) -> object:
         return data.decode()
 
 
 class Greedy(Upper):
-    """Asks for more memory than there is."""
+    """A serializer that runs out of memory."""
 
-    def loads(self, data: bytes, *, key: str) -> object:
+    def loads(self, data: bytes, *, bucket: str, key: str) -> object:
         return bytes(2**62)
 
 
 class Zeros:
-    """A compressor of a user's own."""
+    """A user's own compressor."""
 
     name = "zeros"
 
@@ -81,7 +82,7 @@ class Zeros:
 @pytest.mark.parametrize("serializer", serializers)
 @pytest.mark.parametrize("compressor", compressors)
 def test_every_combination_round_trips(serializer: type, compressor: type | None) -> None:
-    codec = make_codec({"SERIALIZER": serializer, "COMPRESSOR": compressor})
+    codec = make_codec({"SERIALIZER": serializer, "COMPRESSOR": compressor}, bucket=BUCKET)
     for value in (None, True, -7, 1.5, "short", ["a long value"] * 500, {"é": [1, {"b": None}]}):
         payload, format = codec.encode(value, key=KEY)
         result = codec.decode(payload, format, key=KEY)
@@ -101,11 +102,11 @@ def test_every_combination_round_trips(serializer: type, compressor: type | None
 def test_the_format_names_serializer_and_compressor(
     options: Mapping[str, object], format: str
 ) -> None:
-    assert make_codec(options).encode(["a"] * 2000, key=KEY)[1] == format
+    assert make_codec(options, bucket=BUCKET).encode(["a"] * 2000, key=KEY)[1] == format
 
 
 @given(st.integers())
-def test_integers_are_decimal_text_whatever_the_serializer(number: int) -> None:
+def test_integers_are_decimal_text_with_any_serializer(number: int) -> None:
     codec = Codec(Upper())
     payload, format = codec.encode(number, key=KEY)
     assert (payload, format) == (str(number).encode(), "int")
@@ -113,7 +114,7 @@ def test_integers_are_decimal_text_whatever_the_serializer(number: int) -> None:
     assert codec.decode(payload, None, key=KEY) == number
 
 
-def test_integers_longer_than_python_writes_go_through_the_serializer() -> None:
+def test_integers_beyond_pythons_digit_limit_use_the_serializer() -> None:
     codec = Codec()
     for digits, expected in ((4_000, "int"), (10_000, "pickle")):
         number = 10**digits - 1
@@ -123,7 +124,7 @@ def test_integers_longer_than_python_writes_go_through_the_serializer() -> None:
 
 
 @pytest.mark.parametrize("value", [True, False, Colour.RED])
-def test_what_is_no_plain_integer_is_left_to_the_serializer(value: object) -> None:
+def test_booleans_and_enums_use_the_serializer(value: object) -> None:
     codec = Codec()
     payload, format = codec.encode(value, key=KEY)
     assert format == "pickle"
@@ -131,7 +132,9 @@ def test_what_is_no_plain_integer_is_left_to_the_serializer(value: object) -> No
 
 
 @pytest.mark.parametrize(("payload", "number"), [(b"0", 0), (b"7", 7), (b"-70", -70)])
-def test_canonical_decimal_text_of_other_clients_is_an_integer(payload: bytes, number: int) -> None:
+def test_canonical_decimal_text_of_other_clients_decodes_to_an_integer(
+    payload: bytes, number: int
+) -> None:
     result = Codec().decode(payload, None, key=KEY)
     assert result == number
     assert type(result) is int
@@ -141,7 +144,7 @@ def test_canonical_decimal_text_of_other_clients_is_an_integer(payload: bytes, n
     "payload",
     [b"-0", b"007", b"+5", b"", b"\n1", b"1\n", b" 1", b"1_0", b"-", b"1.0", "٣".encode(), b"\xff"],
 )
-def test_anything_else_of_other_clients_is_its_bytes(payload: bytes) -> None:
+def test_other_payloads_of_other_clients_decode_to_bytes(payload: bytes) -> None:
     result = Codec().decode(payload, None, key=KEY)
     assert result == payload
     assert type(result) is bytes
@@ -154,7 +157,7 @@ def test_a_pickle_without_a_format_is_not_unpickled(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_only_what_is_long_enough_is_compressed() -> None:
+def test_only_long_values_are_compressed() -> None:
     codec = Codec(Upper(), compressor=ZlibCompressor(), compress_min_length=100)
     assert codec.encode("a" * 99, key=KEY) == (b"A" * 99, "upper")
     payload, format = codec.encode("a" * 100, key=KEY)
@@ -162,22 +165,22 @@ def test_only_what_is_long_enough_is_compressed() -> None:
     assert zlib.decompress(payload) == b"A" * 100
 
 
-def test_by_default_a_kibibyte_is_long_enough() -> None:
-    codec = make_codec({"SERIALIZER": Upper, "COMPRESSOR": ZlibCompressor})
+def test_values_from_one_kibibyte_are_compressed_by_default() -> None:
+    codec = make_codec({"SERIALIZER": Upper, "COMPRESSOR": ZlibCompressor}, bucket=BUCKET)
     assert codec.encode("a" * 1023, key=KEY)[1] == "upper"
     assert codec.encode("a" * 1024, key=KEY)[1] == "upper+zlib"
 
 
 @pytest.mark.parametrize("compressor", compressors[1:])
-def test_what_does_not_get_smaller_stays_uncompressed(compressor: type) -> None:
+def test_incompressible_values_stay_uncompressed(compressor: type) -> None:
     value = random.Random(5).randbytes(5000)
-    codec = make_codec({"COMPRESSOR": compressor})
+    codec = make_codec({"COMPRESSOR": compressor}, bucket=BUCKET)
     payload, format = codec.encode(value, key=KEY)
     assert format == "pickle"
     assert pickle.loads(payload) == value
 
 
-def test_what_would_be_too_large_to_read_is_not_hidden_by_compression() -> None:
+def test_a_value_too_large_to_decompress_is_not_compressed() -> None:
     codec = Codec(Upper(), compressor=ZlibCompressor(), max_size=2000)
     assert codec.encode("a" * 2000, key=KEY)[1] == "upper+zlib"
     assert codec.encode("a" * 2001, key=KEY) == (b"A" * 2001, "upper")
@@ -190,22 +193,22 @@ def test_decompression_is_bounded(compressor: type) -> None:
         Codec(max_size=1500).decode(payload, format, key=KEY)
 
 
-def test_the_bound_admits_whatever_may_be_stored_uncompressed() -> None:
+def test_the_decompression_bound_is_at_least_max_value_size() -> None:
     for max_value_size, bound in ((None, 64 * MIB), (MIB, 64 * MIB), (65 * MIB, 65 * MIB)):
-        assert make_codec({"MAX_VALUE_SIZE": max_value_size}).max_size == bound
+        assert make_codec({"MAX_VALUE_SIZE": max_value_size}, bucket=BUCKET).max_size == bound
 
 
 @pytest.mark.parametrize("compressor", compressors[1:])
-def test_any_known_compressor_is_read_whatever_is_configured(compressor: type) -> None:
+def test_values_of_any_known_compressor_are_read(compressor: type) -> None:
     payload, format = Codec(compressor=compressor()).encode("a" * 5000, key=KEY)
     assert format != "pickle"
     assert Codec().decode(payload, format, key=KEY) == "a" * 5000
 
 
-def test_a_bucket_moves_to_another_serializer_by_accept() -> None:
+def test_accept_lets_a_bucket_move_to_another_serializer() -> None:
     old = Codec(PickleSerializer(), compressor=ZlibCompressor())
     short, long = old.encode("short", key=KEY), old.encode(["long"] * 900, key=KEY)
-    moved = make_codec({"SERIALIZER": JSONSerializer, "ACCEPT": [PickleSerializer]})
+    moved = make_codec({"SERIALIZER": JSONSerializer, "ACCEPT": [PickleSerializer]}, bucket=BUCKET)
     assert moved.decode(*short, key=KEY) == "short"
     assert moved.decode(*long, key=KEY) == ["long"] * 900
     assert moved.encode("short", key=KEY)[1] == "json"
@@ -219,7 +222,9 @@ def test_a_format_cannot_choose_a_serializer_that_is_not_accepted(
     payload = pickle.dumps(Mark(mark))
     if format == "pickle+zlib":
         payload = zlib.compress(payload)
-    codec = make_codec({"SERIALIZER": JSONSerializer, "ACCEPT": [SignedPickleSerializer]})
+    codec = make_codec(
+        {"SERIALIZER": JSONSerializer, "ACCEPT": [SignedPickleSerializer]}, bucket=BUCKET
+    )
 
     with pytest.raises(Unreadable, match=r"'pickle' is neither .*ACCEPT"):
         codec.decode(payload, format, key=KEY)
@@ -233,7 +238,7 @@ def test_signed_values_are_verified_after_decompression_and_before_unpickling(
     tmp_path: Path,
 ) -> None:
     mark = tmp_path / "unpickled"
-    codec = make_codec({"SERIALIZER": SignedPickleSerializer})
+    codec = make_codec({"SERIALIZER": SignedPickleSerializer}, bucket=BUCKET)
     forged = zlib.compress(bytes(32) + pickle.dumps(Mark(mark)))
     with pytest.raises(Unreadable, match="signature"):
         codec.decode(forged, "signed-pickle+zlib", key=KEY)
@@ -258,10 +263,10 @@ def test_signed_values_are_verified_after_decompression_and_before_unpickling(
         (b"secret", "pickle+zstd", "zstd: "),
     ],
 )
-def test_whatever_cannot_be_read_says_why_but_shows_nothing(
+def test_the_error_of_an_unreadable_value_gives_the_reason_without_the_value(
     payload: bytes, format: str | None, reason: str
 ) -> None:
-    codec = make_codec({"ACCEPT": [JSONSerializer, MsgPackSerializer]})
+    codec = make_codec({"ACCEPT": [JSONSerializer, MsgPackSerializer]}, bucket=BUCKET)
     with pytest.raises(Unreadable, match=reason) as caught:
         codec.decode(payload, format, key=KEY)
     assert "secret" not in str(caught.value).lower()
@@ -284,12 +289,12 @@ def test_an_unknown_format_is_unreadable(format: str, reason: str) -> None:
         Codec().decode(b"secret", format, key=KEY)
 
 
-def test_running_out_of_memory_is_unreadable_too() -> None:
+def test_a_value_that_exhausts_memory_is_unreadable() -> None:
     with pytest.raises(Unreadable, match="MemoryError"):
         Codec(Greedy()).decode(b"", "upper", key=KEY)
 
 
-def test_refused_formats_leave_nothing_behind_and_do_not_flood_the_message() -> None:
+def test_refused_formats_are_not_cached_and_are_shortened_in_the_error() -> None:
     codec = Codec()
     before = len(codec._readers)
     for number in range(100):
@@ -307,24 +312,26 @@ def test_refused_formats_leave_nothing_behind_and_do_not_flood_the_message() -> 
     "compressor",
     ["django_nats.compressors.ZlibCompressor", ZlibCompressor, ZlibCompressor(level=9)],
 )
-def test_options_are_paths_classes_or_instances(serializer: object, compressor: object) -> None:
-    codec = make_codec({"ACCEPT": [serializer], "COMPRESSOR": compressor})
+def test_options_may_be_paths_classes_or_instances(serializer: object, compressor: object) -> None:
+    codec = make_codec({"ACCEPT": [serializer], "COMPRESSOR": compressor}, bucket=BUCKET)
     assert codec.decode(b'"a"', "json", key=KEY) == "a"
     assert codec.encode("a" * 2000, key=KEY)[1] == "pickle+zlib"
 
 
-def test_a_users_own_serializer_and_compressor() -> None:
-    codec = make_codec({"SERIALIZER": Upper, "COMPRESSOR": Zeros, "COMPRESS_MIN_LENGTH": 0})
+def test_a_users_own_serializer_and_compressor_are_used() -> None:
+    codec = make_codec(
+        {"SERIALIZER": Upper, "COMPRESSOR": Zeros, "COMPRESS_MIN_LENGTH": 0}, bucket=BUCKET
+    )
     payload, format = codec.encode("0" * 50, key=KEY)
     assert (payload, format) == (b"50", "upper+zeros")
     assert codec.decode(payload, format, key=KEY) == "0" * 50
 
 
 @pytest.mark.parametrize("serializer", [PickleSerializer, SignedPickleSerializer])
-def test_pickle_version(serializer: type[Serializer]) -> None:
-    codec = make_codec({"SERIALIZER": serializer, "PICKLE_VERSION": 2})
+def test_pickle_version_sets_the_protocol(serializer: type[Serializer]) -> None:
+    codec = make_codec({"SERIALIZER": serializer, "PICKLE_VERSION": 2}, bucket=BUCKET)
     assert codec.encode("value", key=KEY)[0].endswith(pickle.dumps("value", 2))
-    codec = make_codec({"PICKLE_VERSION": 2})
+    codec = make_codec({"PICKLE_VERSION": 2}, bucket=BUCKET)
     assert codec.encode("value", key=KEY)[0] == pickle.dumps("value", 2)
 
 
@@ -341,7 +348,7 @@ def named(name: str) -> Serializer:
         ({"SERIALIZER": "django_nats.serializers.No"}, '"SERIALIZER"] cannot be imported'),
         ({"SERIALIZER": None}, '"SERIALIZER"] names NoneType, not a serializer'),
         ({"SERIALIZER": ZlibCompressor}, '"SERIALIZER"] names ZlibCompressor'),
-        ({"SERIALIZER": pickle.Unpickler}, '"SERIALIZER"] cannot be made'),
+        ({"SERIALIZER": pickle.Unpickler}, '"SERIALIZER"] cannot be created'),
         ({"SERIALIZER": named("int")}, "Upper has the name 'int'"),
         ({"SERIALIZER": named("a+b")}, "Upper has the name 'a+b'"),
         ({"SERIALIZER": named("a\r\nb")}, "Upper has the name"),
@@ -362,14 +369,14 @@ def named(name: str) -> Serializer:
 )
 def test_wrong_options_are_named(options: Mapping[str, object], message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=re.escape(message)):
-        make_codec(options)
+        make_codec(options, bucket=BUCKET)
 
 
 def test_a_missing_package_names_the_option_and_the_extra() -> None:
     run = in_new_interpreter(
         "import sys; sys.modules['msgpack'] = None\n"
         "from django_nats.values import make_codec\n"
-        "try: make_codec({'SERIALIZER': 'django_nats.serializers.MsgPackSerializer'})\n"
+        "try: make_codec({'SERIALIZER': 'django_nats.serializers.MsgPackSerializer'}, bucket='b')\n"
         "except Exception as exc: print(type(exc).__name__, exc)"
     )
     assert run.startswith('ImproperlyConfigured OPTIONS["SERIALIZER"]')

@@ -1,4 +1,4 @@
-"""NKeys and JWTs: what an operator, an account and a user of a NATS server are made of."""
+"""NKeys and JWTs of operators, accounts and users of a NATS server."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import nkeys
 
 
 class Identity:
-    """A key pair; ``public`` is its name."""
+    """A key pair, named by its public key ``public``."""
 
     def __init__(self, prefix: int) -> None:
         self.seed = nkeys.encode_seed(os.urandom(32), prefix).decode()
         self._pair = nkeys.from_seed(bytearray(self.seed.encode()))
         self.public = self._pair.public_key.decode().rstrip("=")
 
-    def vouch(self, subject: Identity, name: str, claims: dict[str, object]) -> str:
-        """A JWT about another identity, signed by this one."""
+    def sign(self, subject: Identity, name: str, claims: dict[str, object]) -> str:
+        """Return a JWT about another identity, signed by this one."""
         token = {
             "jti": os.urandom(16).hex(),
             "iat": int(time.time()),
@@ -38,7 +38,7 @@ def user() -> Identity:
 
 
 class Operator:
-    """An operator with one account, which may use JetStream."""
+    """An operator with one account that may use JetStream."""
 
     def __init__(self) -> None:
         operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
@@ -50,12 +50,12 @@ class Operator:
         jetstream = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
         limits = {**unlimited, "wildcards": True}
         accounts = {
-            system: operator.vouch(system, "SYS", {"type": "account", "limits": limits}),
-            self._account: operator.vouch(
+            system: operator.sign(system, "SYS", {"type": "account", "limits": limits}),
+            self._account: operator.sign(
                 self._account, "APP", {"type": "account", "limits": {**limits, **jetstream}}
             ),
         }
-        own = operator.vouch(operator, "OP", {"type": "operator", "system_account": system.public})
+        own = operator.sign(operator, "OP", {"type": "operator", "system_account": system.public})
         preload = "\n".join(f"  {each.public}: {jwt}" for each, jwt in accounts.items())
         self.server_config = (
             f"operator: {own}\n"
@@ -65,13 +65,13 @@ class Operator:
         )
 
     def write_credentials(self, path: Path) -> str:
-        """A new user's credentials file."""
-        someone = user()
+        """Write the credentials file of a new user. Return its path."""
+        new_user = user()
         limits = {"subs": -1, "data": -1, "payload": -1}
-        jwt = self._account.vouch(someone, "web", {"type": "user", **limits})
+        jwt = self._account.sign(new_user, "web", {"type": "user", **limits})
         path.write_text(
             f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
-            f"-----BEGIN USER NKEY SEED-----\n{someone.seed}\n------END USER NKEY SEED------\n"
+            f"-----BEGIN USER NKEY SEED-----\n{new_user.seed}\n------END USER NKEY SEED------\n"
         )
         return str(path)
 

@@ -1,18 +1,20 @@
-"""What a server answers, as bytes, and a driver that gives it to an operation."""
+"""Replies of a server as bytes, and functions that run an operation's steps with them."""
 
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from time import time
 from typing import Any
 
-from django_nats.client import wire
-from django_nats.client.bucket import BucketConfig
-from django_nats.client.entry import Write
-from django_nats.client.kv import Bucket
-from django_nats.client.steps import Pause, Request, Steps
-from django_nats.client.wire import Reply
+from django_nats.client.kv.bucket import Bucket
+from django_nats.client.kv.config import BucketConfig
+from django_nats.client.kv.entry import Write
+from django_nats.client.protocol import wire
+from django_nats.client.protocol.steps import Lane, Pause, Request, Steps
+from django_nats.client.protocol.wire import Reply
+from django_nats.client.streams.config import StreamConfig
 from django_nats.exceptions import NatsError
 
 HOUR = 3600
@@ -20,17 +22,22 @@ WRITE = Write(b"value", "json", 300)
 
 
 class Session:
-    """What a bucket sees of its session."""
+    """The part of a session that a bucket uses, without a connection."""
 
     epoch = 1
+    connect_timeout = 60.0
     server = "nats-server 2.15.1"
 
     def __init__(self, max_payload: int = 1024 * 1024) -> None:
         self.max_payload = max_payload
         self.posted: list[Request] = []
+        self.suspended: list[Lane] = []
 
-    def post(self, request: Request) -> None:
-        self.posted.append(request)
+    def post(self, *requests: Request) -> None:
+        self.posted += requests
+
+    def suspend(self, lane: Lane, fault: str) -> None:
+        self.suspended.append(lane)
 
 
 def stamp(seconds: float) -> str:
@@ -43,19 +50,48 @@ def document(content: dict[str, Any]) -> Reply:
 
 
 def stream_info(config: BucketConfig, clock: float = 0) -> Reply:
-    """STREAM.INFO of a server whose clock is so many seconds ahead."""
-    return document({"config": config.stream_config(), "state": {}, "ts": stamp(time() + clock)})
+    """Return the STREAM.INFO reply of a server whose clock is ``clock`` seconds ahead."""
+    return document(stream_document(config, ts=stamp(time() + clock)))
+
+
+def stream_document(
+    config: StreamConfig, ts: str = "2030-01-01T00:00:00Z", **state: int
+) -> dict[str, Any]:
+    """Return the STREAM.INFO document of an empty stream, with ``state`` added to its state."""
+    return {
+        "config": config.stream_config(),
+        "created": "2029-01-01T00:00:00Z",
+        "state": {"last_seq": 0, "messages": 0, "bytes": 0, **state},
+        "ts": ts,
+    }
 
 
 def opened(max_payload: int = 1024 * 1024, clock: float = 0, **options: Any) -> Bucket:
-    config = BucketConfig("b", **{"request_timeout": 0.05, **options})
+    config = BucketConfig("b", **{"request_timeout": 60.0, **options})
     bucket = Bucket(config, Session(max_payload))
-    finish(bucket.open(), stream_info(config, clock))
+    answer_all(bucket.stream.open(), stream_info(config, clock))
     return bucket
 
 
+def answer_all(steps: Steps[Any], answer: object) -> None:
+    """Give an operation the same answer to every request.
+
+    Opening a stream sends a second request if the first took long, as it may on a busy machine.
+    """
+    with suppress(StopIteration):
+        next(steps)
+        while True:
+            steps.send(answer)
+
+
+def unsuitable_document(config: StreamConfig) -> dict[str, Any]:
+    """Return the STREAM.INFO document of a stream that cannot count."""
+    document = stream_document(config)
+    return {**document, "config": {**document["config"], "allow_msg_counter": False}}
+
+
 class Clock:
-    """A clock that stands still unless it is moved."""
+    """A clock that moves only when a test sets ``now``."""
 
     now = 1000.0
 
@@ -64,9 +100,9 @@ class Clock:
 
 
 def finish(steps: Steps[Any], *answers: object) -> tuple[Any, list[Any]]:
-    """Give an operation its answers, errors among them; its result, and what it asked for.
+    """Run an operation with these answers. Return its result and the requests it sent.
 
-    Pauses pass at once, and are not in what it asked for.
+    Answers that are errors are raised in the operation. Pauses end at once.
     """
     asked = []
     remaining = list(answers)
@@ -84,12 +120,12 @@ def finish(steps: Steps[Any], *answers: object) -> tuple[Any, list[Any]]:
         return end.value, asked
 
 
-def until_it_gives_up(
+def run_until_error(
     clock: Clock, steps: Steps[Any], *answers: object
 ) -> tuple[NatsError, list[Any]]:
-    """What an operation raises that gets the last answer for ever, and all that it has sent.
+    """Run an operation until it raises. Return the error and the requests it sent.
 
-    Only its pauses take time.
+    The last answer is repeated. Only the operation's pauses move the clock.
     """
     asked = []
     remaining = list(answers)
@@ -105,7 +141,7 @@ def until_it_gives_up(
             effect = steps.throw(answer) if isinstance(answer, NatsError) else steps.send(answer)
     except NatsError as error:
         return error, asked
-    raise AssertionError("it does not give up")
+    raise AssertionError("the operation does not end")
 
 
 def ack(sequence: int) -> Reply:
@@ -124,7 +160,7 @@ def stored(
     header: str = "Django-Nats: json\r\n",
     at: float | None = None,
 ) -> Reply:
-    """A direct get's reply."""
+    """Return the reply to a direct get."""
     when = stamp(time() if at is None else at)
     block = (
         f"NATS/1.0\r\n{header}Nats-Stream: KV_b\r\nNats-Subject: $KV.b.{key}\r\n"
@@ -133,8 +169,8 @@ def stored(
     return Reply(block.encode(), payload)
 
 
-def leaders(sequence: int, identity: str = "", payload: bytes = b"value") -> Reply:
-    """A STREAM.MSG.GET's reply."""
+def from_leader(sequence: int, identity: str = "", payload: bytes = b"value") -> Reply:
+    """Return the reply to a STREAM.MSG.GET, which only the leader sends."""
     header = wire.header_block({"Django-Nats": "json", "Nats-Msg-Id": identity})
     message = {
         "subject": "$KV.b.=.1.k",
@@ -156,7 +192,7 @@ def identity_of(request: Request) -> str:
     return identity
 
 
-def leaders_with(sequence: int, line: str, at: float | None = None) -> Reply:
+def from_leader_with(sequence: int, line: str, at: float | None = None) -> Reply:
     block = f"NATS/1.0\r\n{line}\r\n\r\n".encode()
     message = {
         "subject": "$KV.b.=.1.k",

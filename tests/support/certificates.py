@@ -1,4 +1,4 @@
-"""A certificate authority for tests, and what it signs, as PEM files."""
+"""A certificate authority for tests that writes certificates and keys as PEM files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """``ca`` is its own certificate; ``issue`` writes ``<name>.pem`` and ``<name>.key``."""
+    """A certificate authority. ``ca`` is the path of its own certificate."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -41,7 +41,7 @@ class Authority:
         self.ca = self._write("ca.pem", _pem(certificate))
 
     def issue(self, name: str, *hosts: str, password: bytes | None = None) -> tuple[str, str]:
-        """Paths of a certificate and its key, for those host names or IP addresses."""
+        """Write a certificate for host names or IP addresses, and its key. Return both paths."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name(name), key)
         if hosts:

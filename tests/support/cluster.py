@@ -1,4 +1,4 @@
-"""Several real servers that form one cluster."""
+"""Several real NATS servers that form one cluster."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from django_nats.devserver.files import eventually
 from tests.support.ports import free_port
 
 MONITORED = 'http: "127.0.0.1:-1"'
-"""Configuration that lets a server be asked about itself."""
+"""Configuration that opens a server's monitoring port."""
 
-_PATIENCE = 60
-"""Seconds that elections may take, several of them maybe, on a machine that is busy."""
+_PATIENCE_S = 120
+"""How long several elections may take on a busy machine."""
 
 
 def monitor(server: NatsServer) -> str:
-    """Where a MONITORED server tells of itself."""
+    """Return the URL of the monitoring port of a MONITORED server."""
     (ports,) = (json.loads(each.read_text()) for each in server.directory.glob("*.ports"))
     return str(ports["monitoring"][0])
 
 
 def ask(server: NatsServer, path: str) -> dict[str, Any]:
-    """What a MONITORED server says of itself, at an endpoint such as connz."""
-    with urlopen(f"{monitor(server)}/{path}", timeout=5) as response:
+    """Return the document of a monitoring endpoint, such as connz, of a MONITORED server."""
+    with urlopen(f"{monitor(server)}/{path}", timeout=60) as response:
         return dict(json.load(response))
 
 
 def connections(server: NatsServer) -> int:
-    """How many clients a MONITORED server has."""
+    """Return the number of clients of a MONITORED server."""
     return int(ask(server, "connz")["num_connections"])
 
 
 class Cluster:
-    """So many servers, which elect a leader for each stream."""
+    """``size`` servers that elect a leader for each stream."""
 
     def __init__(self, size: int, token: str = "cluster") -> None:
         self.token = token
@@ -75,23 +75,25 @@ class Cluster:
         self._directory.cleanup()
 
     def mend(self) -> None:
-        """Start or resume every server, and wait until streams can be made on all of them."""
+        """Start or resume every server, and wait until streams can be created on all of them."""
         for server in self.servers:
             server.start()
             server.resume()
-        assert eventually(self._ready, time.monotonic() + _PATIENCE), "no leader was elected"
+        assert eventually(self._ready, time.monotonic() + _PATIENCE_S), "no leader was elected"
 
     def _ready(self) -> bool:
-        # All name one leader, which says of every other that it follows.
+        # All servers name one leader, and the leader reports every other as a current follower.
         metas = {server.name: ask(server, "jsz").get("meta_cluster", {}) for server in self.servers}
-        leaders = {meta.get("leader") for meta in metas.values()}
-        peers = metas.get(leaders.pop(), {}).get("replicas", []) if len(leaders) == 1 else []
+        leader_names = {meta.get("leader") for meta in metas.values()}
+        peers = (
+            metas.get(leader_names.pop(), {}).get("replicas", []) if len(leader_names) == 1 else []
+        )
         return len(peers) == len(self.servers) - 1 and all(
             peer["current"] and not peer.get("offline") for peer in peers
         )
 
     def wait_for_replicas(self, stream: str) -> None:
-        """Wait until every server answers direct gets: followers begin a second or two late."""
+        """Wait until every server answers direct gets. Followers start a second or two late."""
 
         def all_subscribed() -> bool:
             wanted = f"$JS.API.DIRECT.GET.{stream}"
@@ -101,10 +103,10 @@ class Cluster:
                 for listing in listings
             )
 
-        assert eventually(all_subscribed, time.monotonic() + _PATIENCE)
+        assert eventually(all_subscribed, time.monotonic() + _PATIENCE_S)
 
     def leader(self, stream: str) -> NatsServer:
-        """The server that leads a stream."""
+        """Return the server that leads a stream, once there is one."""
         found: list[NatsServer] = []
 
         def look() -> bool:
@@ -117,5 +119,5 @@ class Cluster:
                             found[:] = [each for each in self.servers if each.name == name]
             return bool(found) and found[0].running
 
-        assert eventually(look, time.monotonic() + _PATIENCE)
+        assert eventually(look, time.monotonic() + _PATIENCE_S)
         return found[0]

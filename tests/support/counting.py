@@ -1,4 +1,4 @@
-"""A counter stream without a server, and what a server answers to it, as bytes."""
+"""A counter stream without a server, and replies of a server to it, as bytes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import base64
 import json
 from typing import Any
 
-from django_nats.client.counterconfig import CounterConfig
-from django_nats.client.counters import CounterStream
-from django_nats.client.wire import Reply
-from tests.support.answers import Session, document, finish
+from django_nats.client.counters.config import CounterConfig
+from django_nats.client.counters.stream import CounterStream
+from django_nats.client.protocol.wire import Reply
+from tests.support.answers import Session, document, finish, stream_document
 
 
 def opened(last_seq: int = 0, **options: Any) -> CounterStream:
-    """A stream that has been found on the server."""
+    """Return a stream that has been found on the server."""
     config = CounterConfig("C", "c", **options)
     stream = CounterStream(config, Session())
-    finish(stream.open(), info(config, last_seq))
+    finish(stream.stream.open(), info(config, last_seq))
     return stream
 
 
 def info(config: CounterConfig, last_seq: int = 0) -> Reply:
-    return document({"config": config.stream_config(), "state": {"last_seq": last_seq}})
+    return document(stream_document(config, last_seq=last_seq))
 
 
 def ack(sequence: int, total: int) -> Reply:
@@ -37,13 +37,13 @@ def refusal(err_code: int, code: int = 400) -> Reply:
     return document({"error": error, "stream": "C", "seq": 0})
 
 
-NOBODY = Reply(b"NATS/1.0 503\r\n\r\n", b"")
+NO_RESPONDERS = Reply(b"NATS/1.0 503\r\n\r\n", b"")
 
 
 def stored(
     sequence: int, total: object, counter: str = "k", header: str = "", payload: bytes = b""
 ) -> Reply:
-    """A direct get's reply."""
+    """Return the reply to a direct get."""
     block = (
         f"NATS/1.0\r\nNats-Incr: +1\r\n{header}Nats-Stream: C\r\nNats-Subject: c.{counter}\r\n"
         f"Nats-Sequence: {sequence}\r\nNats-Time-Stamp: 2030-01-01T00:00:00Z\r\n\r\n"
@@ -51,8 +51,8 @@ def stored(
     return Reply(block.encode(), payload or json.dumps({"val": str(total)}).encode())
 
 
-def leaders(sequence: int, total: object, counter: str = "k") -> Reply:
-    """A STREAM.MSG.GET's reply."""
+def from_leader(sequence: int, total: object, counter: str = "k") -> Reply:
+    """Return the reply to a STREAM.MSG.GET, which only the leader sends."""
     data = json.dumps({"val": str(total)}, separators=(",", ":")).encode()
     message = {
         "subject": f"c.{counter}",

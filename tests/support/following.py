@@ -1,4 +1,4 @@
-"""Following a bucket's change feed, and messages in it that the server has not sent."""
+"""Watchers of a bucket's change feed, and forged messages in the feed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from django_nats.cache import NatsCache
-from django_nats.client import bridge
-from django_nats.client.watch import Watcher
+from django_nats.client import process
+from django_nats.client.feed.watcher import Watcher
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from django_nats.exceptions import NatsError
 
 
 class Recorder:
-    """A listener that notes all it is told, in order."""
+    """A listener of a watcher that records every call in order."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
-        """Revisions that changed, and "opened" and "shut" where that was another than before."""
+        """Revisions of changes, and "opened" and "shut" when the state changed."""
         self.heard = threading.Event()
-        """Set when a change is told."""
+        """Set when a change is delivered."""
         self.proofs: list[float] = []
         self.refusals: list[NatsError] = []
         self.ends: list[NatsError] = []
@@ -55,7 +55,7 @@ class Recorder:
 
     @property
     def lives(self) -> int:
-        """How many feeds have been opened."""
+        """The number of feeds that have been opened."""
         return self.events.count("opened")
 
     @property
@@ -64,19 +64,19 @@ class Recorder:
 
 
 class Following:
-    """A watcher of all of a cache's bucket, at work."""
+    """A running watcher of all keys of a cache's bucket."""
 
     def __init__(
         self,
         cache: NatsCache,
-        within: float = 0.4,
+        within: float = 2.0,
         *,
         recorder: Recorder | None = None,
         wait: bool = True,
     ) -> None:
-        config = cache._config
+        config = cache.config
         self.recorder = recorder or Recorder()
-        self.watcher: Watcher = bridge.watcher(
+        self.watcher: Watcher = process.watcher(
             config.connection,
             config.bucket,
             [f"$KV.{config.bucket.name}.>"],
@@ -98,7 +98,7 @@ class Following:
         assert self.watcher._feed is not None
         return self.watcher._feed._name
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         assert eventually(condition, time.monotonic() + seconds), (
             self.watcher,
             self.recorder.events[-10:],
@@ -110,13 +110,13 @@ class Following:
 
 
 def publish(server: NatsServer, subject: bytes) -> None:
-    """Store a message on any subject, be it no text."""
+    """Store a message on a subject of any bytes."""
     with _connected(server) as sock:
         _exchange(sock, b"PUB %b 1\r\nx\r\n" % subject)
 
 
 def forge(server: NatsServer, subject: str, *, header: str) -> None:
-    """Have the server deliver a message of ours, and return when it has been taken."""
+    """Have the server deliver a message with this header. Return once it has accepted it."""
     block = f"{header}\r\n".encode()
     with _connected(server) as sock:
         size = len(block)
@@ -125,14 +125,14 @@ def forge(server: NatsServer, subject: str, *, header: str) -> None:
 
 @contextmanager
 def listening(server: NatsServer, subject: str) -> Iterator[socket.socket]:
-    """A socket to which the messages of a subject come, as subscription 1."""
+    """Yield a socket that receives the messages of a subject, as subscription 1."""
     with _connected(server) as sock:
         _exchange(sock, f"SUB {subject} 1\r\n".encode())
         yield sock
 
 
 def _connected(server: NatsServer) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     login = {"verbose": False, "auth_token": server.token, "headers": True}
     _exchange(sock, f"CONNECT {json.dumps(login)}\r\n".encode())
     return sock

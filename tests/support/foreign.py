@@ -1,4 +1,4 @@
-"""The bucket as another program sees it: nats-py's own KeyValue."""
+"""Access to a bucket by another program, through nats-py's own KeyValue."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from django_nats.devserver import NatsServer
 
 @asynccontextmanager
 async def key_value(server: NatsServer, cache: NatsCache) -> AsyncIterator[KeyValue]:
-    await cache.ahas_key("warm-up")  # makes the bucket
-    client = await nats.connect(server.url, token=server.token)
+    await cache.ahas_key("warm-up")  # creates the bucket
+    client = await nats.connect(server.url, token=server.token, connect_timeout=60)
     try:
-        yield await client.jetstream().key_value(cache._bucket.config.name)
+        yield await client.jetstream().key_value(cache.bucket.config.name)
     finally:
         await client.close()
 
 
 async def keys_of(bucket: KeyValue) -> list[str]:
-    """Of a bucket that is not empty."""
+    """Return the keys of a bucket that is not empty."""
     while True:
-        # It says so as well when all keys have come in before it looks how many are to come.
+        # nats-py also raises this if all keys arrived before it checked how many were pending.
         with suppress(NoKeysError):
             return await bucket.keys()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Exceptions between two steps of a thread, as a signal's handler raises them on the main one."""
+"""Exceptions between two steps of a thread, as a signal handler raises them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-# The interpreter runs no handler here: what comes next belongs to what went before, as a lock that
-# has just been taken belongs to its with block; the last is the way out of such a block.
+# The interpreter runs no signal handler before these instructions, for example between taking a
+# lock and entering its with block. _LEAVES_WITH begins the exit of such a block.
 _NEVER_BEFORE = {"NOP", "SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "POP_TOP", "POP_BLOCK"}
 _LEAVES_WITH = "LOAD_CONST"
 
 
 class Interruption(Exception):
-    """An Exception, as Celery's soft time limit is, which a caller must not mistake for its own."""
+    """An Exception from outside, like Celery's soft time limit, that callers must let through."""
 
 
 def interrupted(function: Callable[[], object], at: int, within: str) -> str:
-    """Call a function, interrupted at the n-th line that it runs in files whose path begins so.
+    """Call a function and interrupt it at the given line.
 
-    Returns where that was; an empty string when it had fewer lines. Other errors go through.
+    Only lines of files whose path begins with ``within`` are counted. Return the place of the
+    interruption, or an empty string if fewer lines were run. Other errors are raised.
     """
     left = at
 

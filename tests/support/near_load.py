@@ -1,4 +1,4 @@
-"""A load on a bucket, of writers and of readers that keep copies, and what came of it."""
+"""A load of writers and of readers with near caches on one bucket, and its outcome."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from django_nats.devserver.files import eventually
 from tests.support.staleness import UNKNOWN, History, Run, Verdict, Write, judge
 
 ROUNDS = int(os.environ.get("NEAR_CACHE_ROUNDS", "1"))
-"""How often each fault is made; more, and longer ones, by hand."""
+"""How often each fault is repeated. Set it higher for long runs by hand."""
 PATIENCE = 60.0
-"""Seconds for what is to happen soon, on a machine that is busy: several elections, maybe."""
+"""Seconds to wait for an expected event on a busy machine, possibly for several elections."""
 MAX_STALE = 1.0
-SLACK = 0.1
-"""Seconds that the server may take to tell of a change, while everyone wants a processor."""
+SLACK_S = 0.1
+"""How late the server may deliver a change while all processes compete for the CPU."""
 NEVER_AGAIN = 3600.0  # seconds
 SERVED = 300
-"""Reads from copies that show that copies are served."""
+"""The number of hits after which copies count as served."""
 
 
 def soon(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
@@ -33,7 +33,7 @@ def soon(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
 
 
 class Process:
-    """One process of a load."""
+    """A writer or reader process of a load."""
 
     def __init__(self, role: str, **arguments: Any) -> None:
         self._process = subprocess.Popen(
@@ -45,13 +45,13 @@ class Process:
         )
 
     def tell(self, what: str) -> None:
-        """Have it do something, which it will answer."""
+        """Send a command, whose answer is read by answer()."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
 
     def ask(self, what: str) -> Any:
-        """Have it do something; its answer."""
+        """Send a command and return its answer."""
         self.tell(what)
         return self.answer()
 
@@ -74,7 +74,7 @@ class Process:
 
 
 class Load:
-    """Writers and readers of one bucket, each group of keys counted up by a writer of its own."""
+    """Writers and readers of one bucket. Each writer counts up its own group of keys."""
 
     def __init__(
         self,
@@ -91,8 +91,11 @@ class Load:
         delete_every: int = 5,
         rare: int = 5,
     ) -> None:
-        """``read_through``: another location, for the readers; ``rare``: so many keys more, which
-        are written after each fault only, so that copies of them are at hand."""
+        """Prepare the processes.
+
+        ``read_through`` is another location for the readers. ``rare`` is the number of additional
+        keys that are written only after each fault, so that copies of them exist.
+        """
         options = {
             "BUCKET": "load",
             "TOKEN": server.token,
@@ -100,7 +103,7 @@ class Load:
             **(options or {}),
         }
         where = location or server.url
-        # Nothing ages out while it is waited for.
+        # No copy reaches MAX_AGE while a test waits.
         aged = 10 * PATIENCE
         self.near = {"MAX_STALE": MAX_STALE, "MAX_AGE": aged, "MISSES": True, **(near or {})}
         self._groups = [[f"load:{group}:{key}" for key in range(keys)] for group in range(writers)]
@@ -154,22 +157,22 @@ class Load:
         for process in (*self.writers, *self.readers):
             process.end()
 
-    # While it goes on ------------------------------------------------------------------------
+    # While the load runs ---------------------------------------------------------------------
 
     def statuses(self) -> list[dict[str, Any]]:
         return [reader.ask("status") for reader in self.readers]
 
     def written(self) -> int:
-        """How many writes of a key have been acknowledged."""
+        """Return the number of acknowledged writes of keys."""
         return sum(writer.ask("status")["writes"] for writer in self.writers)
 
     def wait_for_writes(self, count: int) -> None:
-        """Until so many more writes of a key have been acknowledged."""
+        """Wait until ``count`` more writes of keys have been acknowledged."""
         goal = self.written() + count
         assert soon(lambda: self.written() >= goal)
 
     def write(self) -> None:
-        """Have every writer write, at once and at the same time."""
+        """Have every writer write at the same time, without a pause."""
         for writer in self.writers:
             writer.tell("write")
         for writer in self.writers:
@@ -180,7 +183,7 @@ class Load:
         self.writers[-1].ask("write")
 
     def wait_until_served(self) -> None:
-        """Until every reader's feed is whole, and copies are served again."""
+        """Wait until every reader's feed is whole and copies are served again."""
         before = self.statuses()
 
         def served() -> bool:
@@ -192,15 +195,33 @@ class Load:
         assert soon(served), self.statuses()
 
     def wait_until_lagging(self, seconds: float) -> None:
-        """Until every reader is told of changes that are so old."""
+        """Wait until every reader receives changes that are older than ``seconds``."""
         assert soon(lambda: all(each["lag"] > seconds for each in self.statuses()))
 
+    def wait_until_behind(self) -> None:
+        """Wait until every reader finds a value older than one that has been acknowledged."""
+        rare = self._groups[-1]
+
+        def found() -> list[list[int | None]]:
+            read = [reader.ask("read") or {} for reader in self.readers]
+            return [[each.get(key) for key in rare] for each in read]
+
+        def behind() -> bool:
+            before = found()
+            self.write_rare()
+            return all(any(then) and then == now for then, now in zip(before, found(), strict=True))
+
+        assert soon(behind), self.statuses()
+
     def are_cut_off(self) -> bool:
-        """Whether every reader knows that it has no connection."""
+        """Return True if every reader has noticed that its connection is lost."""
         return all(each["state"] != "whole" for each in self.statuses())
 
     def wait_until_bypassed(self, since: float, attempts: int = SERVED) -> None:
-        """Until no reader is served from copies, which was to end MAX_STALE after a moment."""
+        """Wait until no reader is served from copies.
+
+        Assert that the last one was served less than MAX_STALE after ``since``.
+        """
 
         def bypassed() -> bool:
             before = self.statuses()
@@ -212,16 +233,16 @@ class Load:
             assert status["served"] < since + self.near["MAX_STALE"], (since, status)
 
     def losing(self, lose: Callable[[], object]) -> None:
-        """Do what makes all values go, though nobody has removed them."""
+        """Call a function that makes all values disappear without a delete."""
         began = time.monotonic()
         lose()
         self._losses.append((began, time.monotonic()))
 
     @contextmanager
     def flushing(self) -> Iterator[Callable[[], bool]]:
-        """A fault after which every reader has dropped its copies, and makes new ones.
+        """Assert that every reader drops its copies after the block, and makes new ones.
 
-        Gives what tells whether they have been dropped.
+        Yield a function that returns True if the copies have been dropped.
         """
         before = self.statuses()
 
@@ -236,24 +257,24 @@ class Load:
         assert soon(flushed), self.statuses()
         self.wait_until_served()
 
-    # At its end ------------------------------------------------------------------------------
+    # At the end ------------------------------------------------------------------------------
 
     def stop(self) -> Outcome:
-        """End the writers, then the readers; what all of them have seen."""
+        """Stop the writers, then the readers. Return the outcome."""
         histories: dict[str, History] = {}
         stopped = [writer.ask("stop") for writer in self.writers]
         self._wait_until_current()
-        for told in stopped:
+        for report in stopped:
             writes = [
                 Write(number, began, UNKNOWN if acked is None else acked, deleted)
-                for number, began, acked, deleted in told["writes"]
+                for number, began, acked, deleted in report["writes"]
             ]
             history = History([*writes, *(_loss(each, writes) for each in self._losses)])
-            histories.update(dict.fromkeys(told["keys"], history))
+            histories.update(dict.fromkeys(report["keys"], history))
         return Outcome(histories, [reader.ask("stop") for reader in self.readers])
 
     def _wait_until_current(self) -> None:
-        """What has been missed would be found for as long as MAX_AGE."""
+        """Wait until every reader finds the stored values, before its copies reach MAX_AGE."""
 
         def current() -> bool:
             stored: dict[str, int] = {}
@@ -267,38 +288,38 @@ class Load:
         assert soon(current)
 
     def check(self, max_stale: float = MAX_STALE) -> Outcome:
-        """End it, and hold what was read against the guarantee."""
+        """Stop the load and assert that every read kept the near cache's guarantee."""
         outcome = self.stop()
         verdict = outcome.verdict
         assert not outcome.lost, outcome.lost[:3]
         assert not verdict.backwards, verdict.backwards[:3]
-        assert verdict.stalest <= max_stale + SLACK, verdict
+        assert verdict.stalest <= max_stale + SLACK_S, verdict
         return outcome
 
 
 class Outcome:
-    """What all processes of a load have seen."""
+    """The reads of all processes of a load, and their verdict."""
 
-    def __init__(self, histories: dict[str, History], told: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, histories: dict[str, History], reports: Sequence[dict[str, Any]]) -> None:
         self._histories = histories
-        self._told = told
+        self._reports = reports
         self.verdict: Verdict = judge(
-            histories, [[Run(*run) for run in each["runs"]] for each in told]
+            histories, [[Run(*run) for run in each["runs"]] for each in reports]
         )
-        self.reads = sum(each["reads"] for each in told)
-        self.hits = sum(each["hits"] for each in told)
-        self.lost = [each for one in told for each in one["lost"]]
-        """What readers have written themselves, and not found."""
+        self.reads = sum(each["reads"] for each in reports)
+        self.hits = sum(each["hits"] for each in reports)
+        self.lost = [each for one in reports for each in one["lost"]]
+        """Values that readers have written themselves and did not find."""
 
     def __repr__(self) -> str:
         return (
             f"<{self.reads} reads, {self.hits} hits, {self.verdict.stalest:.3f} s stale at worst>"
         )
 
-    def after_stops(self) -> list[float]:
-        """How stale the first read of every thread was after it had been stopped."""
-        runs = [Run(*run) for each in self._told for run in each["after_stops"]]
-        return [self._histories[run.key].staleness(run) for run in runs]
+    def after_stops(self) -> list[tuple[float, float]]:
+        """Return start and staleness, in seconds, of each thread's first read after a pause."""
+        runs = [Run(*run) for each in self._reports for run in each["after_stops"]]
+        return [(run.last_began, self._histories[run.key].staleness(run)) for run in runs]
 
 
 def _attempts(statuses: Sequence[dict[str, Any]]) -> int:

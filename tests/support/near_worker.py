@@ -1,7 +1,7 @@
-"""A process of a load: it writes or reads all the time, and obeys lines on stdin.
+"""A process of a load that writes or reads all the time and takes commands on stdin.
 
-The arguments are its role, and as JSON: location, OPTIONS and the role's own. Each line is the
-name of one of its methods, answered by a line of JSON.
+The arguments are its role and, as JSON, location, OPTIONS and those of the role. Each line on
+stdin names one of its methods and is answered by a line of JSON.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 from django.conf import settings
 
-A_STOP = 1.0
-"""Seconds between two reads of a thread, after which it counts as having been stopped."""
+STOP_S = 1.0
+"""A thread with this time between two reads counts as having been paused."""
 
 
 class Writer:
-    """Counts the keys of its group up, all at once; every few turns it removes them instead."""
+    """Counts up all keys of its group together, and deletes them every few writes."""
 
     def __init__(self, cache: Any, keys: list[str], pause: float, delete_every: int) -> None:
         self._cache = cache
@@ -42,7 +42,7 @@ class Writer:
             self._ended.wait(self._pause)
 
     def write(self) -> None:
-        """The next number, at once."""
+        """Write the next number without a pause."""
         from django_nats.exceptions import NatsError, NotSent
 
         with self._lock:
@@ -78,7 +78,7 @@ class Writer:
 
 
 class Reader:
-    """Reads all keys in turn, in threads and on an event loop, and writes a few of its own."""
+    """Reads all keys in turn, in threads and on an event loop, and writes a key of its own."""
 
     def __init__(self, cache: Any, keys: list[str], pause: float, own: str) -> None:
         self._cache = cache
@@ -166,10 +166,10 @@ class Reader:
         recorder.finish()
 
     def _write_own(self) -> None:
-        """What it has been told is stored, it must find at once: nobody else writes it.
+        """Write the reader's own key, and check that a read finds each acknowledged value.
 
-        But for what it has written before and was told nothing of: a server that was stopped
-        stores that when it goes on.
+        No other process writes the key. Only an earlier write whose outcome was unknown may be
+        found instead: a paused server stores it when it resumes.
         """
         from django_nats.exceptions import NatsError, OutcomeUnknown
 
@@ -221,7 +221,7 @@ class Reader:
 
 
 def _read(cache: Any, keys: list[str]) -> dict[str, int] | None:
-    """The values of this moment; None when they cannot be read."""
+    """Return the current values, or None if they cannot be read."""
     from django_nats.exceptions import NatsError
 
     try:
@@ -231,7 +231,7 @@ def _read(cache: Any, keys: list[str]) -> dict[str, int] | None:
 
 
 class Recorder:
-    """What one thread reads: reads of the same are one run."""
+    """Records the reads of one thread. Successive reads of one value are a run."""
 
     def __init__(self, after_stops: list[tuple[str, int | None, float, float, float]]) -> None:
         self.done: list[tuple[str, int | None, float, float, float]] = []
@@ -240,7 +240,7 @@ class Recorder:
         self._last = time.monotonic()
 
     def note(self, found: Iterable[tuple[str, int | None]], began: float, ended: float) -> None:
-        stopped = began - self._last > A_STOP
+        stopped = began - self._last > STOP_S
         self._last = ended
         for key, number in found:
             if stopped:

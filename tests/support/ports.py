@@ -1,4 +1,4 @@
-"""Ports for servers that are to be found again where they were."""
+"""Ports for servers that are restarted at the same address."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port nobody listens on.
+    """Return a port that is not in use.
 
-    Below those that systems give to whoever asks for any: one of these may have become another
-    connection's when a server is to listen there, at first or after it was killed. No process is
-    given one twice: it may still know an address as that of a server which is away.
+    It is below the ephemeral ports, one of which could be taken by another connection before a
+    server starts or restarts on it. A process gets each port once, because it may still remember
+    the address as that of an unreachable server.
     """
     while True:
         port = secrets.choice(range(_FIRST, _LAST))

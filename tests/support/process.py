@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
 from tests.conftest import PATIENT
+from tests.support.scripts import PATIENCE
 
 _PRELUDE = """
 import json, sys
@@ -30,14 +32,22 @@ def run_in_processes(
     count: int = 1,
     before: str = "",
 ) -> list[str]:
-    """What each of so many processes prints; all begin with the code at the same moment.
+    """Run code in several processes at the same time, and return what each prints.
 
-    The code finds ``cache``, on the bucket of the one given. ``before`` runs before anything is
-    imported.
+    The code can use ``cache``, a cache on the same bucket. ``before`` is code that runs before
+    anything is imported.
     """
-    options = {"BUCKET": cache._bucket.config.name, "TOKEN": server.token, **PATIENT}
+    options = {"BUCKET": cache.bucket.config.name, "TOKEN": server.token, **PATIENT}
     arguments = json.dumps([server.url, {"OPTIONS": options}])
     command = [sys.executable, "-c", before + _PRELUDE + code, arguments]
+    return [output.strip() for output in run_together(command, count)]
+
+
+def run_together(command: Sequence[str], count: int) -> list[str]:
+    """Run a program in several processes, and return what each prints after "ready".
+
+    Each prints "ready" and waits for a line on stdin, which is sent to all at the same time.
+    """
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
@@ -50,7 +60,7 @@ def run_in_processes(
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

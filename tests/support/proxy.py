@@ -1,4 +1,4 @@
-"""A TCP proxy that stands between client and server: it counts, and it makes trouble."""
+"""A TCP proxy between client and server that counts requests and injects faults."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from contextlib import contextmanager, suppress
 from tests.support.ports import free_port
 
 _CHUNK = 256 * 1024
-_RESET = struct.pack("ii", 1, 0)  # close() then sends RST, as a host that has lost its state does
+_PROBE = b"a message to its own inbox"
+"""Replaces the verb of a PUB with which a connection checks whether answers still arrive."""
+_RESET = struct.pack("ii", 1, 0)  # close() then sends RST, like a host that has lost its state
 
 
 class Frames:
-    """One direction of the NATS protocol, cut into frames."""
+    """Splits one direction of a NATS connection into frames."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._skip = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The verbs of the frames that begin in so much more of the stream."""
+        """Return the verbs of the frames that begin in the next part of the stream."""
         verbs: list[bytes] = []
         self._buffer += data
         while True:
@@ -35,28 +37,35 @@ class Frames:
                 return verbs
             self._buffer = rest
             verb, *words = line.split()
-            verbs.append(verb)
+            verbs.append(_PROBE if verb == b"PUB" and words[0].startswith(b"_INBOX.") else verb)
             if verb in (b"PUB", b"HPUB", b"MSG", b"HMSG"):
                 self._skip = int(words[-1]) + 2
 
 
-class Proxy:
-    """Forwards TCP connections to a port on this machine, counting the requests that pass.
+def _lose_nothing(data: bytes) -> bool:
+    return False
 
-    ``delay`` seconds pass before anything goes on to the client. It is never none: the replies
-    to the first requests of a write must not come before the last of them have been counted.
+
+class Proxy:
+    """Forwards TCP connections to a port on this machine and counts the requests.
+
+    Data is forwarded to the client after ``delay`` seconds. The delay must not be zero: replies to
+    the first requests of a write must not arrive before its last requests have been counted.
     """
 
     def __init__(self, port: int, delay: float = 0.02) -> None:
         self.delay = delay
-        self.lose: Callable[[bytes], bool] = lambda data: False
-        """Says of what comes from the server whether it is to be dropped."""
+        self.lose: Callable[[bytes], bool] = _lose_nothing
+        """Returns True for data from the server that is to be dropped."""
         self.refusing = False
         """While true, connections are closed as soon as they are accepted."""
         self.connections = 0
-        """How many a client has opened so far."""
+        """The number of connections that clients have opened so far."""
         self.requests = 0
-        """How many messages have been published by clients: pings and subscriptions are none."""
+        """The number of messages that clients have published, without those to their own inboxes.
+
+        Clients send the latter when an answer takes long, as on a slow machine.
+        """
         self.round_trips = 0
         """How often a client sent requests (one or many) after it had received a reply."""
         self._answered = True
@@ -84,29 +93,29 @@ class Proxy:
         self.thaw()
         self.cut()
 
-    # Trouble ---------------------------------------------------------------------------------
+    # Faults ----------------------------------------------------------------------------------
 
     def freeze(self) -> None:
-        """Forward nothing any more, and keep every connection open: a peer that hangs."""
+        """Stop forwarding and keep every connection open, like a peer that hangs."""
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """Forward again, what was held back first."""
+        """Forward again, beginning with the data that was held back."""
         self._flowing.set()
 
     def cut(self) -> None:
-        """Reset every connection; new ones are accepted."""
+        """Reset every connection. New connections are accepted."""
         for client, upstream in self._take_pairs():
             for each in (client, upstream):
                 with suppress(OSError):
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    # Wakes the thread in recv(), whose reference would keep the socket open.
+                    # Wake the thread in recv(), whose reference would keep the socket open.
                     each.shutdown(socket.SHUT_RD)
                 each.close()
 
     @contextmanager
     def losing(self, part: bytes) -> Iterator[threading.Event]:
-        """Drop what comes from the server and has this in it; the event is set when some did."""
+        """Drop data from the server that contains ``part``. Yield an event that is then set."""
         lost, before = threading.Event(), self.lose
 
         def lose(data: bytes) -> bool:
@@ -122,7 +131,7 @@ class Proxy:
             self.lose = before
 
     def half_close(self) -> None:
-        """Tell every client that nothing more will come; what it sends is still taken."""
+        """Close every connection in the direction of the client. Its data is still forwarded."""
         with self._lock:
             for client, _ in self._pairs:
                 with suppress(OSError):
@@ -142,10 +151,12 @@ class Proxy:
             except OSError:
                 return
             self.connections += 1
-            if self.refusing:
-                client.close()
-                continue
-            with self._lock:  # whoever has seen the connection at its far end can cut it
+            # Under the lock, cut() finds every connection that the server has seen, and leaves
+            # none if ``refusing`` was set before.
+            with self._lock:
+                if self.refusing:
+                    client.close()
+                    continue
                 try:
                     upstream = socket.create_connection(("127.0.0.1", self._target))
                 except OSError:
@@ -170,7 +181,9 @@ class Proxy:
                     (self._note_replies if replies else self._note_requests)(frames.feed(data))
                 sink.sendall(data)
         with self._lock, suppress(OSError):
-            if any(source in pair for pair in self._pairs):  # an end to pass on, not a cut
+            if any(
+                source in pair for pair in self._pairs
+            ):  # forward the end of the stream, unless the pair was cut
                 sink.shutdown(socket.SHUT_WR)
 
     def _note_requests(self, verbs: list[bytes]) -> None:

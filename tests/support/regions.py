@@ -1,4 +1,4 @@
-"""A server for each region, and processes that count in several of them."""
+"""A server for each region, and processes that count in several regions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 
 
 class LeafNodes:
-    """A hub, and a leaf node for each region; each is a JetStream domain of its own name."""
+    """A hub and a leaf node for each region. Each server is a JetStream domain of its own."""
 
     def __init__(self, *regions: str) -> None:
         self._directory = TemporaryDirectory(prefix="nats-regions-")
@@ -86,13 +86,16 @@ asyncio.run(burst())
 def burst(
     entries: Mapping[str, object], aliases: Iterable[str], name: str, *, processes: int, times: int
 ) -> Iterator[None]:
-    """So many processes count something so many times in each alias of NATS_COUNTERS meanwhile."""
+    """Count in several processes during the block.
+
+    Each process increments the counter ``name`` ``times`` times in each alias of NATS_COUNTERS.
+    """
     work = json.dumps([name, times, list(aliases)])
     command = [sys.executable, "-c", _BURST, json.dumps(entries), work]
     started = [subprocess.Popen(command) for _ in range(processes)]
     try:
         yield
-        assert [process.wait(60) for process in started] == [0] * processes
+        assert [process.wait(120) for process in started] == [0] * processes
     finally:
         for process in started:
             process.kill()

@@ -1,7 +1,7 @@
-"""Judges what readers have seen of values that are counted up by one writer each.
+"""Judge the reads of keys that are each counted up by one writer.
 
-Every write of a key stores the next number, or removes the key. Moments are of the monotonic clock,
-which all processes of a machine share.
+Every write of a key stores the next number or deletes the key. Times are those of the monotonic
+clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 UNKNOWN = float("inf")
-"""When a write was acknowledged of which nobody knows whether it was, or will be, applied."""
+"""The time of acknowledgement of a write whose outcome is unknown."""
 
 
 class Write(NamedTuple):
-    """One write of a key, or what removed its value behind everyone's back."""
+    """One write of a key, or an event that removed its value without a delete."""
 
     number: float
     began: float
@@ -24,7 +24,7 @@ class Write(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Reads of one key that found the same number one after another; None for no value."""
+    """Successive reads of one key that found the same number, or None for no value."""
 
     key: str
     number: int | None
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 
 NEVER = Write(0, -UNKNOWN, -UNKNOWN, True)
-"""What precedes every history: there was no value."""
+"""The start of every history, before which there was no value."""
 
 
 class History:
@@ -43,11 +43,11 @@ class History:
     def __init__(self, writes: Iterable[Write]) -> None:
         self.writes = sorted([NEVER, *writes])
         self._by_number = {write.number: index for index, write in enumerate(self.writes)}
-        self._followed = self._successors()
+        self._overwritten = self._successors()
         self._deletes = [index for index, write in enumerate(self.writes) if write.deleted]
 
     def _successors(self) -> list[float]:
-        """When the first write after each was acknowledged that was: it ends what came before."""
+        """Return, for each write, when the next acknowledged write replaced it."""
         ends = [UNKNOWN] * len(self.writes)
         for index in range(len(self.writes) - 2, -1, -1):
             following = self.writes[index + 1]
@@ -55,9 +55,9 @@ class History:
         return ends
 
     def staleness(self, run: Run) -> float:
-        """Seconds since when the last read of a run was out of date; 0 or less for current.
+        """Return for how many seconds the last read of a run was out of date.
 
-        Raises AssertionError for what can never have been read.
+        Return 0 or less if it was current. Raise AssertionError if the value cannot have been read.
         """
         if run.number is None:
             return self._staleness_of_nothing(run)
@@ -66,29 +66,29 @@ class History:
         write = self.writes[index]
         assert not write.deleted, f"{run} had been removed when it was to be written"
         assert write.began <= run.last_ended, f"{run} was read before it was written"
-        # What may be applied at any later time is current at any.
-        return 0 if write.acked == UNKNOWN else run.last_began - self._followed[index]
+        # A write that may be applied at any later time can be current at any time.
+        return 0 if write.acked == UNKNOWN else run.last_began - self._overwritten[index]
 
     def _staleness_of_nothing(self, run: Run) -> float:
         begun = [each for each in self._deletes if self.writes[each].began <= run.last_ended]
         if any(self.writes[each].acked == UNKNOWN for each in begun):
             return 0
-        return run.last_began - self._followed[begun[-1]]
+        return run.last_began - self._overwritten[begun[-1]]
 
 
 class Verdict(NamedTuple):
-    """What became of all reads."""
+    """The judgement of all reads."""
 
     runs: int
     stalest: float
     """Seconds."""
     worst: Run | None
     backwards: list[tuple[Run, Run]]
-    """Pairs of which the second was read after the first, in one process, and is older."""
+    """Pairs of reads in one process, of which the later one found the older value."""
 
 
 def judge(histories: Mapping[str, History], readers: Iterable[Sequence[Run]]) -> Verdict:
-    """The reads of each of several processes. Raises AssertionError for what is plainly wrong."""
+    """Judge the reads of several processes. Raise AssertionError for a value never written."""
     stalest, worst, count = -UNKNOWN, None, 0
     backwards: list[tuple[Run, Run]] = []
     for runs in readers:
@@ -107,7 +107,7 @@ def _backwards(histories: Mapping[str, History], runs: Sequence[Run]) -> Iterabl
         if run.number is not None:
             by_key.setdefault(run.key, []).append(run)
     for key, several in by_key.items():
-        # What may be applied late may well be seen after what was written after it.
+        # A write that is applied late may be seen after the writes that followed it.
         doubtful = {each.number for each in histories[key].writes if each.acked == UNKNOWN}
         several.sort(key=lambda run: run.first_ended)
         newest: list[Run] = []
