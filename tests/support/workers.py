@@ -101,7 +101,8 @@ class Program:
 
     def wait_for(self, tasks: int) -> None:
         """Wait until this number of tasks is done."""
-        assert eventually(lambda: len(self.workers()) >= tasks or not self.runs, PATIENCE)
+        ended = eventually(lambda: len(self.workers()) >= tasks or not self.runs, PATIENCE)
+        assert ended, self.log()
         assert len(self.workers()) == tasks, self.log()
 
     def wait(self) -> str:
