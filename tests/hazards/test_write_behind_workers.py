@@ -140,19 +140,36 @@ if __name__ == "__main__":
 _CELERY = """
 counters.incr_later("loaded")  # before Celery is imported
 
-import pathlib
+import pathlib, socket
 
-import celery, celery.signals
+import celery, celery.signals, kombu.transport
+from kombu.transport import filesystem
 
+
+class Transport(filesystem.Transport):
+    # With it, the worker runs Celery's event loop, as with Redis and RabbitMQ. Otherwise Celery
+    # forks its processes from a thread, while other threads run.
+    implements = filesystem.Transport.implements.extend(asynchronous=True)
+
+    def register_with_event_loop(self, connection, loop):
+        loop.call_repeatedly(0.05, self.poll, connection)
+
+    def poll(self, connection):
+        try:
+            self.drain_events(connection, timeout=0)
+        except socket.timeout:
+            pass
+
+
+kombu.transport.TRANSPORT_ALIASES["files"] = "application:Transport"
 for name in ("queue", "control"):
     pathlib.Path(name).mkdir(exist_ok=True)
-app = celery.Celery("application", broker="filesystem://")
+app = celery.Celery("application", broker="files://")
 app.conf.update(
     broker_transport_options={
         "data_folder_in": "queue",
         "data_folder_out": "queue",
         "control_folder": "control",
-        "polling_interval": 0.05,
     },
     task_ignore_result=True,
     worker_prefetch_multiplier=1,

@@ -71,7 +71,7 @@ class Program:
         environment = {"PYTHONPATH": path, "NATS_URL": nats.url, "NATS_TOKEN": nats.token}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", *words],
+                [sys.executable, "-X", "faulthandler", "-W", "ignore", *words],
                 cwd=directory,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
@@ -101,8 +101,9 @@ class Program:
 
     def wait_for(self, tasks: int) -> None:
         """Wait until this number of tasks is done."""
-        ended = eventually(lambda: len(self.workers()) >= tasks or not self.runs, PATIENCE)
-        assert ended, self.log()
+        if not eventually(lambda: len(self.workers()) >= tasks or not self.runs, PATIENCE):
+            os.killpg(self._process.pid, signal.SIGABRT)  # faulthandler logs every thread's stack
+            self._process.wait()
         assert len(self.workers()) == tasks, self.log()
 
     def wait(self) -> str:
