@@ -1,4 +1,4 @@
-"""Read the settings of one cache, or the error they raise."""
+"""Functions that read the settings of one cache, or the error that they raise."""
 
 from __future__ import annotations
 

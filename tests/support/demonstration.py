@@ -50,6 +50,8 @@ def run(data: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess
 
 @dataclass
 class Site:
+    """A running demonstration site."""
+
     port: int
     process: subprocess.Popen[bytes]
     log: Path
@@ -66,7 +68,7 @@ class Site:
         return True
 
     def interrupt(self, signum: int = signal.SIGINT) -> int:
-        """Press Ctrl-C; return the exit status."""
+        """Send a signal, by default that of Ctrl-C. Return the exit status."""
         self.process.send_signal(signum)
         return self.process.wait(120)
 

@@ -55,7 +55,7 @@ class Recorder:
 
     @property
     def lives(self) -> int:
-        """The number of feeds that have been opened."""
+        """Return the number of feeds that have been opened."""
         return self.events.count("opened")
 
     @property
@@ -89,7 +89,7 @@ class Following:
 
     @property
     def control(self) -> str:
-        """The subject that the feed is delivered to."""
+        """Return the subject to which the feed is delivered."""
         assert self.watcher._feed is not None
         return self.watcher._feed._control.decode()
 
@@ -116,7 +116,7 @@ def publish(server: NatsServer, subject: bytes) -> None:
 
 
 def forge(server: NatsServer, subject: str, *, header: str) -> None:
-    """Have the server deliver a message with this header. Return once it has accepted it."""
+    """Publish a message with this header. Return after the server has accepted it."""
     block = f"{header}\r\n".encode()
     with _connected(server) as sock:
         size = len(block)

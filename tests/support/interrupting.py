@@ -1,4 +1,4 @@
-"""Exceptions between two steps of a thread, as a signal handler raises them."""
+"""Exceptions raised between two instructions of a thread, as by a signal handler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAVES_WITH = "LOAD_CONST"
 
 
 class Interruption(Exception):
-    """An Exception from outside, like Celery's soft time limit, that callers must let through."""
+    """An exception raised from outside, like Celery's soft time limit. It must not be caught."""
 
 
 def interrupted(function: Callable[[], object], at: int, within: str) -> str:

@@ -1,4 +1,4 @@
-"""A load of writers and of readers with near caches on one bucket, and its outcome."""
+"""Processes that write and read one bucket, the readers with near caches, and the outcome."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from django_nats.devserver.files import eventually
 from tests.support.staleness import UNKNOWN, History, Run, Verdict, Write, judge
 
 ROUNDS = int(os.environ.get("NEAR_CACHE_ROUNDS", "1"))
-"""How often each fault is repeated. Set it higher for long runs by hand."""
+"""The number of repetitions of each fault. Set it higher for long runs by hand."""
 PATIENCE = 60.0
 """Seconds to wait for an expected event on a busy machine, possibly for several elections."""
 MAX_STALE = 1.0
 SLACK_S = 0.1
-"""How late the server may deliver a change while all processes compete for the CPU."""
-NEVER_AGAIN = 3600.0  # seconds
+"""The seconds by which the server may delay a change while all processes compete for the CPU."""
+NEVER_AGAIN = 3600.0  # seconds: longer than any test
 SERVED = 300
 """The number of hits after which copies count as served."""
 
@@ -44,15 +44,15 @@ class Process:
             text=True,
         )
 
-    def tell(self, what: str) -> None:
+    def send(self, command: str) -> None:
         """Send a command, whose answer is read by answer()."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
 
-    def ask(self, what: str) -> Any:
+    def ask(self, command: str) -> Any:
         """Send a command and return its answer."""
-        self.tell(what)
+        self.send(command)
         return self.answer()
 
     def answer(self) -> Any:
@@ -74,7 +74,7 @@ class Process:
 
 
 class Load:
-    """Writers and readers of one bucket. Each writer counts up its own group of keys."""
+    """Writers and readers of one bucket. Each writer increments its own group of keys."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Load:
     def write(self) -> None:
         """Have every writer write at the same time, without a pause."""
         for writer in self.writers:
-            writer.tell("write")
+            writer.send("write")
         for writer in self.writers:
             writer.answer()
 

@@ -1,7 +1,7 @@
-"""A process of a load that writes or reads all the time and takes commands on stdin.
+"""A process of a load, which writes or reads all the time and reads commands from stdin.
 
-The arguments are its role and, as JSON, location, OPTIONS and those of the role. Each line on
-stdin names one of its methods and is answered by a line of JSON.
+The arguments are the role and, as JSON, the location, OPTIONS and the arguments of the role. Each
+line on stdin is the name of a method. Its result is written to stdout as a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from django.conf import settings
 
 STOP_S = 1.0
-"""A thread with this time between two reads counts as having been paused."""
+"""A thread that takes this long between two reads is assumed to have been paused."""
 
 
 class Writer:
-    """Counts up all keys of its group together, and deletes them every few writes."""
+    """A thread that increments all keys of a group together, and deletes them every few writes."""
 
     def __init__(self, cache: Any, keys: list[str], pause: float, delete_every: int) -> None:
         self._cache = cache
@@ -78,7 +78,7 @@ class Writer:
 
 
 class Reader:
-    """Reads all keys in turn, in threads and on an event loop, and writes a key of its own."""
+    """Threads that read all keys repeatedly, one in an event loop, and one that writes a key."""
 
     def __init__(self, cache: Any, keys: list[str], pause: float, own: str) -> None:
         self._cache = cache
@@ -231,7 +231,7 @@ def _read(cache: Any, keys: list[str]) -> dict[str, int] | None:
 
 
 class Recorder:
-    """Records the reads of one thread. Successive reads of one value are a run."""
+    """The reads of one thread. Successive reads of the same value are recorded as one run."""
 
     def __init__(self, after_stops: list[tuple[str, int | None, float, float, float]]) -> None:
         self.done: list[tuple[str, int | None, float, float, float]] = []

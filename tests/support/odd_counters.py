@@ -1,4 +1,4 @@
-"""Counters that this package would not create, but that another program may."""
+"""Counters that this package would not create, but that another program may create."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Change, while a test runs, how long its requests wait for an answer."""
+"""Request timeouts that change while a test runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def hurry(cache: Any, seconds: float) -> None:
-    """Give a cache, or counters, another timeout for the requests sent from now on, in seconds.
+    """Set the timeout, in seconds, of the requests that a cache or counters will send.
 
-    A test sets up with a timeout that no busy machine reaches, and uses a short one only while
-    the server cannot answer.
+    A test begins with a timeout that is not reached even on a busy machine. It sets a short one
+    only while the server cannot answer.
     """
     stream = cache.bucket if hasattr(cache, "bucket") else cache.stream
     lanes = stream.stream.lanes
@@ -20,7 +20,7 @@ def hurry(cache: Any, seconds: float) -> None:
 
 @contextmanager
 def hurried(cache: Any, seconds: float) -> Iterator[None]:
-    """Use another timeout inside the block, in seconds, and restore the first one after it."""
+    """Set a timeout, in seconds, for the block. Restore the earlier one afterwards."""
     stream = cache.bucket if hasattr(cache, "bucket") else cache.stream
     before = stream.stream.lanes.reads.timeout
     hurry(cache, seconds)

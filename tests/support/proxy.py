@@ -13,12 +13,12 @@ from tests.support.ports import free_port
 
 _CHUNK = 256 * 1024
 _PROBE = b"a message to its own inbox"
-"""Replaces the verb of a PUB with which a connection checks whether answers still arrive."""
+"""Replaces the verb of a PUB by which a connection checks that answers still arrive."""
 _RESET = struct.pack("ii", 1, 0)  # close() then sends RST, like a host that has lost its state
 
 
 class Frames:
-    """Splits one direction of a NATS connection into frames."""
+    """A splitter of one direction of a NATS connection into frames."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -47,7 +47,7 @@ def _lose_nothing(data: bytes) -> bool:
 
 
 class Proxy:
-    """Forwards TCP connections to a port on this machine and counts the requests.
+    """A proxy that forwards TCP connections to a port on this machine and counts the requests.
 
     Data is forwarded to the client after ``delay`` seconds. The delay must not be zero: replies to
     the first requests of a write must not arrive before its last requests have been counted.
@@ -67,7 +67,7 @@ class Proxy:
         Clients send the latter when an answer takes long, as on a slow machine.
         """
         self.round_trips = 0
-        """How often a client sent requests (one or many) after it had received a reply."""
+        """The number of times that a client sent one or more requests after receiving a reply."""
         self._answered = True
         self._target = port
         self._flowing = threading.Event()
@@ -100,7 +100,7 @@ class Proxy:
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """Forward again, beginning with the data that was held back."""
+        """Resume forwarding, beginning with the data that was held back."""
         self._flowing.set()
 
     def cut(self) -> None:

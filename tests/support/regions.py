@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 
 
 class LeafNodes:
-    """A hub and a leaf node for each region. Each server is a JetStream domain of its own."""
+    """A hub, and a leaf node for each region. Each server has its own JetStream domain."""
 
     def __init__(self, *regions: str) -> None:
         self._directory = TemporaryDirectory(prefix="nats-regions-")

@@ -1,4 +1,4 @@
-"""Judge the reads of keys that are each counted up by one writer.
+"""Verdicts on reads of keys, each of which is incremented by one writer.
 
 Every write of a key stores the next number or deletes the key. Times are those of the monotonic
 clock, which all processes of a machine share.
@@ -64,7 +64,7 @@ class History:
         assert run.number in self._by_number, f"{run} was never written"
         index = self._by_number[run.number]
         write = self.writes[index]
-        assert not write.deleted, f"{run} had been removed when it was to be written"
+        assert not write.deleted, f"the value of {run} was removed before it could be written"
         assert write.began <= run.last_ended, f"{run} was read before it was written"
         # A write that may be applied at any later time can be current at any time.
         return 0 if write.acked == UNKNOWN else run.last_began - self._overwritten[index]

@@ -35,7 +35,7 @@ WRITTEN = History(
         (None, 3.2, -1.9),
         (None, 4.5, -0.6),  # the following write may not have been applied
         (None, 5.3, 0.2),
-        (4, 99, 0),  # or may be applied at any time
+        (4, 99, 0),  # the write may be applied at any time
         (5, 99, -UNKNOWN),
     ],
 )

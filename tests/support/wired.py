@@ -1,4 +1,4 @@
-"""A request on a connection of which a test chooses every byte that comes in."""
+"""A request on a connection whose incoming bytes are chosen by the test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
 
 
 class Wired:
-    """A request whose replies come in on the subject, or the subscription, of a chosen token."""
+    """A request whose replies arrive under a token that the test chooses."""
 
     def __init__(self, request: Request, token: bytes) -> None:
         self.ended: list[bytes] = []
@@ -35,7 +35,7 @@ class Wired:
         self.parser = Parser(self.table.take, lambda line: None, self.table.refuse_large, MOST)
 
     def failure(self, pieces: Iterable[bytes]) -> str:
-        """Let pieces come in. Return why the request is not answered by them, or nothing."""
+        """Receive pieces of data. Return why they do not answer the request, or ""."""
         try:
             for piece in pieces:
                 self.parser.feed(piece)

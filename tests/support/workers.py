@@ -56,7 +56,7 @@ def done():
 
 
 class Program:
-    """A program of several processes in a directory of its own.
+    """A program of several processes, which has its own directory.
 
     Its module ``application`` can use ``counters``, whose increments are published only by flush()
     and at the end of a process, and ``done()``, which reports to the test that a task is done.
