@@ -1,7 +1,7 @@
 """``python -m tests.django_suite [--near-cache] [directory]``: Django's own tests on a NATS server.
 
-The directory (default: build/django) keeps the source distribution of the installed Django. With
---near-cache, every key is copied in the process, and so is that a key has no value.
+The source distribution of the installed Django is kept in the directory (default: build/django).
+With --near-cache, the process keeps copies of all keys, and of the fact that a key has no value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONTRIB_APPS = [
 
 
 class Runner(DiscoverRunner):
-    """Django's runner, to which a skipped test is a failure unless it is excused."""
+    """Django's test runner, but a skipped test is a failure unless it is in EXCUSED."""
 
     def suite_result(
         self, suite: unittest.TestSuite, result: unittest.TextTestResult, **kwargs: object
@@ -50,7 +50,7 @@ class Runner(DiscoverRunner):
 
 
 def configure(server: NatsServer, tests: Path, options: dict[str, Any]) -> None:
-    """The settings that Django's test run would make, with NATS for the default cache."""
+    """Configure the settings of Django's own test run, with NATS as the default cache."""
     settings.configure(
         CACHES={
             "default": {
@@ -83,12 +83,12 @@ def configure(server: NatsServer, tests: Path, options: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Run them; the number of failures."""
+    """Run the tests. Return the number of failures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", nargs="?", type=Path, default=Path("build/django"))
     parser.add_argument("--near-cache", action="store_true")
     arguments = parser.parse_args()
-    # A busy machine is no outage.
+    # Long timeouts, since a busy machine may be slow to answer.
     options: dict[str, Any] = {"CONNECT_TIMEOUT": 30, "REQUEST_TIMEOUT": 30}
     if arguments.near_cache:
         options["NEAR_CACHE"] = {"MISSES": True}

@@ -1,4 +1,4 @@
-"""What Django's tests get in place of the local-memory cache they ask for."""
+"""The cache that Django's tests use instead of the local-memory cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django_nats.devserver import NatsServer
 
 
 def in_place_of_locmem(server: NatsServer, options: dict[str, Any]) -> type[NatsCache]:
-    """NatsCache with a bucket for each location, as LocMemCache has a dictionary for each."""
+    """Return a NatsCache that has a bucket for each location, as LocMemCache has a dictionary."""
 
     class InPlaceOfLocMem(NatsCache):
         def __init__(self, location: str, params: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where Django's own tests come from: its source distribution, which wheels leave them out of."""
+"""Django's own tests, which are in its source distribution but not in its wheel."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import django
 
 
 def tests_of_django(directory: Path) -> Path:
-    """The tests directory of the installed Django's release, downloaded if it is not there yet."""
+    """Return the tests directory of the installed release. Download it if it is missing."""
     release = f"django-{django.__version__}"
     tests = directory / release / "tests"
     if not tests.is_dir():
         directory.mkdir(parents=True, exist_ok=True)
-        # Beside its place, then moved there: an interrupted run leaves nothing half unpacked.
+        # Unpacked elsewhere and then moved, so that an interrupted run leaves no incomplete tests.
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
             source_only = ["--no-binary", "django", f"django=={django.__version__}"]

@@ -1,7 +1,7 @@
 """Django's own tests of caches, sessions, middleware and template fragments, on NATS.
 
-Importable only while Django's tests directory is on sys.path and its settings are configured:
-``python -m tests.django_suite`` does both.
+The module can be imported only if Django's tests directory is on sys.path and the settings are
+configured. ``python -m tests.django_suite`` does both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from template_tests.syntax_tests import test_cache as fragments
 
 
 class AsyncTwins:
-    """A cache, or the mapping of all caches, whose methods are those with an ``a`` before."""
+    """A cache, or the mapping of all caches, whose methods call the async versions."""
 
     def __init__(self, wrapped: Any) -> None:
         self.__dict__["wrapped"] = wrapped
@@ -44,11 +44,11 @@ class AsyncTwins:
     )
 )
 class NatsCacheTests(caching.BaseCacheTests, TestCase):
-    """The common set, with aliases that share one bucket."""
+    """The tests that all backends share, with aliases that share one bucket."""
 
 
 class AsyncNatsCacheTests(NatsCacheTests):
-    """The common set again, by the async methods."""
+    """The tests that all backends share, through the async methods."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -61,15 +61,15 @@ class AsyncNatsCacheTests(NatsCacheTests):
 
 
 class UtilsTests(caching.CacheUtils):
-    """Keys of pages, learned and looked up."""
+    """The keys of cached pages."""
 
 
 class PrefixedUtilsTests(caching.PrefixedCacheUtils):
-    """The same under a KEY_PREFIX."""
+    """The keys of cached pages with a KEY_PREFIX."""
 
 
 class HeadTests(caching.CacheHEADTest):
-    """HEAD answered from a cached GET."""
+    """HEAD requests answered from a cached GET."""
 
 
 class I18nTests(caching.CacheI18nTest):
@@ -77,7 +77,7 @@ class I18nTests(caching.CacheI18nTest):
 
 
 class PrefixedI18nTests(caching.PrefixedCacheI18nTest):
-    """The same under a KEY_PREFIX."""
+    """Pages cached by language and time zone, with a KEY_PREFIX."""
 
 
 class MiddlewareTests(caching.CacheMiddlewareTest):
@@ -85,19 +85,19 @@ class MiddlewareTests(caching.CacheMiddlewareTest):
 
 
 class TemplateResponseTests(caching.TestWithTemplateResponse):
-    """Responses that are rendered late."""
+    """Template responses, which are rendered after the view has returned."""
 
 
 class HandlerTests(caching.CacheHandlerTest):
-    """``caches``: an object for each thread."""
+    """``caches``, which has an object for each thread."""
 
 
 class FragmentTagTests(fragments.CacheTagTests):
-    """{% cache %}."""
+    """The template tag {% cache %}."""
 
 
 class FragmentTests(fragments.CacheTests):
-    """{% cache %} with a cache of its own."""
+    """The template tag {% cache %} with an alias of its own."""
 
 
 class CacheSessionTests(sessions.CacheSessionTests):
@@ -109,7 +109,7 @@ class CachedDBSessionTests(sessions.CacheDBSessionTests):
 
 
 class CachedDBSessionWithTimeZoneTests(sessions.CacheDBSessionWithTimeZoneTests):
-    """The same with USE_TZ."""
+    """Sessions in the database, read through the cache, with USE_TZ."""
 
 
 @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache")
@@ -122,8 +122,8 @@ class CachedDBSessionMiddlewareTests(sessions.SessionMiddlewareTests):
     """Views with cached_db sessions."""
 
 
-_CULLING = "as for Redis: what a full cache evicts is the server's business"
-_LAZY = "a query set pickles itself by running its query, which Django refuses on an event loop"
+_CULLING = "as with Redis, the server decides which entries a full cache evicts"
+_LAZY = "pickling a query set runs its query, which Django does not allow on an event loop"
 
 EXCUSED = {
     (NatsCacheTests, "test_cull"): _CULLING,
@@ -132,10 +132,10 @@ EXCUSED = {
     (AsyncNatsCacheTests, "test_cache_read_for_model_instance_with_deferred"): _LAZY,
     (AsyncNatsCacheTests, "test_cache_write_for_model_instance_with_deferred"): _LAZY,
     (CacheSessionMiddlewareTests, "test_empty_session_saved"): (
-        "looks for the session in the database, where sessions in a cache are not"
+        "looks for the session in the database, but it is stored only in the cache"
     ),
 }
-"""All that Django's tests ask and this run does not. What else is skipped fails the run."""
+"""The tests that are skipped, and why. The run fails if any other test is skipped."""
 
 for (case, test), why in EXCUSED.items():
     setattr(case, test, skip(why)(getattr(case, test)))
