@@ -26,7 +26,7 @@ PATIENT_NEAR = {"MAX_STALE": 30}
 
 
 def hashed(key: str, prefix: str, version: int) -> str:
-    """A KEY_FUNCTION that makes a digest, from which the key cannot be read back."""
+    """Return a digest, as a KEY_FUNCTION whose keys cannot be translated back."""
     return hashlib.sha256(f"{prefix}:{version}:{key}".encode()).hexdigest()
 
 

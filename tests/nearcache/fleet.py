@@ -54,11 +54,11 @@ class Stored(NamedTuple):
 
 
 class Record:
-    """Every message that a stream stores, received because the server republishes it."""
+    """A record of every message that a stream stores. The server republishes them to it."""
 
     def __init__(self, server: NatsServer, bucket: str) -> None:
         self.stored: dict[str, list[Stored]] = defaultdict(list)
-        """By key."""
+        """Keyed by the name of the key."""
         self.clears: list[Stored] = []
         self.last = 0
         self._bucket = bucket
@@ -111,7 +111,7 @@ class Record:
 
 
 class Worker:
-    """A process with a cache of its own."""
+    """A process with its own cache."""
 
     def __init__(self, parameters: list[Any], mutation: str) -> None:
         arguments = json.dumps([parameters, mutation])
@@ -233,7 +233,7 @@ class Fleet:
         assert eventually(lambda: known()["returned"], time.monotonic() + 60)
 
     def settle(self) -> None:
-        """Wait until the record holds everything that has been stored by now."""
+        """Wait until the record holds everything that has been stored so far."""
         name = f"STREAM.INFO.KV_{self.bucket}"
         end = time.monotonic() + 60
 
@@ -245,9 +245,9 @@ class Fleet:
         assert eventually(is_complete, end)
 
     def flood(self, seconds: float = 0.0) -> None:
-        """Store at least 20,000 values of other keys, and go on for ``seconds``.
+        """Store at least 20,000 values of other keys, for at least ``seconds``.
 
-        The server sends about half of that to a reader that does not read.
+        The server sends about half of them to a reader that does not read.
         """
         end = time.monotonic() + seconds
         values = {f"flood:{'x' * 200}:{number}": number for number in range(500)}

@@ -1,4 +1,4 @@
-"""Check that no read in a history of several processes was stale.
+"""A check that no read in a history of several processes was stale.
 
 A read may return any state that the server's record shows for the key, unless its process knew of
 a newer state when the read began: from its own write, from an earlier read, or because the state
@@ -54,7 +54,7 @@ Event = Read | Write | Clear
 
 
 def events_of(process: int, done: Mapping[str, Any]) -> Iterable[Event]:
-    """Yield the events of a worker's operation. A failed operation tells nothing."""
+    """Yield the events of a worker's operation. Most failed operations have none."""
     (name, *arguments), result = done["op"], done["returned"]
     span = (done["began"], done["ended"])
     error = done["error"]
@@ -105,7 +105,7 @@ class History:
         """Prepare the check.
 
         ``epoch`` is the number of seconds by which the server's time is ahead of the times of
-        events; ``delay`` is in seconds, by process.
+        events. ``delay`` maps each process to the allowed delay in seconds.
         """
         self._stored = stored
         self._epoch = epoch
@@ -150,7 +150,7 @@ class History:
                 if not own and reason == "an earlier read":
                     continue
                 if position > floor:
-                    floor, why = position, reason if own else "another's write of long ago"
+                    floor, why = position, reason if own else "an earlier write of another process"
             candidates = self._candidates(event, states, floor)
             if not candidates:
                 history = "\n  ".join(map(str, (*states, *self._clears, *events)))
@@ -179,7 +179,7 @@ class History:
                 <= write.ended + CLOCK_ERROR_S
             ):
                 return state.sequence
-        raise Stale(f"{write} was acknowledged, and is not stored: {states}")
+        raise Stale(f"{write} was acknowledged, but is not stored: {states}")
 
     def _candidates(self, read: Read, states: Sequence[Stored], floor: float) -> list[float]:
         """Return the positions of the states that the read can have returned."""

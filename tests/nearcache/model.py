@@ -73,7 +73,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(worker=st.integers(0, 2), call=calls | st.just(("clear",)))
     def later(self, worker: int, call: tuple[Any, ...]) -> None:
-        """Change something while all have copies, and read after the change has been delivered."""
+        """Make a change while all workers have copies, and read after it was delivered."""
         self._all_read()
         self.alone(worker, call)
         time.sleep(DELAY_S + 0.02)

@@ -1,4 +1,4 @@
-"""The check of histories: what it accepts and what it rejects."""
+"""The check of histories: valid ones pass, and stale reads and lost writes fail."""
 
 from __future__ import annotations
 

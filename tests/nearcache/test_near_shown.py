@@ -1,4 +1,4 @@
-"""The state that a near cache shows, and a near cache without permission to follow."""
+"""The state that a near cache shows, and a near cache without permission to follow changes."""
 
 from __future__ import annotations
 

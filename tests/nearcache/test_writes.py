@@ -1,4 +1,4 @@
-"""When writes are visible: one's own at once, those of others when the feed delivers them."""
+"""When writes are visible: own writes at once, other writes when the feed delivers them."""
 
 from __future__ import annotations
 
