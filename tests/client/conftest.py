@@ -1,4 +1,4 @@
-"""The time, for operations that are driven without a server."""
+"""Clocks that tests move, a session, and another client."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.answers import Clock
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What operations and copies take for the time; it stands still unless it is moved."""
+    """Replace the clock of operations and copies. It stands still unless a test moves it."""
     made = Clock()
     for module in (
         bucket,
@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def waiting_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    """What connections take for the time: no request times out unless the clock is moved."""
+    """Replace the clock of connections. No request times out unless a test moves it."""
     made = Clock()
     made.now = monotonic()
     for module in (connection, hearing, incoming, outgoing, pending, session, timeouts):
@@ -69,14 +69,14 @@ def session_on_the_server(server: NatsServer) -> session.Session:
         connect_timeout=PATIENT["CONNECT_TIMEOUT"],
     )
     made = process.session(config)
-    # Where the server was slow, a timeout of the test before may have opened the circuit.
+    # If the server was slow, a timeout of an earlier test may have opened the circuit.
     assert eventually(lambda: made._fault is None)
     return made
 
 
 @pytest.fixture
 async def service(server: NatsServer) -> AsyncIterator[Client]:
-    """Another client, which answers as the test says: a stream that can be made mute."""
+    """Connect another client, which answers as the test says or does not answer at all."""
     client = await nats.connect(server.url, token=server.token, connect_timeout=60)
     yield client
     await client.close()

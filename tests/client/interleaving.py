@@ -1,8 +1,8 @@
-"""Every order in which reads, writes and a feed can meet at the copies, against a small server.
+"""A model of the copies and a server, which runs reads, writes and a feed in every order.
 
-The server has one key, whose state is known at every position of the stream. A read is right that
-is not older than what its process knows of: by the acknowledgement of its own write, by
-an earlier read, or by the feed.
+The server has one key, whose state is known at every position of the stream. The result of a read
+is correct if it is not older than any state that the process knows from the acknowledgement of its
+own write, from an earlier read, or from the feed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Script = Iterator[str]
 
 
 class Violation(AssertionError):
-    """The guarantee was broken."""
+    """Raised if the guarantee is broken."""
 
 
 class State(NamedTuple):
-    """The state of the key from a position on. Its payload tells the position of a value."""
+    """The state of the key since a position, which is also the payload of its value."""
 
     position: int
     present: bool
     revision: int
-    """What the server counts, which begins again when the stream is recreated."""
+    """The revision on the server. Revisions start again when the stream is recreated."""
 
     def entry(self) -> Entry | None:
         payload = str(self.position).encode()
@@ -48,7 +48,7 @@ def position_of(entry: Entry | None) -> int | None:
 
 
 class World:
-    """A server, the copies of one process, and what may happen next."""
+    """A server, the copies of one process, and the steps that may happen next."""
 
     def __init__(
         self,
@@ -59,19 +59,23 @@ class World:
         warm: bool = True,
         lagging: bool = False,
     ) -> None:
-        """``warm``: there is a value, and a copy. ``lagging``: reads find the state before."""
+        """Prepare the first state.
+
+        With ``warm``, the key has a value, of which there is a copy. With ``lagging``, reads return
+        the state before the current one, as from a replica.
+        """
         self.lagging = lagging
         self.copies = copies(Bounds(misses=misses, max_entries=1), lambda key: True)
         self.caches = NearCaches([self.copies], Clock())
         self.states = [State(0, False, 0)]
         self.position = 0
-        self.revision = 10  # a recreated stream does not get as far
+        self.revision = 10  # higher than any revision of a recreated stream
         self.follows = True
-        """Whether the feed follows the present stream."""
+        """False while the feed has not noticed that the stream was recreated."""
         self.events: deque[tuple[int, int, bool]] = deque()
-        """Revision, position that it tells of, and whether it is that of a clear()."""
-        self.own = self.read = self.told = 0
-        """Positions: the last own write, the newest state read, the last announced by the feed."""
+        """Changes to be delivered: revision, position, and True for that of a clear()."""
+        self.own = self.read = self.announced = 0
+        """Positions of the last own write, the newest state read, and the last one delivered."""
         self.log: list[str] = []
         for _ in range(3 if warm else 0):
             self.store(True)
@@ -91,21 +95,21 @@ class World:
         return self.states[-1]
 
     def purge(self, present: bool = False) -> int:
-        """Change the key's state without an announcement, and return the position."""
+        """Change the key's state without announcing it. Return the position."""
         self.position += 1
         self.revision += 1
         self.states.append(State(self.position, present, self.revision))
         return self.position
 
     def mark(self, purged: int) -> int:
-        """Have the feed announce that all was purged, and return the revision of that."""
+        """Announce that all keys were deleted. Return the revision of the announcement."""
         self.position += 1
         self.revision += 1
         self._announce(purged, cleared=True)
         return self.revision
 
     def recreate(self) -> None:
-        """Delete the stream and make another one, which the feed does not notice yet."""
+        """Delete the stream and create another one, which the feed has not noticed yet."""
         self.purge()
         self.revision = 0
         self.follows = False
@@ -122,10 +126,10 @@ class World:
             self.copies.cleared(revision)
         else:
             self.copies.changed(SUBJECT, revision)
-        self.told = max(self.told, position)
+        self.announced = max(self.announced, position)
 
     def lose(self) -> None:
-        """The feed breaks, with what it had still to tell; another begins here, not open yet."""
+        """Break the feed and drop its undelivered changes. The next one begins here, once open."""
         self.copies.shut()
         self.whole = False
         self.follows = True
@@ -136,27 +140,27 @@ class World:
         self.copies.opened()
         self.copies.proven(monotonic() + 3600)
         self.whole = True
-        self.told = max(self.told, self._begins)
+        self.announced = max(self.announced, self._begins)
 
     # What may happen next --------------------------------------------------------------------
 
     def enabled(self) -> list[Callable[[], None]]:
-        """The steps that may be the next."""
+        """Return the steps that may happen next."""
         steps = [partial(self._go_on, at) for at, name in enumerate(self._next) if name]
-        return [*steps, self._tell] if self.events else steps
+        return [*steps, self._deliver_next] if self.events else steps
 
     def _go_on(self, at: int) -> None:
         self.log.append(self._next[at] or "")
         self._next[at] = next(self._scripts[at], None)
-        self._look()
+        self._check_copy()
 
-    def _tell(self) -> None:
-        self.log.append("the feed tells")
+    def _deliver_next(self) -> None:
+        self.log.append("the feed delivers a change")
         self.deliver()
-        self._look()
+        self._check_copy()
 
-    def _look(self) -> None:
-        # A find changes nothing: whoever looks after every step sees what any fewer would.
+    def _check_copy(self) -> None:
+        # A find changes nothing, so that a check after every step covers all reads of the copy.
         copy = self.copies.find(KEY)
         if copy is not None:
             if not self.whole:
@@ -164,21 +168,24 @@ class World:
             self.found(position_of(copy.entry), self.known)
         held = sum(each.size for each in self.copies._copies.values())
         if self.copies.bytes != held:
-            self._fail(f"{self.copies.bytes} bytes are counted where {held} are held")
+            self._fail(f"{self.copies.bytes} bytes were counted, but the copies have {held}")
 
     def end(self) -> None:
         if self.copies._attempts:
-            self._fail("attempts are kept that have ended")
+            self._fail("an attempt that has ended is still kept")
 
     # The guarantee ---------------------------------------------------------------------------
 
     @property
     def known(self) -> dict[str, int]:
-        """What a read that begins now may not be older than."""
-        return {"an own write": self.own, "an earlier read": self.read, "the feed": self.told}
+        """Return the positions that a read beginning now must not be older than, by source."""
+        return {"an own write": self.own, "an earlier read": self.read, "the feed": self.announced}
 
     def found(self, stored_at: int | None, known: dict[str, int]) -> None:
-        """A read that began when so much was known has found a value, or None for a miss."""
+        """Check the result of a read, for which ``known`` was known when it began.
+
+        ``stored_at`` is the position of the value, or None for a miss.
+        """
         if stored_at is not None and stored_at >= max(known.values()):
             self.read = max(self.read, stored_at)
             return
@@ -204,7 +211,7 @@ Actor = Callable[[World], Script]
 
 
 def interleavings(start: Callable[[], World]) -> Iterator[World]:
-    """Every order of the steps of a world, each played to its end."""
+    """Run every possible order of the steps of a world. Yield the world after each run."""
     path: list[int] = []
     while True:
         world = start()
@@ -223,11 +230,11 @@ def interleavings(start: Callable[[], World]) -> Iterator[World]:
         path[-1] += 1
 
 
-# What takes part -----------------------------------------------------------------------------
+# The actors ----------------------------------------------------------------------------------
 
 
 def fill(world: World) -> Script:
-    """A read of the server, of which a copy is made."""
+    """Read from the server and make a copy."""
     yield "a fill begins"
     known = world.known
     attempt = world.copies.begin(KEY, SUBJECT)
@@ -241,7 +248,7 @@ def fill(world: World) -> Script:
 
 
 def failing_fill(world: World) -> Script:
-    """A read that brings no answer."""
+    """Read from the server without getting an answer."""
     yield "a fill begins"
     attempt = world.copies.begin(KEY, SUBJECT)
     yield "the fill fails"
@@ -272,7 +279,7 @@ def _in_doubt(applied: str, present: bool, world: World) -> Script:
 
 
 def refused(world: World) -> Script:
-    """A conditional write finds another state than it expects, by which that is known."""
+    """Make a conditional write that is refused. The refusal shows that the key has changed."""
     yield "an own write begins"
     attempt = world.copies.begin(KEY, SUBJECT)
     yield "it is refused"
@@ -285,7 +292,7 @@ def refused(world: World) -> Script:
 def own_clear(world: World) -> Script:
     yield "an own clear purges"
     purged = world.purge()
-    yield "the own clear says so"
+    yield "the own clear is announced"
     world.mark(purged)
     yield "the own clear is acknowledged"
     world.caches.forget_all()
@@ -300,12 +307,12 @@ def _foreign(present: bool, world: World) -> Script:
 def foreign_clear(world: World) -> Script:
     yield "a foreign clear purges"
     purged = world.purge()
-    yield "the foreign clear says so"
+    yield "the foreign clear is announced"
     world.mark(purged)
 
 
 def reopening(world: World) -> Script:
-    """The feed breaks and is opened again; what was not delivered by then never is."""
+    """Break and reopen the feed. Changes that were not delivered before are lost."""
     yield "the feed breaks"
     world.lose()
     yield "the feed is open again"
@@ -313,7 +320,7 @@ def reopening(world: World) -> Script:
 
 
 def other_fill(world: World) -> Script:
-    """A read by another operation, which makes no copy, such as that of touch()."""
+    """Read for another operation, such as touch(), which makes no copy."""
     yield "another operation begins"
     known = world.known
     yield "another operation reads"
@@ -328,7 +335,7 @@ def other_fill(world: World) -> Script:
 
 
 def recreation(world: World) -> Script:
-    """Another client deletes the stream, and it is made again with a value."""
+    """Delete and recreate the stream, as another client, and store a value."""
     yield "the stream is recreated"
     world.recreate()
     yield "a foreign write is applied to the new stream"
@@ -336,7 +343,7 @@ def recreation(world: World) -> Script:
 
 
 def eviction(world: World) -> Script:
-    """Another key's copy takes the room, and goes."""
+    """Evict the copy by that of another key, and drop the latter."""
     yield "another key is copied"
     attempt = world.copies.begin(OTHER_KEY, OTHER_SUBJECT)
     world.copies.end_read(attempt, Entry(b"", None, 1, None), 0.0)

@@ -1,4 +1,4 @@
-"""Requests on lanes, and the services that answer them or stay mute."""
+"""Requests on lanes, and services that answer them or do not answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django_nats.devserver.files import eventually
 from tests.support.answers import Clock
 
 TIMEOUT = 1.0
-PATIENT = Lane("a patient lane", 60.0)  # for what is to be answered
+PATIENT = Lane("a patient lane", 60.0)  # for requests that are answered
 
 
 def asking(lane: Lane, subject: str, payload: bytes = b"", **kwargs: Any) -> Steps[Any]:
@@ -27,14 +27,14 @@ def asking(lane: Lane, subject: str, payload: bytes = b"", **kwargs: Any) -> Ste
 
 
 def session_of(server: NatsServer, **options: Any) -> Session:
-    """A session that a slow machine does not keep from connecting."""
+    """Return a session whose connect timeout is long enough for a slow machine."""
     return process.session(ConnectionConfig((server.url,), **{"connect_timeout": 30.0, **options}))
 
 
 async def listen(
     service: Client, subject: str, answer: Callable[[Any], Coroutine[Any, Any, None]]
 ) -> None:
-    """Subscribe, and wait until the server knows of it."""
+    """Subscribe, and wait until the server has the subscription."""
     await service.subscribe(subject, cb=answer)
     # nats-py's first ping may overtake the subscription.
     await service.flush()
@@ -46,7 +46,7 @@ async def ask(session: Session, lane: Lane, subject: str, payload: bytes = b"") 
 
 
 async def ignore(message: Any) -> None:
-    """A service that is there and says nothing."""
+    """Receive a message without answering it."""
 
 
 async def soon(condition: Callable[[], bool]) -> bool:
@@ -55,7 +55,7 @@ async def soon(condition: Callable[[], bool]) -> bool:
 
 
 async def time_out(session: Session, clock: Clock, timeout: float = TIMEOUT) -> None:
-    """Let all of a timeout pass, and have the server give a sign of life in its second half."""
+    """Let a timeout pass. The server answers another request in its second half."""
     clock.now += 0.6 * timeout
     await ask(session, PATIENT, "nobody")
     clock.now += 0.45 * timeout

@@ -1,4 +1,4 @@
-"""The two drivers, without a server: what they do for each kind of step."""
+"""The two drivers and each kind of step, without a server."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_caller_does_not_wait_for_a_thread_that_has_ended(
 def test_an_answer_that_arrives_as_the_thread_ends_is_returned(
     session: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is in a child that a signal's handler forks just after the lock was checked."""
+    """The same happens in a child that a signal handler forks just after the check."""
     wakes: list[Callable[[], object]] = []
 
     def asking() -> Steps[bytes]:

@@ -1,4 +1,4 @@
-"""The objects that a process has one of."""
+"""The objects of which each process has one."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from tests.support.proxy import Proxy
 
 @pytest.fixture
 def other(make_cache: MakeCache) -> NatsCache:
-    """Return a cache on the same bucket, with a connection of its own."""
+    """Return a cache on the same bucket with its own connection."""
     return make_cache(OPTIONS={"NAME": "another"})
 
 
@@ -44,7 +44,7 @@ def following(cache: NatsCache) -> Iterator[Following]:
 
 @pytest.fixture
 def patient(cache: NatsCache) -> Iterator[Following]:
-    """A feed that does not break if the machine stands still for a second."""
+    """Open a feed that does not break if the machine stalls for a second."""
     made = Following(cache, within=6)
     yield made
     made.stop()
@@ -106,7 +106,7 @@ def test_a_subject_that_is_not_utf_8_is_a_change_like_others(
 
 
 class Loss:
-    """Drops a number of changes, and heartbeats if told to, on their way from the server."""
+    """A filter for the proxy that drops a number of changes, and heartbeats if requested."""
 
     def __init__(self, bucket: str, *, changes: int = 1, heartbeats: bool = False) -> None:
         self.left = changes
@@ -127,10 +127,10 @@ def test_an_interrupted_reader_ends_the_feed(
     cache: NatsCache, patient: Following, other: NatsCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The feed has counted the change by then, so that no later message would show the loss."""
-    told = patient.recorder.changed
+    report = patient.recorder.changed
 
     def interrupted(*change: Any) -> None:
-        patient.recorder.changed = told  # type: ignore[method-assign]
+        patient.recorder.changed = report  # type: ignore[method-assign]
         raise Interruption
 
     connection = cache.session.connection
@@ -287,9 +287,9 @@ class Link:
 
 
 def delivered(
-    feed: Feed, *, subject: bytes = b"$KV.b.=.1.k", by: str = "", told: object = 1
+    feed: Feed, *, subject: bytes = b"$KV.b.=.1.k", by: str = "", number: object = 1
 ) -> Reply:
-    place = f"$JS.ACK.KV_b.{by or feed._name}.1.7.{told}.1700000000000000000.0"
+    place = f"$JS.ACK.KV_b.{by or feed._name}.1.7.{number}.1700000000000000000.0"
     return Reply(b"NATS/1.0\r\n\r\n", b"", place.encode(), subject)
 
 
@@ -298,10 +298,10 @@ def delivered(
     [
         ({"subject": b"$KV.another.key"}, "a subject that it did not ask for"),
         ({"by": "keys-of-another"}, "not one of this consumer's"),
-        ({"told": "9" * 5000}, "not one of this consumer's"),
-        ({"told": "-1"}, "not one of this consumer's"),
-        ({"told": ""}, "not one of this consumer's"),
-        ({"told": 2}, "Changes 1 to 1 of the feed are missing"),
+        ({"number": "9" * 5000}, "not one of this consumer's"),
+        ({"number": "-1"}, "not one of this consumer's"),
+        ({"number": ""}, "not one of this consumer's"),
+        ({"number": 2}, "Changes 1 to 1 of the feed are missing"),
         (None, "not one of this consumer's"),
     ],
     ids=["subject", "consumer", "long", "negative", "empty", "gap", "too large"],
@@ -344,7 +344,7 @@ def test_a_stalled_server_is_answered(server: NatsServer, following: Following) 
 
 @pytest.fixture
 def unanswered() -> Iterator[NatsServer]:
-    """A server whose users may not answer its flow control messages."""
+    """Start a server whose users may not answer its flow control messages."""
     user = 'user: web, password: secret, permissions: { publish: { deny: ["$JS.FC.>"] } }'
     with NatsServer(token="", config=f"authorization {{ users: [{{ {user} }}] }}") as server:
         yield server
@@ -382,9 +382,9 @@ def test_changes_that_the_server_holds_back_do_not_count_as_reported(
         other.set(f"{'long' * 220}{len(written)}", 1)
         recorder.heard.wait(0.05)
     following.stop()
-    told = recorder.events.index("shut") - 1
-    assert 0 < told < len(written)
-    assert recorder.proofs[recorder.began[1] - 1] <= written[told]
+    reported = recorder.events.index("shut") - 1
+    assert 0 < reported < len(written)
+    assert recorder.proofs[recorder.began[1] - 1] <= written[reported]
 
 
 def test_a_stalled_feed_is_reopened(unanswered: NatsServer) -> None:
@@ -394,9 +394,9 @@ def test_a_stalled_feed_is_reopened(unanswered: NatsServer) -> None:
         other.set_many({f"key-{number}": number for number in range(4000)})
     following.wait_for(lambda: following.recorder.lives >= 2)
     assert 0 < len(following.recorder.revisions) < 20_000
-    told = len(following.recorder.revisions)
+    reported = len(following.recorder.revisions)
     other.set("key", 1)
-    following.wait_for(lambda: len(following.recorder.revisions) > told)
+    following.wait_for(lambda: len(following.recorder.revisions) > reported)
 
 
 def test_it_ends_with_the_connection(proxy: Proxy, cache: NatsCache, make_cache: MakeCache) -> None:

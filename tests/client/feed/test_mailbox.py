@@ -1,4 +1,4 @@
-"""The mailbox of a reader of changes, also when a signal's handler raises between two steps."""
+"""The mailbox of a reader of changes, also if a signal handler raises at any point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAM: dict[str, Any] = {"created": "today", "state": {"last_seq": 4}, "config"
 
 
 def opened() -> Mailbox:
-    """A mailbox whose first gap has been taken."""
+    """Return a mailbox whose first gap has been taken."""
     mailbox = Mailbox()
     mailbox.position(STREAM)
     mailbox.opened()
@@ -44,7 +44,7 @@ def test_two_threads_may_call_the_callbacks_at_once() -> None:
     def wake() -> None:
         calls.append(1)
         if len(calls) == 1:
-            mailbox.changed("b", 6, b"")  # as another thread or a signal's handler may do
+            mailbox.changed("b", 6, b"")  # as another thread or a signal handler may do
 
     mailbox.notify(wake)
     mailbox.changed("a", 5, b"")
@@ -60,7 +60,7 @@ def change(mailbox: Mailbox) -> None:
 def test_after_an_interruption_changes_and_wakeups_are_not_lost(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is lost by it, and the next feed begins where the mailbox says."""
+    """The connection is lost, and the next feed begins at the mailbox's position."""
     monkeypatch.setattr(module, "MAX_CHANGES", most)
     at, where = 1, "begin"
     while where:
@@ -70,8 +70,8 @@ def test_after_an_interruption_changes_and_wakeups_are_not_lost(
         start = mailbox.position(STREAM | {"state": {"last_seq": 5}})["opt_start_seq"]
         mailbox.opened()
         assert woken, where
-        told = [each.revision for each in mailbox.take() if each is not None]
-        assert told == [5] or start <= 5, where
+        reported = [each.revision for each in mailbox.take() if each is not None]
+        assert reported == [5] or start <= 5, where
         at += 1
     assert at > 4
 

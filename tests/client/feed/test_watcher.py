@@ -1,4 +1,4 @@
-"""A feed that is opened and reopened, also if the server refuses."""
+"""The watcher, which opens and reopens a feed, also after refusals of the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.following import Following, Recorder
 
 @pytest.fixture
 def crowded(cache: NatsCache) -> NatsCache:
-    """A bucket that allows one consumer, which it has."""
+    """Create a bucket that allows one consumer and has one."""
     stream = cache.bucket.config.stream
     config = {**cache.bucket.config.stream_config(), "max_consumers": 1}
     api(cache, f"STREAM.CREATE.{stream}", config)
@@ -141,7 +141,7 @@ def test_it_counts_as_started_if_begun_while_connections_close(cache: NatsCache)
 
 
 def on_the_loop(cache: NatsCache) -> None:
-    """Wait until the loop has run all that was queued before."""
+    """Wait until the loop has run everything that was queued before."""
     done = threading.Event()
     cache.session.call(done.set)
     assert done.wait(30)

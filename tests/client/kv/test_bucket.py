@@ -1,4 +1,4 @@
-"""The bucket's operations, run as steps on bytes, and on a server where bytes do not suffice."""
+"""The bucket's operations, run as steps on bytes or, if necessary, on a server."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_put_many_returns_failures_by_key() -> None:
 
 
 class CountedKey(str):
-    """A key that counts how often a key is compared with another."""
+    """A key that counts its comparisons with other keys."""
 
     count = 0
     __hash__ = str.__hash__

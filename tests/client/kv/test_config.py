@@ -42,7 +42,7 @@ def info(cache: NatsCache) -> dict[str, Any]:
 
 
 def allow_slow_answers(cache: NatsCache) -> None:
-    """Wait for slow answers although the bucket is configured by a short REQUEST_TIMEOUT."""
+    """Wait for slow answers, although the bucket is configured with a short REQUEST_TIMEOUT."""
     hurry(cache, PATIENT["REQUEST_TIMEOUT"])
 
 

@@ -1,4 +1,4 @@
-"""A batch read at once gives what reading it message by message gives, whatever the bytes are."""
+"""A batch read at once gives the same result as read message by message, for any bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.wired import Wired, cut
 KEYS = [f":1:{name}" for name in "abcdef"]
 WRITER = "Django-Nats: json;ms=86400000\r\nNats-TTL: 86400\r\n"
 NOW = time()
-# No value expires while these tests run: all have expired before, or live for a day.
+# No value expires while these tests run. Each has already expired, or lives for a day.
 FORMATS = {
     "live": WRITER,
     "never": "Django-Nats: pickle\r\nNats-TTL: never\r\n",
@@ -94,9 +94,9 @@ cuts = st.lists(st.integers(0, 5000), max_size=4)
 
 
 def both(pieces: list[bytes]) -> tuple[object, object]:
-    """Return what is read at once, and what message by message.
+    """Return the result of reading at once, and that of reading message by message.
 
-    No value corrects the clock, and no subject comes twice: there is one last message of each.
+    No value corrects the clock, and no subject occurs twice, since a batch has the last messages.
     """
     subjects = re.findall(rb"Nats-Subject: \$KV\.b\.=\.1\.([a-f])\r", b"".join(pieces))
     assume(len(subjects) == len(set(subjects)))
@@ -118,7 +118,7 @@ def test_any_batch_cut_anywhere_is_read_alike(data: bytes, end: bytes, at: list[
 
 
 def test_a_batch_cut_at_any_byte_is_read_alike() -> None:
-    """Also where the end of a value's last line is missing: it must be left to the parser."""
+    """If the end of a value's last line is missing, the value is left to the parser."""
     replies = [stored(7, f"=.1.{name}", b"x", WRITER, NOW - 10) for name in "abcd"]
     data = b"".join([frame(each) for each in (*replies, batch()[0])])
     expected = {f":1:{name}": (b"x", "json") for name in "abcd"}
@@ -146,7 +146,7 @@ def messages(kind: str, count: int = 50) -> list[Reply]:
 
 
 def read_by_reader(replies: list[Reply], clock: Clock | None = None) -> PayloadReader:
-    """Return a reader that has read these replies, but for the first and the last."""
+    """Return a reader that has read these replies, except the first and the last."""
     subjects = [f"$KV.b.=.1.{number}" for number in range(len(replies))]
     reader = PayloadReader(subjects, clock or opened().clock)
     data = b"".join([frame(each) for each in replies])
@@ -194,7 +194,7 @@ def test_a_reply_of_other_sizes_or_another_subscription_is_left_to_the_parser(
 def test_a_value_of_an_odd_batch_is_looked_at_a_few_times_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A batch of tombstones would take time that grows with the square of its size otherwise."""
+    """Otherwise the time for tombstones would grow with the square of the size of the batch."""
     looked: list[bytes] = []
     match = payloads._match_value
 
@@ -243,7 +243,7 @@ def test_values_beyond_one_read_of_the_socket_are_all_found(make_cache: MakeCach
 
 
 def test_the_reader_is_used_with_one_replica_only() -> None:
-    """The answers of several have to be compared with this process's own writes."""
+    """Answers of several replicas must be compared with the own writes of the process."""
     bucket = opened()
     bucket.stream.replicated = True
     (request,) = next(bucket.get_payloads(KEYS))

@@ -1,4 +1,4 @@
-"""Writes of many keys: the messages that leave together, and what their answers lead to."""
+"""Writes of many keys: the messages that are sent together, and the effect of the answers."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_more_messages_than_fit_in_a_write_are_sent_in_several(
     assert list(failed) == [":1:4"]
 
 
-# What the answers lead to --------------------------------------------------------------------
+# The effect of the answers -------------------------------------------------------------------
 
 VALUES = dict.fromkeys([":1:a", ":1:b", ":1:c", ":1:d", ":1:e"], WRITE)
 ANSWERS: list[Any] = [8, ack(9), refusal(10100), OutcomeUnknown("lost"), 12]

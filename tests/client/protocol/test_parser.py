@@ -19,7 +19,7 @@ HEADER = b"NATS/1.0\r\nA: b\r\n\r\n"
 
 
 class Heard:
-    """Records what the parser passes on, in order."""
+    """A record of everything that the parser passes on, in order."""
 
     def __init__(self) -> None:
         self.all: list[object] = []
@@ -69,7 +69,7 @@ lines = st.sampled_from(
 
 @st.composite
 def frames(draw: st.DrawFn) -> tuple[bytes, object]:
-    """A frame, and what the parser should pass on."""
+    """Return a frame, and what the parser should pass on."""
     kind = draw(st.sampled_from(["msg", "hmsg", "line"]))
     if kind == "line":
         line = draw(lines)
@@ -275,7 +275,7 @@ def test_a_size_over_32_bits_is_refused(size: int) -> None:
 
 
 def test_an_error_of_a_callback_is_raised() -> None:
-    """A signal's handler may interrupt a caller that reads."""
+    """A signal handler may interrupt a caller that reads."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

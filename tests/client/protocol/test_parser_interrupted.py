@@ -1,4 +1,4 @@
-"""The parser when a signal's handler raises, and with readers of what follows a message."""
+"""The parser when a signal handler raises, and readers of the data after a message."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_reader_takes_what_follows_as_far_as_it_can() -> None:
 
 
 def test_an_interrupted_reader_names_the_message_before() -> None:
-    """What it was reading is parsed again, for a request that has failed by then."""
+    """The data that it was reading is parsed again, although its request has failed."""
     heard: list[bytes] = []
     raised: list[BaseException] = [KeyboardInterrupt()]
 
@@ -100,7 +100,7 @@ def test_an_interrupted_reader_names_the_message_before() -> None:
 
 
 def test_an_earlier_interruption_is_not_named_again() -> None:
-    """Otherwise a later interruption would be taken for one after which it can continue."""
+    """Otherwise the parser would continue after a later interruption when it must not."""
     raised: list[BaseException] = [KeyboardInterrupt()]
 
     def hear(sid: bytes, reply: Reply) -> None:

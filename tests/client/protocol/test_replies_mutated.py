@@ -182,10 +182,10 @@ def test_a_mutated_stream_document_is_used_or_raises_a_nats_error(document: dict
     )
     for stream in streams:
         with suppress(NatsError):
-            told, _ = _finish(stream.stream.open(), reply, level)
-            lags_of(told, SUM.sources)
-            Mailbox().position(told)
-            for each in differences(stream.config, told["config"], told["state"]):
+            document, _ = _finish(stream.stream.open(), reply, level)
+            lags_of(document, SUM.sources)
+            Mailbox().position(document)
+            for each in differences(stream.config, document["config"], document["state"]):
                 str(each)
 
 

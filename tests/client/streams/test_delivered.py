@@ -1,4 +1,4 @@
-"""Keys read many at a time are those read message by message, whatever the bytes are."""
+"""Keys read from many messages at once are those read message by message, for any bytes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Listed:
         self.wired = Wired(self.request, SID)
 
     def result(self, pieces: list[bytes]) -> object:
-        """Return the keys with their revisions and what is asked next, or what has failed."""
+        """Return the keys with their revisions and the next request, or the failure."""
         if failure := self.wired.failure(pieces):
             return failure
         keys: dict[str, int] = {}
@@ -177,7 +177,7 @@ patterns = st.sampled_from([":1:*", ":1:user*", ":1:?", "*"])
 
 
 def both(pieces: list[bytes], pattern: str, batch: int) -> tuple[object, object]:
-    """Return what is listed by reading many messages at a time, and what by reading each."""
+    """Return the listing read from many messages at once, and the one read from each."""
     at_once, singly = (
         Listed(at_once=each, pattern=pattern, batch=batch).result(pieces) for each in (True, False)
     )
@@ -265,7 +265,7 @@ def test_messages_are_read_up_to_those_of_another_consumer() -> None:
 def test_a_batch_with_many_unusual_messages_is_looked_at_a_few_times_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would take time that grows with the square of its size otherwise."""
+    """Otherwise the time would grow with the square of the size of the batch."""
     looks = []
     frames = delivered._frames
 
@@ -320,7 +320,7 @@ def test_a_reader_interrupted_anywhere_fails_its_request_alone() -> None:
     while True:
         at += 1
         each = Listed(at_once=True)
-        each.wired.table._loop_thread_id = 0  # this thread is a caller's
+        each.wired.table._loop_thread_id = 0  # the parser runs on the thread of a caller
         feed = each.wired.parser.feed
         if not interrupted(lambda: feed(b"".join(FOUR)), at, delivered.__file__):  # noqa: B023
             break

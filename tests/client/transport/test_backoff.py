@@ -20,7 +20,7 @@ LONG = 1000.0
 
 
 class Chance:
-    """A source of random numbers that are all the same share of their range."""
+    """A source of random numbers, each of which is the same share of its range."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -182,7 +182,7 @@ def test_other_errors_are_not_refusals(error: Exception) -> None:
 def test_of_200_clients_at_most_150_a_second_reconnect(
     failure: Exception,
 ) -> None:
-    """They are away for 30 seconds. All are back within five seconds of the server's return."""
+    """The server is down for 30 seconds. Five seconds after its return, all are connected."""
     tries: list[float] = []
     back: list[float] = []
     for client in range(200):

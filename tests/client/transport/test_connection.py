@@ -71,7 +71,7 @@ async def test_a_second_answer_is_ignored(session: Session, service: Client) -> 
 async def test_a_message_that_cannot_be_a_reply_is_ignored(
     session: Session, service: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If reading raised, no further answer would arrive."""
+    """If the reader raised, no further answer would arrive."""
     await ask(session, Request(PATIENT, "warm-up"))
     connection = session._connection
     assert connection is not None
@@ -146,7 +146,7 @@ async def test_an_inbox_of_its_own_is_unsubscribed_with_its_request(
 
 
 async def _wait_until_deserted(service: Client, inbox: str) -> None:
-    """Ask until the server answers that no service listens, which it learns with a delay."""
+    """Repeat a request until the server answers that no service listens."""
     while True:
         try:
             await service.request(inbox, b"?", timeout=0.2)
@@ -170,7 +170,7 @@ async def test_a_request_that_cannot_be_framed_fails_alone(
     same = session._connection
     broken = Request(PATIENT, "nobody", "text")  # type: ignore[arg-type]  # as a bug would have it
     held = threading.Event()
-    loop_thread.call(held.wait)  # until all of them are queued, and go out together
+    loop_thread.call(held.wait)  # until all of them are queued, so that they are sent together
     asked = [
         asyncio.ensure_future(ask(session, *requests))
         for requests in (
@@ -197,7 +197,7 @@ async def test_a_request_that_cannot_be_framed_fails_alone(
 
 
 class SlowLink(Proxy):
-    """Reads a number of bytes a second from a client, with small buffers of its own."""
+    """A server that reads a number of bytes per second from a client, into small buffers."""
 
     def __init__(self, server: NatsServer) -> None:
         super().__init__(server.port)
@@ -209,7 +209,7 @@ class SlowLink(Proxy):
         with suppress(OSError):
             while data := source.recv(64 * 1024):
                 if not replies:
-                    time.sleep(len(data) / self.rate)  # real time: that of the link
+                    time.sleep(len(data) / self.rate)  # real time: the link is slow
                 self._flowing.wait()
                 sink.sendall(data)
 
@@ -238,7 +238,10 @@ BIG = Request(LANE, "nobody", b"x" * 8_000_000)
 async def test_a_request_does_not_time_out_while_bytes_leave(
     link: SlowLink, monkeypatch: pytest.MonkeyPatch, high_water: int
 ) -> None:
-    """Neither a big request, nor those written or queued behind it, for three times the timeout."""
+    """A large request is sent for three times the timeout.
+
+    Neither it nor the requests that are written or queued behind it time out.
+    """
     lane = Lane("a slow lane", 5.0)
     monkeypatch.setattr(connection, "HIGH_WATER_BYTES", high_water)
     monkeypatch.setattr(connection, "PING_INTERVAL_S", lane.timeout / 3)
@@ -257,7 +260,7 @@ async def test_a_request_does_not_time_out_while_bytes_leave(
 @pytest.mark.parametrize("trouble", ["stopped", "too slow"])
 async def test_a_request_times_out_if_no_bytes_leave(link: SlowLink, trouble: str) -> None:
     session = await _over(link)
-    link.rate = 2e6  # bytes a second: even if the test stands still, not all of it gets through
+    link.rate = 2e6  # bytes a second: even if the test stalls, a part of the request is not sent
     asked = asyncio.gather(ask(session, BIG), ask(session, Request(LANE, "nobody")))
     await asyncio.wait([asked], timeout=LANE.timeout / 2)
     if trouble == "stopped":
@@ -272,7 +275,7 @@ async def test_a_request_times_out_if_no_bytes_leave(link: SlowLink, trouble: st
 async def test_a_missing_answer_times_out_while_others_write(
     session: Session, service: Client, waiting_clock: Clock
 ) -> None:
-    """Bytes that leave do not extend the timeout of a request that left before them."""
+    """Sent bytes do not extend the timeout of a request that was sent before them."""
     written = asyncio.Event()
 
     async def ignore(message: Any) -> None:

@@ -16,7 +16,7 @@ from django_nats.client.transport.loop import thread as loop_thread
 
 @pytest.fixture
 def uwsgi(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module that exists only in processes of uWSGI."""
+    """Provide the module ``uwsgi``, which exists only in processes of uWSGI."""
     module = ModuleType("uwsgi")
     monkeypatch.setitem(sys.modules, "uwsgi", module)
     monkeypatch.setattr(forks, "_hook", None)

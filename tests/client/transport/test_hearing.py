@@ -1,4 +1,4 @@
-"""Whether answers still arrive: when the inbox is tested, and when a connection is given up."""
+"""The check that answers still arrive: tests of the inbox, and when a connection is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _no() -> bool:
 
 
 class FakeLink:
-    """A connection whose server answers pings, and messages to the inbox only if told to."""
+    """A connection whose server answers pings, and delivers to the inbox if ``answering``."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def requests_wait(tested: Hearing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call doubt() again and again, as for a request without an answer."""
+    """Call doubt() repeatedly, as for a request without an answer."""
     let_pass = hearing.asyncio.sleep
 
     async def doubt(seconds: float) -> None:
@@ -98,7 +98,7 @@ async def test_any_message_in_the_inbox_ends_the_test(clock: Clock) -> None:
 
 
 async def test_a_stopped_server_is_not_taken_for_a_dropped_inbox(clock: Clock) -> None:
-    """Nor is a loop that is held up: the inbox is checked once the ping is answered."""
+    """The same holds for a blocked loop: the inbox is checked after the ping is answered."""
     link = FakeLink(clock)
     link.stopped = asyncio.get_running_loop().create_future()
     tested = Hearing(link)

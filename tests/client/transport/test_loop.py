@@ -1,4 +1,4 @@
-"""The loop's thread starts, ends and starts again, and never waits for its own end."""
+"""The loop's thread starts, ends, starts again, and never waits for its own end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def thread() -> Iterator[LoopThread]:
 
 
 def within_patience(function: Callable[[], object]) -> None:
-    """Call a function on a thread of its own, which is left behind if it hangs."""
+    """Call a function in a new thread, which is abandoned if it hangs."""
     caller = threading.Thread(target=function, daemon=True)
     caller.start()
     caller.join(PATIENCE)
@@ -61,18 +61,18 @@ def test_a_call_on_the_ending_loop_does_not_wait_for_its_end(thread: LoopThread)
 
 
 def test_the_ending_thread_still_counts_as_the_loops(thread: LoopThread) -> None:
-    """A synchronous call on it would wait for itself."""
-    told: list[bool] = []
+    """A synchronous call on that thread would wait for itself."""
+    answers: list[bool] = []
 
     async def farewell() -> None:
-        told.append(thread.is_current())
+        answers.append(thread.is_current())
         with pytest.raises(BridgeMisuse):
             thread.stop(nothing, PATIENCE, lambda: None)
-        told.append(True)
+        answers.append(True)
 
     thread.call(lambda: None)
     thread.stop(farewell, PATIENCE, lambda: None)
-    assert told == [True, True]
+    assert answers == [True, True]
     assert not thread.is_current()
 
 
@@ -99,7 +99,7 @@ def test_another_thread_that_calls_meanwhile_gets_the_next_loop(thread: LoopThre
 
 
 def test_a_loop_that_is_held_up_never_runs_its_last_coroutine(thread: LoopThread) -> None:
-    """If it ran later, it would close what has been started since."""
+    """If it ran later, it would close connections that have been opened since."""
     held, later = threading.Event(), threading.Event()
     said: list[str] = []
     loops: list[asyncio.AbstractEventLoop] = []
@@ -151,7 +151,7 @@ def handling(handler: Callable[[], object]) -> Iterator[None]:
 
 
 class TestInASignalsHandler:
-    """The thread that is interrupted may hold what the call would wait for."""
+    """The interrupted thread may hold a lock that the call would wait for."""
 
     def test_a_call_during_the_end_is_refused(self, thread: LoopThread) -> None:
         refused: list[str] = []

@@ -55,7 +55,7 @@ def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -
 
 
 def test_the_private_names_in_use_are_those_that_are_listed() -> None:
-    """Nor does a name of the connection's own clash with one of nats-py's."""
+    """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
     used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
     theirs = {name for name in [*dir(Client()), "_io_writer"] if not name.startswith("__")}
@@ -63,7 +63,7 @@ def test_the_private_names_in_use_are_those_that_are_listed() -> None:
 
 
 async def test_the_reader_is_run_once_connected(server: NatsServer) -> None:
-    """No bytes that the server sends from then on have been read."""
+    """No bytes that the server sends after that have been read."""
     read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     class Reading(Client):  # type: ignore[misc]
@@ -100,7 +100,7 @@ async def test_pings_are_sent_by_one_method_and_answered_in_order(server: NatsSe
             assert not flushing.done()
             await client._process_pong()
         await asyncio.wait_for(flushing, 60)
-        # Pings that it has sent since.
+        # Pings that nats-py has sent since.
         assert client._pings_outstanding <= len(client._pongs)
     finally:
         await client.close()
@@ -122,15 +122,15 @@ async def test_too_many_pings_without_an_answer_end_in_process_op_err(server: Na
 
 
 async def test_a_permissions_violation_goes_to_the_error_callback(server: NatsServer) -> None:
-    told: list[str] = []
+    messages: list[str] = []
 
     async def error(error: Exception) -> None:
-        told.append(str(error))
+        messages.append(str(error))
 
     client = await connected(Client(), server, error_cb=error)
     await client._process_err("'permissions violation for publish to \"a.b\"'")
-    assert told == ['nats: permissions violation for publish to "a.b"']
-    assert str(client.last_error) == told[0]
+    assert messages == ['nats: permissions violation for publish to "a.b"']
+    assert str(client.last_error) == messages[0]
     assert client.is_connected
     await client.close()
 

@@ -1,4 +1,4 @@
-"""A nats-py that lacks what the connection depends on is refused, in one line that says so."""
+"""A nats-py that lacks a name that the connection needs is refused, with one line in the log."""
 
 from __future__ import annotations
 

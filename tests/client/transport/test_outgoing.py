@@ -19,7 +19,7 @@ class Interruption(Exception):
 
 
 class FakeSocket:
-    """A socket that accepts some bytes of what a caller sends, and may raise then."""
+    """A socket that accepts a part of the data that a caller sends, and may then raise."""
 
     def __init__(self, most: int, error: Exception | None = None) -> None:
         self.most = most
@@ -35,7 +35,7 @@ class FakeSocket:
 
 
 class FakeLink:
-    """A connection with a transport that records what is written to it."""
+    """A connection whose transport records the data that is written to it."""
 
     def __init__(self) -> None:
         self.outstanding = Outstanding(lambda sid: None)
@@ -174,7 +174,7 @@ async def test_it_is_noted_when_many_bytes_leave(link: FakeLink, outgoing: Outgo
 async def test_the_rest_is_sent_once_if_the_caller_is_interrupted_late(
     link: FakeLink, outgoing: Outgoing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No byte was accepted, the loop is to send them all, and the caller has gone."""
+    """No byte was accepted, so the loop must send them all after the caller has given up."""
 
     def interrupted(*_: object) -> None:
         raise Interruption

@@ -32,11 +32,11 @@ MOST = 1000
 
 
 class Interruption(Exception):
-    """Raised by a signal's handler. Celery's soft time limit is an Exception, too."""
+    """An exception raised by a signal handler, such as Celery's soft time limit."""
 
 
 class Table(Outstanding):
-    """Records woken waiters and ended subscriptions. Its tokens are numbers."""
+    """A table that records woken waiters and ended subscriptions. Its tokens are numbers."""
 
     def __init__(self) -> None:
         self.made = 1
@@ -128,7 +128,7 @@ def test_a_list_of_oversized_requests_is_answered_at_once(table: Table) -> None:
 
 
 def test_a_request_that_cannot_be_framed_leaves_nothing_behind(table: Table) -> None:
-    broken = Request(LANE, "s", "text")  # type: ignore[arg-type]  # as a bug would have it
+    broken = Request(LANE, "s", "text")  # type: ignore[arg-type]  # as by a bug
     before = table.ask("before", request())
     waiter = Waiter([request(), broken, request()], lambda: table.woken.append("broken"))
     frames = [b"of another"]
@@ -212,7 +212,7 @@ def test_a_status_ends_gathering_and_its_subscription(table: Table) -> None:
 
 @pytest.mark.parametrize("part", ["header", "payload"])
 def test_gathering_ends_with_too_many_bytes(table: Table, part: str) -> None:
-    """Small replies are bounded by their number, larger ones by their bytes in all."""
+    """Small replies are limited by their number, larger ones by their total size."""
     asked = table.ask("pull", request(gather=4, inbox=True), request()).waiter
     table.max_reply_bytes = 3 * SMALL_REPLY_BYTES
     large = {part: b"NATS/1.0\r\n" + b"x" * 4 * SMALL_REPLY_BYTES}
@@ -286,7 +286,7 @@ def test_an_error_in_one_wake_does_not_affect_others(
 
 
 def raised_on_another_thread(function: Callable[[], object]) -> type[BaseException] | None:
-    """Return what a caller that reads gets: the table was made on the loop's thread."""
+    """Return the error that a reading caller gets. The table belongs to the loop's thread."""
     raised: list[type[BaseException] | None] = []
 
     def call() -> None:
@@ -308,7 +308,7 @@ def raised_on_another_thread(function: Callable[[], object]) -> type[BaseExcepti
 def test_a_waiter_is_woken_when_its_reader_is_interrupted(
     table: Table, when: str, kind: type[BaseException]
 ) -> None:
-    """The reader wakes it. It is no longer in the table, so nothing else would."""
+    """The reader wakes it. Nothing else would, since the waiter is no longer in the table."""
     lock = threading.Lock()
     lock.acquire()
     turns = [kind()]
@@ -343,7 +343,7 @@ def test_a_waiter_fails_when_gathering_is_interrupted(
 
 
 class FailingReader:
-    """A reader with a fault."""
+    """A reader that raises."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""Messages that are published together, and their acknowledgements, which are read together."""
+"""Messages that are published together, and whose acknowledgements are read together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST = 1000
 
 
 class Table(Outstanding):
-    """Its tokens are numbers. It records which waiters were woken, and all other lines."""
+    """A table that records woken waiters and all other lines. Its tokens are numbers."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -78,7 +78,7 @@ def msg(subject: bytes, payload: bytes) -> bytes:
 
 @pytest.mark.parametrize("max_payload", [MOST, len(HEADER) + 4])
 def test_publications_have_the_frames_of_their_requests(max_payload: int) -> None:
-    """Where one of them is too large, each is looked at by itself."""
+    """If one of them is too large, each is checked separately."""
     together, singly = Table(), Table()
     first = together.ask(publications(6), max_payload)
     second = singly.ask(list(publications(6)), max_payload)
@@ -120,7 +120,7 @@ def test_a_publication_with_a_subject_that_is_too_long_fails_alone() -> None:
 def test_publications_that_cannot_be_framed_leave_nothing_behind() -> None:
     table = Table()
     broken = publications(3)
-    broken.payloads[1] = "text"  # type: ignore[call-overload]  # as a bug would have it
+    broken.payloads[1] = "text"  # type: ignore[call-overload]  # as by a bug
     waiter = table.ask(broken)
     assert [type(each) for each in waiter.answers] == [NotSent] * 3
     assert (table.frames, table.size, len(table), table.woken) == ([], 0, 0, [0])
@@ -243,7 +243,7 @@ ODDITIES = ["twice", "error", "none", "stream", "digits", "line"]
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    """Return what a server may answer: mostly acknowledgements in order, with some oddities."""
+    """Return possible answers of a server: mostly acknowledgements in order, and odd ones."""
     table = Table()
     waiters = [table.ask(requests()) for requests in ASKED]
     order = [(w, i) for w, waiter in enumerate(waiters) for i in range(len(waiter.requests))]
@@ -279,7 +279,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 def heard(pieces: list[bytes], *, singly: bool = False) -> tuple[object, ...]:
-    """Return what becomes of the requests, and of all else. With ``singly``, they are in lists."""
+    """Return the outcome of the requests, and all other lines. ``singly``: sent as lists."""
     table = Table()
     waiters = [table.ask(list(each()) if singly else each()) for each in ASKED]
     error = ""
@@ -327,7 +327,7 @@ _CLIENT = str(Path(django_nats.client.__file__).parent)
 
 
 class Woken:
-    """A caller that waits for a lock, as those of the package do."""
+    """A caller that waits for a lock, as callers of the package do."""
 
     def __init__(self, table: Table, requests: list[Request] | Publications) -> None:
         self.lock = threading.Lock()
@@ -337,7 +337,7 @@ class Woken:
 
 
 def test_readers_interrupted_anywhere_wake_every_waiter() -> None:
-    """One waiter at most loses answers, and gets the others.
+    """At most one waiter loses answers. It gets the others.
 
     Nothing else would wake a waiter that has left the table.
     """
@@ -345,7 +345,7 @@ def test_readers_interrupted_anywhere_wake_every_waiter() -> None:
     while True:
         at += 1
         table = Table()
-        table._loop_thread_id = 0  # this thread is a caller's
+        table._loop_thread_id = 0  # the parser runs on the thread of a caller
         asked = [Woken(table, publications(4)), Woken(table, publications(5))]
         asked.append(Woken(table, [Request(LANE, "s")]))
         waiters = [each.waiter for each in asked]
@@ -382,7 +382,7 @@ def test_readers_interrupted_anywhere_wake_every_waiter() -> None:
 
 
 def test_a_sender_interrupted_anywhere_takes_no_answer_from_another() -> None:
-    """What its interrupted call leaves behind is forgotten by the keys of its messages."""
+    """The requests of an interrupted call are forgotten by the keys of its messages."""
     at = 0
     while True:
         at += 1

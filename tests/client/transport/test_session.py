@@ -86,7 +86,7 @@ async def test_only_the_mute_lane_is_down_until_it_is_answered(
 async def test_a_mute_lane_beside_answering_ones_is_not_a_silent_server(
     session: Session, service: Client, waiting_clock: Clock
 ) -> None:
-    """No ping is sent to a server whose bytes arrive all the time."""
+    """No ping is sent to a server whose bytes keep arriving."""
     lanes = PATIENT, Lane("mute", TIMEOUT)
     lanes[1].probe = Request(lanes[1], "mute")
 
@@ -209,7 +209,7 @@ async def test_calls_time_out_even_if_the_loop_is_always_held_up(
     busy = True
 
     def hold_up() -> None:
-        time.sleep(1.2 * timeouts.LATE_S)  # real time: the loop is held up
+        time.sleep(1.2 * timeouts.LATE_S)  # real time: the loop is blocked
         if busy:
             loop_thread.call(hold_up)
 
@@ -241,7 +241,7 @@ async def test_a_loop_that_is_held_up_does_not_time_out_calls(
         session.connection._sweep.run()  # the sweep may run before the answer is read
 
     async def answer(message: Any) -> None:
-        # It is held up before the answer is sent, and until after the deadline.
+        # The loop is blocked before the answer is sent, and until after the deadline.
         loop_thread.call(hold)
         await asyncio.to_thread(held.wait)
         await message.respond(b"late")
@@ -321,7 +321,7 @@ def test_a_lane_is_not_suspended_for_a_fault_of_the_connection(
 
 
 def _connected_in_name(lost: bool = False) -> tuple[Session, Lane]:
-    """A session with a connection that sends nothing, and a lane with a probe."""
+    """Return a session whose connection sends nothing, and a lane with a probe."""
     held: Any = SimpleNamespace(alive=True, call=lambda function: None)
     session = Session(ConnectionConfig(("nats://127.0.0.1:1",)), held)
     connection: Any = SimpleNamespace(lost=SimpleNamespace(done=lambda: lost), descriptors=list)
@@ -338,7 +338,7 @@ def test_a_lane_is_not_suspended_without_a_loop_to_probe_it() -> None:
     assert lane.fault is None
 
 
-# Requests nobody waits for -------------------------------------------------------------------
+# Requests whose answers are not awaited -----------------------------------------------------
 
 
 async def test_posted_requests_are_sent_one_after_the_other(

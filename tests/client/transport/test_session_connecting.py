@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 
 
 class Late:
-    """A loop that was given up, and continues after the next one has started."""
+    """A loop that was abandoned, and continues after the next one has started."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.client_id = 1
@@ -119,7 +119,7 @@ def test_wrong_credentials_are_refused(own_server: NatsServer) -> None:
 
 
 class Noting(Backoff):
-    """Makes short pauses, and records what they depend on."""
+    """A Backoff with short pauses that records the arguments of each."""
 
     made: ClassVar[list[Noting]] = []
 
@@ -194,7 +194,7 @@ async def test_a_pause_after_a_loss_depends_on_the_number_of_clients(
 async def test_it_reconnects_at_once_after_an_interruption(
     own_server: NatsServer, noting: type[Noting]
 ) -> None:
-    """The server did not cause it."""
+    """The server did not cause the interruption, so there is no pause."""
     session = session_of(own_server, token=own_server.token)
     await ask(session, PATIENT, "a")
     lost = session._connection

@@ -59,7 +59,7 @@ def test_a_frame_too_large_among_others_is_refused_alone(session: Session) -> No
 
 
 def test_requests_that_do_not_fit_into_the_buffer_are_sent_later(session: Session) -> None:
-    """All are sent, several times as much as may wait in the transport."""
+    """All are sent, though they are several times as large as the transport's buffer."""
     lane = PATIENT
     payload = b"x" * (512 * 1024)
     count = 4 * HIGH_WATER_BYTES // len(payload)
@@ -77,7 +77,7 @@ def test_requests_that_do_not_fit_into_the_buffer_are_sent_later(session: Sessio
 
 
 def in_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have requests sent by the loop, as when other requests are waiting."""
+    """Let the loop send requests, as it does while other requests are waiting."""
     monkeypatch.setattr(connection.Connection, "send_directly", lambda self, waiter: False)
 
 
@@ -187,7 +187,8 @@ async def test_a_request_abandoned_while_it_waits_for_room_does_not_affect_other
     assert await soon(holding.is_set)
     given_up.cancel()
     await asyncio.wait([given_up])
-    waiting_clock.now += 2 * TIMEOUT  # the time of who was given up is over, and nobody has looked
+    # The deadline of the abandoned request has passed, but has not been checked.
+    waiting_clock.now += 2 * TIMEOUT
     held.set()
     assert await soon(lambda: session.waiters == 1)
     monkeypatch.setattr(connection, "HIGH_WATER_BYTES", HIGH_WATER_BYTES)

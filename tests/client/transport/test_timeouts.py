@@ -18,7 +18,7 @@ INBOX = b"_INBOX.x."
 
 
 class FakeLink:
-    """A connection that counts how often its inbox is doubted."""
+    """A connection that counts the doubts about its inbox."""
 
     def __init__(self) -> None:
         self.outstanding = Outstanding(lambda sid: None)

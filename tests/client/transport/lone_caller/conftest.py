@@ -1,4 +1,4 @@
-"""A cache whose writes to the socket and wake-ups of the loop are counted."""
+"""A cache whose use of the socket and wakeups of the loop are counted."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.conftest import MakeCache
 T = TypeVar("T")
 
 
-alone = pytest.mark.skipif(not shared_socket.AVAILABLE, reason="the loop does it all without epoll")
+alone = pytest.mark.skipif(not shared_socket.AVAILABLE, reason="only the loop reads without epoll")
 
 
-_PATIENCE = 60.0  # seconds after which a call that hangs has failed
+_PATIENCE = 60.0  # seconds after which a call counts as hung
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Restart the background thread, on a loop of either kind."""
+    """Restart the background thread, with an event loop of asyncio or uvloop."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     monkeypatch.setenv("DJANGO_NATS_LOOP", request.param)
@@ -41,7 +41,7 @@ def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 class Watched:
-    """Counts which threads read, and how often the loop is woken."""
+    """Counts of the reads of each thread, and of the wakeups of the loop."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.readers: Counter[int] = Counter()
@@ -84,12 +84,12 @@ def cache(loop: None, watched: Watched, make_cache: MakeCache) -> NatsCache:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers read until their answers arrive, however slow the machine is."""
+    """Let callers read until their answers arrive, even if the machine is slow."""
     monkeypatch.setattr(shared_socket, "READ_PATIENCE_S", _PATIENCE)
 
 
 def loops_switches() -> int:
-    """Return how often the loop's thread has gone to sleep."""
+    """Return the number of times that the loop's thread has gone to sleep."""
     thread = loop_thread._thread
     assert thread is not None
     status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()

@@ -1,4 +1,4 @@
-"""A lone caller writes and reads for itself. Otherwise, and in trouble, the loop does."""
+"""A lone caller uses the socket itself. In all other cases the loop reads and writes."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def test_a_lone_caller_does_not_wake_the_loop(
         for _ in range(MANY):
             cache.set("key", "value")
             assert cache.get("key") == "value"
-        # Most of 2 * MANY: there are pings of both sides, which are the loop's.
+        # Most of 2 * MANY: the loop handles the pings of both sides.
         return (
             watched.readers[threading.get_ident()] > 1.5 * MANY
             and sum(watched.asked.values()) < MANY / 2
             and loops_switches() - before < MANY / 2
         )
 
-    # Not every time: a loop that a ping has woken looks again and again for its turn, while the
-    # machine keeps that from the caller. One that every call wakes is never left asleep.
+    # Not every time: a loop that was woken by a ping wakes repeatedly while a slow machine delays
+    # the caller. If every call woke the loop, it would never stay asleep.
     assert eventually(is_left_asleep, time.monotonic() + _PATIENCE), watched.asked
 
 
@@ -109,7 +109,7 @@ async def test_the_loop_writes_and_reads_for_several_callers(
 def test_a_slow_answer_is_left_to_the_loop(
     server: NatsServer, watched: Watched, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loop times it out, as a caller in poll() does not handle timeouts."""
+    """The loop handles its timeout, since a caller in poll() does not."""
     left = threading.Event()
     end_reading = SharedSocket.end_reading
 
@@ -138,7 +138,7 @@ def test_a_slow_answer_is_left_to_the_loop(
 
 
 def test_large_values_are_sent_and_received(cache: NatsCache) -> None:
-    """Larger than what is read at once, and than what a caller writes for itself."""
+    """They are larger than one read, and larger than a caller may write itself."""
     for size in (shared_socket.PIECE_BYTES - 500, shared_socket.PIECE_BYTES, 1_000_000):
         value = secrets.token_bytes(size)
         cache.set("large", value)
@@ -159,7 +159,7 @@ def test_a_request_that_is_refused_does_not_wait_for_an_answer(
 
 
 def use(cache: NatsCache) -> None:
-    """From a thread and from tasks, small and large."""
+    """Store and read values in a thread and in tasks, small ones and large ones."""
 
     async def ause() -> None:
         await asyncio.gather(*(cache.aset(f"a-{each}", each) for each in range(20)))
@@ -201,7 +201,7 @@ def test_with_tls_the_loop_reads_and_writes(loop: None, tmp_path: Path) -> None:
 
 
 class Partial:
-    """Makes the system accept only a part of what a caller sends, or nothing."""
+    """A patch that makes the system accept only a part of the data a caller sends, or none."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
         self.random = Random(seed)
@@ -222,7 +222,7 @@ class Partial:
 def test_bytes_never_interleave(
     monkeypatch: pytest.MonkeyPatch, loop: None, make_cache: MakeCache, seed: int
 ) -> None:
-    """Threads, tasks and pings send small and large frames, alone or not, cut anywhere.
+    """Threads, tasks and pings send small and large frames, cut anywhere, alone or together.
 
     After one misplaced byte, the server closes the connection, or an answer is wrong.
     """
@@ -279,7 +279,7 @@ def test_bytes_never_interleave(
         working += [pool.submit(asyncio.run, tasks(number)) for number in range(2)]
         working.append(pool.submit(ping))
         try:
-            # Each has run several times, and many frames were cut.
+            # Each of them has run several times, and many frames were cut.
             assert eventually(
                 lambda: (
                     any(each.done() for each in working)

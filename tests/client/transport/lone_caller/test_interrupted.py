@@ -1,4 +1,4 @@
-"""A lone caller that a signal's handler interrupts anywhere."""
+"""A lone caller that is interrupted anywhere by a signal handler."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CLIENT = str(Path(django_nats.client.__file__).parent)
 
 
 def within_reason(function: Callable[[], T]) -> T:
-    """Return what a function returns on another thread, which is left behind if it hangs."""
+    """Call a function in a new thread, which is abandoned if it hangs. Return its result."""
     results: list[T] = []
     thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
     thread.start()
@@ -40,9 +40,9 @@ def within_reason(function: Callable[[], T]) -> T:
 def test_an_interrupted_caller_seldom_ends_the_connection(
     loop: None, cache: NatsCache, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """It is interrupted before it writes, in the middle of a frame, and while it reads.
+    """The caller is interrupted before it writes, in the middle of a frame, and while it reads.
 
-    The connection is lost only at a few lines at which it is unknown what has been parsed.
+    The connection is lost only at the few lines at which the position of the parser is unknown.
     """
     send = SharedSocket.send
 
@@ -63,7 +63,7 @@ def test_an_interrupted_caller_seldom_ends_the_connection(
         except Unavailable:
             return False
 
-    while uninterrupted < 5:  # a get that finds company, were it a ping, has fewer lines
+    while uninterrupted < 5:  # a get that runs beside another request, even a ping, has fewer lines
         assert eventually(answers, time.monotonic() + _PATIENCE)
         connection = cache.session._connection
         assert connection is not None
@@ -82,7 +82,7 @@ def test_an_interrupted_caller_seldom_ends_the_connection(
 
 @alone
 def test_a_handler_that_has_interrupted_a_write_is_refused(cache: NatsCache) -> None:
-    """The interrupted call is a task's, since a blocking one has the right to read.
+    """The interrupted call is that of a task, since a blocking call has the right to read.
 
     If the server were slow, the handler would wait for the loop, and the loop for the lock.
     """
@@ -94,7 +94,7 @@ def test_a_handler_that_has_interrupted_a_write_is_refused(cache: NatsCache) -> 
 
 
 def settle() -> None:
-    """Wait until the loop has run what was queued."""
+    """Wait until the loop has run everything that was queued."""
     process.settle(_PATIENCE)
 
 
@@ -107,7 +107,7 @@ def settle() -> None:
 def test_a_caller_interrupted_anywhere_leaves_a_working_connection(
     loop: None, make_cache: MakeCache, operation: str, company: bool
 ) -> None:
-    """It is interrupted at every line of a call in turn. A stuck connection would time out."""
+    """The caller is interrupted at each line of a call in turn. A stuck connection times out."""
     cache = make_cache(OPTIONS={"REQUEST_TIMEOUT": 60})
     values = {f"key:{number}": "value" for number in range(5)}
     cache.set_many({"key": "value", **values})

@@ -17,7 +17,7 @@ from django_nats.client.transport import shared_socket
 from django_nats.client.transport.shared_socket import SharedSocket
 from django_nats.devserver.files import eventually
 
-_PATIENCE = 60.0  # seconds after which a call that hangs has failed
+_PATIENCE = 60.0  # seconds after which a call counts as hung
 
 
 class Reader:
@@ -33,7 +33,7 @@ def _ignore(data: bytes) -> None:
 
 
 class Peer:
-    """A shared socket on a loop's thread, the far end, and a record of who received what."""
+    """A shared socket on a loop's thread, its far end, and a record of what was received."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.near, self.far = socket.socketpair()
@@ -72,14 +72,14 @@ class Peer:
         self.came.release()
 
     def has(self, count: int) -> bool:
-        """Return True if a number of bytes have arrived in all."""
+        """Return True if at least this number of bytes has arrived in total."""
         return len(self.received) >= count
 
     def wait(self) -> None:
         assert self.came.acquire(timeout=_PATIENCE)
 
     def read_here(self, until: int) -> None:
-        """Read as a caller does, until a number of bytes have arrived in all."""
+        """Read as a caller does, until this number of bytes has arrived in total."""
         reader = Reader()
         give_up = time.monotonic() + _PATIENCE
         while not self.shared.begin_reading(reader):  # the loop is reading
@@ -118,7 +118,7 @@ def peer(loop: asyncio.AbstractEventLoop) -> Iterator[Peer]:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers wait until bytes arrive."""
+    """Let callers wait until bytes arrive, even if the machine is slow."""
     monkeypatch.setattr(shared_socket, "READ_PATIENCE_S", _PATIENCE)
 
 
@@ -129,4 +129,4 @@ def descriptors() -> int:
 def assert_reading(peer: Peer) -> None:
     """Wait until a caller has begun to read."""
     begun = eventually(lambda: bool(peer.shared._holder), time.monotonic() + _PATIENCE)
-    assert begun, "nobody reads"
+    assert begun, "no caller has begun to read"

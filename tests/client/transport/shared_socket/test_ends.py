@@ -68,7 +68,7 @@ def test_bytes_that_are_not_the_protocol_end_it(peer: Peer, patient: None) -> No
 
 
 def test_a_caller_that_reads_invalid_bytes_gets_no_error(peer: Peer, patient: None) -> None:
-    """Its waiter gets the error, as all waiters of the connection do."""
+    """The caller's waiter gets the error, like all waiters of the connection."""
 
     def refuse(data: bytes) -> None:
         raise ProtocolError(data.decode())
@@ -107,7 +107,7 @@ def test_an_interruption_that_loses_bytes_ends_the_connection(
 
 
 def test_the_loop_receives_what_an_interrupted_caller_has_read(peer: Peer, patient: None) -> None:
-    """If it can continue, the loop receives it once, before the bytes behind it."""
+    """If the connection can continue, the loop receives the data once and in order."""
     peer.intact = True
 
     def interrupt(data: bytes) -> None:
@@ -134,7 +134,7 @@ def test_the_loop_receives_what_an_interrupted_caller_has_read(peer: Peer, patie
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "is_handlers"),
     [
         (OSError(errno.ETIMEDOUT, "timed out"), False),
         (ConnectionResetError(errno.ECONNRESET, "reset"), False),
@@ -144,13 +144,13 @@ def test_the_loop_receives_what_an_interrupted_caller_has_read(peer: Peer, patie
         (KeyboardInterrupt(), True),
     ],
 )
-def test_errors_of_a_socket_and_of_a_handler_are_told_apart(
-    error: BaseException, told: bool
+def test_errors_of_a_socket_and_of_a_handler_are_distinguished(
+    error: BaseException, is_handlers: bool
 ) -> None:
-    assert is_interruption(error) is told
+    assert is_interruption(error) is is_handlers
 
 
-# The right to read, wherever a caller is interrupted -----------------------------------------
+# The right to read, if a caller is interrupted anywhere --------------------------------------
 
 
 def test_the_right_to_read_is_never_lost(loop: asyncio.AbstractEventLoop) -> None:
@@ -173,7 +173,7 @@ def test_the_right_to_read_is_never_lost(loop: asyncio.AbstractEventLoop) -> Non
         with ThreadPoolExecutor(1) as pool:
             where = pool.submit(interrupted, turn, at, shared_socket.__file__).result(_PATIENCE)
         if where:
-            # As the loop does when the caller abandons its request.
+            # As the loop does when a caller abandons its request.
             peer.on_loop(partial(peer.shared.end_reading, reader))
         if unsent:
             peer.far.sendall(unsent.pop())
@@ -181,7 +181,7 @@ def test_the_right_to_read_is_never_lost(loop: asyncio.AbstractEventLoop) -> Non
         peer.wait()
         assert peer.failures or peer.received == b"answer"
         if not peer.failures:
-            peer.on_loop(lambda: None)  # who reads may have been the loop
+            peer.on_loop(lambda: None)  # the reader may have been the loop
             assert peer.shared._holder == {}
             peer.far.sendall(b", and more")
             peer.wait()
@@ -190,7 +190,7 @@ def test_the_right_to_read_is_never_lost(loop: asyncio.AbstractEventLoop) -> Non
     assert at > 20
 
 
-# A call within a call of the same thread, as a signal's handler makes one --------------------
+# A call within a call of the same thread, as by a signal handler ------------------------------
 
 
 def test_a_reader_at_rest_gives_way_to_the_loop(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""A socket with two readers, on a real pair of sockets and a real loop of either kind."""
+"""A socket with two readers, on real sockets and on loops of asyncio and uvloop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.client.transport.shared_socket.conftest import (
 pytestmark = pytest.mark.skipif(not shared_socket.AVAILABLE, reason="epoll is Linux's")
 
 
-# Who reads when ------------------------------------------------------------------------------
+# Which reader reads --------------------------------------------------------------------------
 
 
 def test_unrequested_bytes_are_read_by_the_loop(peer: Peer) -> None:
@@ -81,7 +81,7 @@ def test_the_loop_is_not_woken_while_a_caller_reads(
 
 
 def test_the_loop_reads_what_a_caller_has_left(peer: Peer) -> None:
-    """The bytes arrived while the loop did not watch. It reads them though no more arrive."""
+    """They arrived while the loop did not watch. It reads them although no more arrive."""
     reader = Reader()
     assert peer.shared.begin_reading(reader)
     peer.far.sendall(b"left")
@@ -105,7 +105,7 @@ def test_only_one_reader_has_the_right(peer: Peer) -> None:
 
 
 def test_a_caller_reads_for_a_limited_time(peer: Peer) -> None:
-    """Both if nothing arrives, and if bytes arrive but never enough."""
+    """The limit holds if nothing arrives, and if bytes arrive but never enough."""
     peer.read_here(1)
     stop = threading.Event()
 
@@ -136,7 +136,7 @@ def test_no_byte_is_lost_or_taken_twice(peer: Peer, seed: int) -> None:
     end = threading.Event()
 
     def caller(pauses: Random) -> None:
-        while not end.wait(pauses.random() / 2000):  # the loop's turn
+        while not end.wait(pauses.random() / 2000):  # the loop reads next
             reader = Reader()
             if peer.shared.begin_reading(reader):
                 enough = len(peer.received) + 5000
@@ -157,7 +157,7 @@ def test_no_byte_is_lost_or_taken_twice(peer: Peer, seed: int) -> None:
         try:
             while len(sent) < 2_000_000:
                 send(random.choice([1, 10, 1000, 100_000]))
-            # Who gets to read, and when, is the system's choice.
+            # The system decides which reader reads, and when.
             give_up = time.monotonic() + _PATIENCE
             assert eventually(lambda: a_caller_has_read() or not send(10), give_up)
         finally:
@@ -178,8 +178,8 @@ def test_no_byte_is_lost_or_taken_twice(peer: Peer, seed: int) -> None:
 def test_a_thousand_sockets_leave_no_descriptor(
     loop: asyncio.AbstractEventLoop, patient: None
 ) -> None:
-    """Closed idle, and closed while a caller waits."""
-    process.close()  # what earlier tests have left is not connected again meanwhile
+    """They are closed while idle, and while a caller waits."""
+    process.close()  # connections of earlier tests are not reopened meanwhile
     Peer(loop).close()
     gc.collect()
     before = descriptors()
@@ -194,7 +194,7 @@ def test_a_thousand_sockets_leave_no_descriptor(
             else:
                 peer.close()
     peer.on_loop(lambda: None)
-    # Not what else the process has open, which may change at any time.
+    # Other descriptors of the process are not compared, since they may change at any time.
     assert eventually(lambda: descriptors() <= before, time.monotonic() + _PATIENCE)
 
 
