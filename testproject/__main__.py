@@ -15,10 +15,10 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the site until Ctrl-C or SIGTERM, and return the exit status.
+    """Serve the site until Ctrl-C or SIGTERM. Return the exit status.
 
-    The status is 0 after these, 1 if the cache or the counters cannot be used, and 2 if the site
-    cannot listen on the address, or uvicorn is not installed.
+    The status is 0 after either of them, 1 if the cache or the counters cannot be used, and 2 if
+    the site cannot listen on the address, or uvicorn is not installed.
     """
     options = parser().parse_args(argv)
     # SIGTERM would end the process without an exit, and lose views that are not published yet.
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the argument parser of the command line."""
     arguments = argparse.ArgumentParser(
         prog="python -m testproject", description="Serve the django-nats demonstration site."
     )
@@ -75,7 +75,7 @@ def cannot_listen(host: str, port: int) -> str | None:
 
 
 def serve(host: str, port: int) -> int:
-    """Set up the site, serve it until a signal comes, and return the exit status."""
+    """Set up the site and serve it until a signal is received. Return the exit status."""
     # Django is imported late, so that a busy port is reported at once.
     import django
     from django.conf import settings
@@ -103,8 +103,8 @@ def serve(host: str, port: int) -> int:
     if host not in LOOPBACK:
         settings.ALLOWED_HOSTS.append("*")
     server = Server(host, port)
-    # A KeyboardInterrupt that is raised during a step may get lost in a finalizer, or come out as
-    # another error. From here on a signal only sets a flag, which is read between two steps.
+    # A KeyboardInterrupt that is raised during a step may be lost in a finalizer, or appear as
+    # another error. From here on a signal only sets a flag, which is checked between two steps.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, server.handle_exit)
     call_command("migrate", verbosity=0)
@@ -114,10 +114,11 @@ def serve(host: str, port: int) -> int:
     if server.should_exit:
         return 0
     try:
-        # The first use starts the embedded server. If that fails, the site must not say it is open.
+        # The first use starts the embedded server. If that fails, the site must not report that it
+        # is open.
         stats = nats_cache().stats()
         counters.total(">")
-        # A site that is not a demonstration runs this by a timer.
+        # A production site runs this command from a timer.
         call_command("nats", "counters", "snapshot", stdout=io.StringIO())
     except NatsError as error:
         if server.should_exit:

@@ -40,16 +40,16 @@ class Regions:
         return NatsServer(token=self._token, name=domain, port=_free_port(), config=config)
 
     def place(self, region: str) -> dict[str, str]:
-        """Return the options of NATS_COUNTERS that lead to a region's server."""
+        """Return the options of NATS_COUNTERS for the server of a region."""
         return {"LOCATION": self._servers[region].url, "TOKEN": self._token}
 
     @property
     def running(self) -> bool:
-        """Return whether all servers run."""
+        """Return True if all servers are running."""
         return all(server.running for server in self._servers.values())
 
     def start(self) -> None:
-        """Start the servers that do not run, in about a third of a second.
+        """Start the servers that are not running, which takes about a third of a second.
 
         Raises DevServerError if one of them does not start.
         """

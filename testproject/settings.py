@@ -1,6 +1,6 @@
 """The settings of the demonstration site.
 
-CACHES, SESSION_ENGINE and NATS_COUNTERS are the ones to look at.
+CACHES, SESSION_ENGINE and NATS_COUNTERS show how django-nats is configured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REGIONS = Regions("river", "north", "south")
 NATS_COUNTERS: dict[str, dict[str, Any]] = {
     # With FAIL_OPEN, pages are shown without their counters while the server is unavailable.
     "default": {"LOCATION": LOCATION, "STREAM": "TESTPROJECT", "FAIL_OPEN": True},
-    # Each bank of the river counts on a server of its own. The river has the sum of both.
+    # Each bank of the river counts on its own server. The river has the sum of both.
     "north": {**REGIONS.place("north"), "STREAM": "NORTH"},
     "south": {**REGIONS.place("south"), "STREAM": "SOUTH"},
     "river": {
@@ -55,7 +55,7 @@ if LOCATION == "embedded":
     CACHES["default"]["OPTIONS"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
     NATS_COUNTERS["default"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
 
-# This site runs on the reader's own machine. Neither DEBUG nor such a key is for the internet.
+# This site runs on the reader's own machine. On the internet, use neither DEBUG nor this key.
 DEBUG = True
 SECRET_KEY = "demo-only-this-key-is-public-and-protects-nothing"
 ALLOWED_HOSTS = [".localhost", "127.0.0.1"]

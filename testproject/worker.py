@@ -1,7 +1,7 @@
-"""``python -m testproject.worker``: a process that reads flags as one that serves pages would.
+"""``python -m testproject.worker``: a process that reads flags, as one that serves pages does.
 
-It writes what it sees as lines of JSON, and ends at the end of its input, that is, with the process
-that started it.
+It writes its state as lines of JSON, and exits when its stdin is closed, that is, when the process
+that started it ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VISITS = 100
 
 
 class Worker:
-    """A reader of flags, which reports their settings, and hits and times of the near cache."""
+    """A reader of flags, which reports their settings, and the hits and times of the near cache."""
 
     def __init__(self) -> None:
         """Listen for changes of keys."""
@@ -49,14 +49,14 @@ class Worker:
         self.changed.set()
 
     def watch_input(self) -> None:
-        """Wait for the end of the input, and let the main loop end."""
+        """Wait until stdin is closed, and end the main loop."""
         while os.read(0, 1024):
             pass
         self.ended = True
         self.changed.set()
 
     def run(self) -> None:
-        """Look at the flags whenever one has changed, and otherwise once a tick."""
+        """Read the flags whenever one has changed, and otherwise once a tick."""
         threading.Thread(target=self.watch_input, daemon=True).start()
         self.attempt(self.find)
         while not self.ended:
@@ -79,7 +79,7 @@ class Worker:
             self.report(self.state())
 
     def find(self) -> None:
-        """Find out from the database which flags exist."""
+        """Read from the database which flags exist."""
         from testproject.magazine.models import Flag
 
         names = set(Flag.objects.values_list("name", flat=True))
@@ -89,7 +89,7 @@ class Worker:
             self.seen[name] = self.flags.read(name)
 
     def look(self) -> None:
-        """Read every flag once. Note how long a change has taken to arrive."""
+        """Read every flag once. Record how long changes have taken to arrive."""
         before = self.near.hits, self.near.misses
         for name, known in list(self.seen.items()):
             found = self.flags.read(name)
@@ -109,7 +109,7 @@ class Worker:
         return f"{(time.time() - written) * 1000:.1f} ms"
 
     def visit(self) -> None:
-        """Look, then read every flag as often as pages would, and measure that."""
+        """Read the flags, then read each as often as pages would, and measure the time."""
         self.look()
         began = time.perf_counter()
         for _ in range(VISITS):
@@ -120,7 +120,7 @@ class Worker:
             self.read_time = f"{seconds / VISITS / len(self.seen) * 1e6:.1f} µs"
 
     def state(self) -> dict[str, str]:
-        """Return what to report, by the names that the page has for it."""
+        """Return the state to report, keyed by the names that the page uses."""
         hits = self.near.hits - self.counted_before[0]
         misses = self.near.misses - self.counted_before[1]
         state = {
@@ -142,7 +142,7 @@ class Worker:
         line = json.dumps(state)
         if line != self.last_line:
             self.last_line = line
-            with suppress(BrokenPipeError):  # the site has ended, and so has the input
+            with suppress(BrokenPipeError):  # the site has ended
                 os.write(1, line.encode() + b"\n")
 
 

@@ -13,13 +13,13 @@ from django.utils import timezone
 from testproject.magazine.models import Article
 
 PAUSE_S = 0.7
-"""Stands for a slow report: the words of ten articles are counted at once."""
+"""The pause that makes the report slow, since the words of ten articles are counted quickly."""
 LONG_WORD = re.compile(r"[a-z]{7,}")
 
 
 @dataclass(frozen=True)
 class Almanac:
-    """Figures about all articles, and how many seconds they took."""
+    """Figures about all articles, and the seconds that computing them took."""
 
     words: int
     longest: Article

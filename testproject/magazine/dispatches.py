@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 TIMEOUT_S = 20
-"""How long a report stays in the cache."""
+"""The timeout of a report in the cache."""
 HARBOURS = (
     "Aldersound", "Bittern Hythe", "Candle Bay", "Dunmarrow", "Easter Quay",
     "Fennel Point", "Gannet Steps", "Harrow Ness", "Inch Mallow", "Jetty St Brae",
@@ -71,7 +71,7 @@ async def board() -> Board:
 
 
 async def fetch(key: str) -> Report:
-    """Fetch a report, slowly, and put it into the cache."""
+    """Fetch a report, slowly, and store it in the cache."""
     await asyncio.sleep(random.uniform(0.1, 0.4))
     report = Report(
         harbour=KEYS[key],
@@ -85,7 +85,7 @@ async def fetch(key: str) -> Report:
 
 
 async def readings() -> list[Reading]:
-    """Return the time that each of three ways to read the same twenty values takes."""
+    """Read the same twenty values in three ways. Return the time of each."""
     began = time.perf_counter()
     for key in KEYS:
         await cache.aget(key)

@@ -17,15 +17,15 @@ class Exhibit:
 
 EXHIBITS = (
     Exhibit(
-        "A page that is kept",
+        "A cached page",
         "latest",
-        "Open an article, note the time it was rendered, reload. Then drop the kept page.",
+        "Open an article, note when it was rendered, and reload. Then delete the cached page.",
         "cache_page",
     ),
     Exhibit(
-        "A sidebar that is slow",
+        "A slow sidebar",
         "almanac",
-        "The page is built each time; its costly sidebar only once in thirty seconds.",
+        "The page is rendered each time, its slow sidebar only once in thirty seconds.",
         "{% cache %}",
     ),
     Exhibit(
@@ -53,21 +53,21 @@ EXHIBITS = (
         "views = CounterField()",
     ),
     Exhibit(
-        "Totals that move",
+        "Live totals",
         "live",
-        "Open this page in two windows and like something in one: the other counts along.",
+        "Open this page in two windows and like an article in one: the other shows it, too.",
         "await aprefetch_counters()",
     ),
     Exhibit(
         "Feature flags",
         "flags",
-        "Flip a flag in the admin: two other processes show it, and the time it took.",
+        "Switch a flag in the admin: two other processes show it, and how long it took.",
         'OPTIONS["NEAR_CACHE"]',
     ),
     Exhibit(
         "Two banks, one river",
         "regions",
-        "Two servers in two regions count, each for itself; a third has their exact sum.",
+        "Two servers in two regions count independently, and a third has their exact sum.",
         'NATS_COUNTERS[…]["SOURCES"]',
     ),
 )

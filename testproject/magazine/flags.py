@@ -15,12 +15,14 @@ from testproject.magazine.models import Flag
 
 
 class Setting(NamedTuple):
-    """What the cache holds for a flag."""
+    """The value that the cache has for a flag."""
 
     on: bool
     written: float | None
-    """When a process wrote the flag to the cache after it was changed, as a time.time(). None if it
-    was read from the database."""
+    """The time.time() at which a process wrote the changed flag to the cache.
+
+    None if the flag was read from the database.
+    """
 
 
 def key(name: str) -> str:
@@ -34,7 +36,7 @@ def read(name: str) -> Setting:
 
 
 def enabled(name: str) -> bool:
-    """Return whether a flag is on."""
+    """Return True if a flag is on."""
     return read(name).on
 
 

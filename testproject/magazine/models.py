@@ -62,7 +62,7 @@ class Article(models.Model):
 
 
 class Flag(models.Model):
-    """A feature flag. Saving one updates the cache, and so every process: see ``flags``."""
+    """A feature flag. Saving one updates the cache, and thereby every process: see ``flags``."""
 
     name = models.SlugField(unique=True)
     on = models.BooleanField(default=False)

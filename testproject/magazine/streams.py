@@ -15,19 +15,19 @@ from testproject.magazine.totals import Totals
 
 TICK_S = 0.5
 LONGEST_S = 600
-"""How long a stream lasts. After that a browser that is still there connects again by itself."""
+"""The seconds after which a stream ends. A browser that still shows the page reconnects."""
 
 _closing = False
 
 
 def close() -> None:
-    """Let all streams end within a tick, since the server waits for them at its end."""
+    """Let all streams end within a tick, since the server waits for them before it exits."""
     global _closing
     _closing = True
 
 
 def stream(request: HttpRequest, totals: AsyncGenerator[Totals, None]) -> HttpResponseBase:
-    """Return a response that sends totals, at once and whenever they have changed.
+    """Return a response that sends totals at once, and again whenever they have changed.
 
     ``totals`` must yield at least once a tick, even if nothing has changed: the stream can only end
     then. Without ASGI, the response has the status 501.
@@ -42,7 +42,7 @@ def stream(request: HttpRequest, totals: AsyncGenerator[Totals, None]) -> HttpRe
 
 
 async def ticking(read: Callable[[], Awaitable[Totals]]) -> AsyncGenerator[Totals, None]:
-    """Yield what ``read`` returns, once a tick."""
+    """Yield the result of ``read`` once a tick."""
     while True:
         yield await read()
         await asyncio.sleep(TICK_S)

@@ -1,4 +1,4 @@
-"""Totals of counters, by the names that the pages have for them."""
+"""Totals of counters, keyed by the names that the pages use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testproject.magazine.models import Article
 Totals: TypeAlias = dict[str, str]
 """Totals as text, since JavaScript's numbers are exact only up to 2^53.
 
-"problem" holds the reason if there are none.
+"problem" is the reason if the totals cannot be read.
 """
 
 BANKS = ("north", "south")
@@ -40,7 +40,7 @@ def readers(alias: str) -> Counter:
 
 
 async def of_banks() -> Totals:
-    """Return the totals of both banks and of the river, and what the river has from each bank."""
+    """Return the totals of both banks and the river, and the part that the river has from each."""
     river = readers("river")
     try:
         sources, *counted = await asyncio.gather(

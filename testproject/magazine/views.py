@@ -42,7 +42,7 @@ STATS = ("server", "bucket", "entries", "bytes", "hits", "misses", "rtt", "conne
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Show the newest articles and what the demonstration has to show."""
+    """Show the newest articles, and list the pages of the demonstration."""
     newest, *others = Article.objects.all()[:4] or [None]
     context = {"exhibits": EXHIBITS, "newest": newest, "others": others}
     return render(request, "magazine/home.html", context)
@@ -72,8 +72,8 @@ def latest(request: HttpRequest) -> HttpResponse:
 def article(request: HttpRequest, slug: str) -> HttpResponseBase:
     """Show an article from the cache. POST deletes its cached page.
 
-    The session, the CSRF token and the counters differ between readers or moments. So they are not
-    part of the cached page, which all readers share.
+    The cached page is shared by all readers. The session, the CSRF token and the counters are not
+    part of it, since they differ between readers or change often.
     """
     if request.method == "POST":
         key = get_cache_key(request, method="GET")
@@ -91,15 +91,15 @@ def article(request: HttpRequest, slug: str) -> HttpResponseBase:
     tally = render_to_string("magazine/tally.html", {"article": piece}, request)
     for slot, filling in ((CSRF_SLOT, get_token(request)), (TALLY_SLOT, tally)):
         response.content = response.content.replace(slot.encode(), filling.encode())
-    # cache_page allows browsers to keep the page, too. A page there can be neither counted nor
-    # deleted.
+    # cache_page allows browsers to cache the page, too. Views of such a page could not be counted,
+    # and it could not be deleted.
     response["Cache-Control"] = "no-cache"
     return response
 
 
 @cache_page(PAGE_SECONDS)
 def rendered_article(request: HttpRequest, slug: str) -> HttpResponse:
-    """Render an article, with placeholders for what must not be cached."""
+    """Render an article, with placeholders for the parts that must not be cached."""
     piece = get_object_or_404(Article, slug=slug)
     related = Article.objects.filter(topic=piece.topic).exclude(pk=piece.pk)
     context = {
@@ -123,8 +123,8 @@ def almanac(request: HttpRequest) -> HttpResponse:
     context = {
         "articles": Article.objects.all(),
         "seconds": SIDEBAR_SECONDS,
-        # The template calls both: the first only if the fragment is not in the cache, the second
-        # when the rest of the page is rendered.
+        # The template calls both functions: the first only if the fragment is not in the cache, the
+        # second when the rest of the page has been rendered.
         "almanac": almanacs.compute,
         "elapsed": lambda: (time.perf_counter() - began) * 1000,
     }
@@ -133,7 +133,7 @@ def almanac(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def reading(request: HttpRequest) -> HttpResponse:
-    """Show which articles the session's reader has opened. POST deletes the session."""
+    """Show which articles the reader has opened in this session. POST deletes the session."""
     if request.method == "POST":
         request.session.flush()
         return redirect("reading")
@@ -163,7 +163,7 @@ async def cache_figures(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def cache_stats(request: HttpRequest) -> HttpResponse:
-    """Return the cache's statistics as JSON, with the status 503 if there are none."""
+    """Return the cache's statistics as JSON, or the status 503 if they cannot be read."""
     stats, problem = await read_stats()
     response = JsonResponse(stats or {"problem": problem}, status=200 if stats else 503)
     response["Cache-Control"] = "no-store"
@@ -171,7 +171,7 @@ async def cache_stats(request: HttpRequest) -> HttpResponse:
 
 
 async def read_stats() -> tuple[dict[str, Any] | None, str | None]:
-    """Return the statistics named in ``STATS`` and None, or None and why there are none."""
+    """Return the statistics named in ``STATS`` and None, or None and the reason."""
     try:
         stats = await nats_cache().astats()
     except Unavailable as error:
@@ -193,7 +193,7 @@ async def like(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def answer(request: HttpRequest, changed: totals.Totals, page: str) -> HttpResponse:
-    """Return what has changed as JSON for a script, and a redirect to a page for a form."""
+    """Return the changed totals as JSON for a script, or a redirect to a page for a form."""
     wanted = request.get_preferred_type(["text/html", "application/json"])
     return JsonResponse(changed) if wanted == "application/json" else redirect(page)
 
@@ -249,7 +249,7 @@ async def count(request: HttpRequest, bank: str) -> HttpResponse:
 
 @require_safe
 async def flags(request: HttpRequest) -> HttpResponse:
-    """Show what two worker processes see of the flags."""
+    """Show the flags as two worker processes read them."""
     flags = [each async for each in Flag.objects.all()]
     context = {"flags": flags, "workers": WORKERS.names, "pid": os.getpid(), "editor": EDITOR}
     return render(request, "magazine/flags.html", context)
@@ -257,5 +257,5 @@ async def flags(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def flags_seen(request: HttpRequest) -> HttpResponseBase:
-    """Stream what the workers see."""
+    """Stream the reports of the workers."""
     return stream(request, WORKERS.follow())

@@ -1,4 +1,4 @@
-"""The worker processes of the flags page, and what they report."""
+"""The worker processes of the flags page, and their reports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Workers:
         self._followers: set[asyncio.Event] = set()
 
     async def follow(self) -> AsyncGenerator[Totals, None]:
-        """Yield what all workers report, at once, whenever that changes, and at least once a tick.
+        """Yield the reports of all workers at once, whenever they change, and at least once a tick.
 
         The names of a worker's totals begin with the name of the worker.
         """
