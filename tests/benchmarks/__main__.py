@@ -1,9 +1,9 @@
-"""The benchmark: all contestants measured in one run, by turns.
+"""The benchmark, which measures all contestants alternately in one run.
 
     python -m tests.benchmarks [--quick] [--only QUESTION …] [--contestants NAME …]
 
-Starts the servers it measures on 127.0.0.1, prints tables, and writes results.json and a picture
-for each question. Ends with status 1 when one of our own contestants failed at something.
+Starts the servers on 127.0.0.1, prints tables, and writes results.json and a picture for each
+question. Exits with status 1 if a measurement of django-nats failed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ from .results import Cell, Document, LeftOut, save
 
 @dataclass(frozen=True)
 class Pace:
-    """How long is measured; ``cells`` limits how many of a question, for a mere trial."""
+    """The number of rounds, and the seconds of one measurement.
+
+    ``cells`` limits the number of cells of each question, for a run that only shows that all works.
+    """
 
     rounds: int
     span: float
@@ -50,7 +53,7 @@ SMOKE = Pace(rounds=1, span=0.01, cells=1)
 
 @dataclass(frozen=True)
 class Measurement:
-    """One cell of a question, and those who take part in it."""
+    """One cell of a question, and the contestants that take part in it."""
 
     question: Question
     cell: Cell
@@ -61,20 +64,20 @@ class Measurement:
 
 
 class Run:
-    """Measures, and notes in the document what came of it."""
+    """One run of the benchmark, whose results are added to a document."""
 
     def __init__(self, lab: Lab, document: Document) -> None:
         self._lab = lab
         self._document = document
-        self._turns = random.Random(1)  # the same in every run
+        self._order = random.Random(1)  # seeded: every run has the same order
         self._failed: set[tuple[str, str]] = set()
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """How long each question has taken."""
+        """Seconds that each question has taken."""
         self.failed = False
-        """Whether one of our own contestants has failed at something."""
+        """True if a measurement of django-nats has failed."""
 
     def admit(self, contestants: Sequence[Contestant]) -> list[Contestant]:
-        """Those that are installed and can cache something here."""
+        """Return the contestants that are installed and can store a value. Record the others."""
         admitted = []
         for contestant in contestants:
             lacking = _not_installed(contestant.needs)
@@ -94,11 +97,15 @@ class Run:
         return admitted
 
     def round(self, measurements: Sequence[Measurement]) -> Iterator[str]:
-        """Measure everything once; says what comes next, before it does."""
+        """Measure everything once. Yield a description of each measurement before it begins."""
         for each in measurements:
-            turns = [who for who in each.contestants if (str(each), who.name) not in self._failed]
-            self._turns.shuffle(turns)
-            for contestant in turns:
+            contestants = [
+                contestant
+                for contestant in each.contestants
+                if (str(each), contestant.name) not in self._failed
+            ]
+            self._order.shuffle(contestants)
+            for contestant in contestants:
                 yield f"{contestant.name}: {each}"
                 begun = time.monotonic()
                 try:
@@ -123,7 +130,7 @@ class Run:
 def plan(
     questions: Sequence[Question], contestants: Sequence[Contestant], pace: Pace
 ) -> list[Measurement]:
-    """All that is to be measured in a first round."""
+    """Return the measurements of the first round."""
     measurements = []
     for each in questions:
         for cell in each.cells(pace.quick)[: pace.cells]:
@@ -138,7 +145,7 @@ def plan(
 
 
 def askable(names: Sequence[str], document: Document) -> list[Question]:
-    """The questions of these names whose programs are installed."""
+    """Return the questions whose programs are installed. Record the others as left out."""
     found = []
     for each in map(question, names):
         lacking = _not_installed(getattr(each, "NEEDS", ()))
@@ -150,7 +157,7 @@ def askable(names: Sequence[str], document: Document) -> list[Question]:
 
 
 def _not_installed(modules: Sequence[str]) -> str:
-    """Which of the modules are not, in words; nothing when all are."""
+    """Return a text that names the missing modules, or "" if all are installed."""
     lacking = [module for module in modules if find_spec(module) is None]
     return f"not installed: {', '.join(lacking)}" if lacking else ""
 
@@ -158,9 +165,9 @@ def _not_installed(modules: Sequence[str]) -> str:
 def measure(
     names: Sequence[str], contestants: Sequence[Contestant], pace: Pace, console: Console
 ) -> tuple[Document, bool]:
-    """The document of a run, and whether our own contestants got through it."""
+    """Run the benchmark. Return its document, and True if no measurement of ours failed."""
     with ExitStack() as stack:
-        # In this order: workers end before the servers they talk to.
+        # In this order, so that workers end before the servers they talk to.
         needed = dict.fromkeys(each.server for each in contestants if each.server)
         running, not_running = stack.enter_context(servers.start(list(needed)))
         lab = stack.enter_context(Lab(running, span=pace.span, quick=pace.quick))
@@ -188,8 +195,8 @@ def measure(
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.benchmarks", description=__doc__)
     known = {contestant.name: contestant for contestant in CONTESTANTS}
-    parser.add_argument("--quick", action="store_true", help="two minutes instead of twenty")
-    parser.add_argument("--smoke", action="store_true", help="only show that all of it works")
+    parser.add_argument("--quick", action="store_true", help="take two minutes instead of twenty")
+    parser.add_argument("--smoke", action="store_true", help="only show that everything works")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="QUESTION")
     parser.add_argument("--contestants", nargs="+", choices=known, default=known, metavar="NAME")
     parser.add_argument("--rounds", type=int)
@@ -198,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pace = SMOKE if options.smoke else QUICK if options.quick else FULL
     if options.rounds is not None:
         pace = replace(pace, rounds=options.rounds)
-    signal.signal(signal.SIGTERM, _end)  # an exception, so that the servers are ended too
+    signal.signal(signal.SIGTERM, _end)  # raises, so that the servers are ended too
     console = Console()
     contestants = [known[name] for name in options.contestants]
     document, fit = measure(options.only, contestants, pace, console)

@@ -1,4 +1,4 @@
-"""What the figures of a run depend on besides the contestants."""
+"""The conditions of a run: versions, the machine, and its load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is measured: the caches, as a user would configure them, and the floors."""
+"""The contestants: caches, configured as a user would, and the floors they are compared with."""
 
 from __future__ import annotations
 
@@ -24,22 +24,28 @@ REDIS_FLOOR = "Redis socket"
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to cache. ``entry`` makes its entry of CACHES, given host:port of its server."""
+    """One way to cache.
+
+    ``entry`` returns its entry of CACHES for the address (host:port) of its server.
+    """
 
     name: str
     entry: Callable[[str], dict[str, Any]]
     server: str | None = None
     """"nats", "redis", "memcached", or None for a cache within the process."""
     needs: tuple[str, ...] = ()
-    """Modules without which it cannot take part."""
+    """Modules that must be installed for it to take part."""
     environment: Mapping[str, str] = field(default_factory=dict)
     floor: bool = False
-    """Whether it is no cache but the least that any client of its server must do: it has get,
-    set, get_many and set_many, or what the one question needs that it is for, and one thread."""
+    """True if it is not a cache, but the least that any client of its server must do.
+
+    A floor has get, set, get_many and set_many, or only the methods that its one question needs. It
+    supports one thread.
+    """
     asynchronous: bool = True
-    """Whether it has Django's async methods beside the others."""
+    """True if it has Django's async methods as well as the sync ones."""
     only: tuple[str, ...] = ()
-    """The names of the questions it is for; none when it is for all."""
+    """The names of the questions it takes part in. Empty: all questions."""
 
 
 def _nats(bucket: str, storage: str = "memory", **options: Any) -> Callable[[str], dict[str, Any]]:
@@ -70,8 +76,8 @@ _UVLOOP, _ASYNCIO = {"DJANGO_NATS_LOOP": ""}, {"DJANGO_NATS_LOOP": "asyncio"}
 _DJANGO = "django.core.cache.backends"
 _FLOORS = "tests.benchmarks.floors"
 
-# Each on a bucket, or a database of Redis, of its own: they do not read each other's formats,
-# and clear() empties all of it.
+# Each has its own bucket, or its own Redis database: they cannot read each other's formats, and
+# clear() deletes everything there.
 CONTESTANTS = (
     Contestant(OURS, _nats("uvloop"), "nats", ("uvloop",), _UVLOOP),
     Contestant(ASYNCIO, _nats("asyncio"), "nats", environment=_ASYNCIO),
@@ -95,7 +101,7 @@ CONTESTANTS = (
         _at("django_valkey.cache.ValkeyCache", _VALKEY + "/2"),
         "redis",
         ("django_valkey",),
-        asynchronous=False,  # its AsyncValkeyCache has no other methods
+        asynchronous=False,  # its AsyncValkeyCache has only async methods
     ),
     Contestant(
         VCACHE,
@@ -126,7 +132,7 @@ CONTESTANTS = (
         "memcached",
         ("pylibmc",),
     ),
-    # More entries than any question has: by default it would keep 300.
+    # MAX_ENTRIES is more than any question stores. The default is 300.
     Contestant(
         LOCMEM,
         lambda _: {
@@ -134,7 +140,7 @@ CONTESTANTS = (
             "OPTIONS": {"MAX_ENTRIES": 2_000_000},
         },
     ),
-    # The ceiling: what a request costs without a cache.
+    # The ceiling: a request without a cache.
     Contestant(
         EMPTY_VIEW,
         lambda _: {"BACKEND": f"{_DJANGO}.dummy.DummyCache"},
@@ -153,11 +159,11 @@ CONTESTANTS = (
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """These names in the order of CONTESTANTS, and those it does not know after them."""
+    """Return the names in the order of CONTESTANTS, followed by unknown names."""
     order = [contestant.name for contestant in CONTESTANTS]
     return sorted(set(names), key=lambda name: (order.index(name) if name in order else 99, name))
 
 
 def is_bound(name: str) -> bool:
-    """Whether it is no cache, but a floor, or a ceiling."""
+    """Return True if the contestant is not a cache, but a floor or the ceiling."""
     return any(each.name == name and (each.floor or name == EMPTY_VIEW) for each in CONTESTANTS)

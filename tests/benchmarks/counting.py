@@ -1,4 +1,4 @@
-"""Counters in the place of a cache, as far as the questions need one, and on a model."""
+"""Counters with the methods of a cache that the questions use, and counters of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CounterCache:
     """The default alias of NATS_COUNTERS, which the worker makes from the same entry of CACHES."""
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
-        # What is measured is a view's own call, not one within another.
+        # Attributes, not methods, so that the calls have no extra frame.
         self.incr, self.aincr = counters.incr, counters.aincr
 
     def get(self, key: str) -> int:
@@ -31,7 +31,7 @@ class CounterCache:
 
 
 class Article(models.Model):
-    """What a page shows many of. No database is asked for them: only counters are measured."""
+    """A model with a counter. It needs no database, since only counters are measured."""
 
     views = CounterField()
 
@@ -40,5 +40,5 @@ class Article(models.Model):
 
     @classmethod
     def loaded(cls, count: int) -> list[Article]:
-        """As a query makes them."""
+        """Return new instances, created as a query creates them."""
         return [cls.from_db("default", ["id"], [number]) for number in range(1, count + 1)]

@@ -1,11 +1,11 @@
-"""A network on loopback: a TCP proxy that passes everything on a fixed time later.
+"""A TCP proxy that adds the latency of a network, by forwarding all data after a fixed delay.
 
     python -m tests.benchmarks.delay PORT SECONDS
 
-forwards to 127.0.0.1:PORT, prints the port it listens on and ends when its stdin does. Only
-latency is added: bandwidth stays what loopback has, nothing is lost, and a connection is
-established at once (a real one would cost its client another round trip). The proxy's own part,
-two more processes to wake, comes on top: about 0.2 ms to a round trip on two virtual cores.
+forwards to 127.0.0.1:PORT, prints the port it listens on, and exits when its stdin is closed. It
+adds only latency: bandwidth is that of loopback, no data is lost, and connections are established
+at once (on a real network a client would wait for another round trip). The proxy itself adds
+about 0.2 ms to a round trip on two virtual cores, since it is woken in each direction.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from collections import deque
 from collections.abc import Callable
 
 ROUND_TRIP = 0.001
-"""Seconds a request and its reply are under way on the delayed route."""
+"""The seconds that the delayed route adds to a request and its reply."""
 
 
 _PR_SET_TIMERSLACK = 29
 
 
 class Delay:
-    """A delaying proxy in a process of its own, while the context lasts.
+    """A context manager that runs a delaying proxy in another process.
 
-    What reaches it for 127.0.0.1:``port`` or comes back from there is ``seconds`` under way.
+    It forwards to 127.0.0.1:``port`` and delays all data by ``seconds`` in each direction.
     """
 
     def __init__(self, port: int, seconds: float = ROUND_TRIP / 2) -> None:
         self._arguments = [str(port), str(seconds)]
         self.port = 0
-        """Where it listens, once the context has been entered."""
+        """The port it listens on. 0 before the context is entered."""
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def __enter__(self) -> Delay:
-        # Not a module by its name only: the caller may have another working directory.
+        # By path, not with -m: the working directory may not be the project.
         command = [sys.executable, __file__, *self._arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
@@ -56,7 +56,10 @@ class Delay:
 
 
 class FineSelector(selectors.EpollSelector):
-    """epoll waits for whole milliseconds, and so does uvloop: select() waits for less."""
+    """A selector that can wait for less than a millisecond.
+
+    epoll, and therefore uvloop, waits for whole milliseconds. select() does not.
+    """
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout > 0:
@@ -66,7 +69,10 @@ class FineSelector(selectors.EpollSelector):
 
 
 class Line:
-    """What is under way, over all connections: first in, first out, since all take as long."""
+    """The data of all connections that is being delayed.
+
+    It is first in, first out, since all data is delayed by the same time.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
@@ -74,7 +80,7 @@ class Line:
         self._under_way: deque[tuple[float, Callable[[bytes], object], bytes]] = deque()
 
     def carry(self, deliver: Callable[[bytes], object], data: bytes) -> None:
-        """Have the data delivered when its time has come."""
+        """Call ``deliver`` with the data after the delay."""
         due = self._loop.time() + self._seconds
         self._under_way.append((due, deliver, data))
         if len(self._under_way) == 1:
@@ -90,7 +96,7 @@ class Line:
 
 
 class End(asyncio.Protocol):
-    """One end of a forwarded connection; ``other`` is where its bytes go."""
+    """One end of a forwarded connection. Its data is sent to the ``other`` end."""
 
     transport: asyncio.Transport
 
@@ -101,9 +107,9 @@ class End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        # asyncio sees to it only where a socket was made with the protocol's number, which those
-        # accepted here were not: each second piece of an answer would wait for the client's
-        # acknowledgement of the first, 40 ms later.
+        # asyncio sets TCP_NODELAY only on sockets that were created with the protocol's number.
+        # Accepted sockets are not: the second piece of an answer would wait for the client's
+        # acknowledgement of the first piece, which takes 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
@@ -119,7 +125,7 @@ class End(asyncio.Protocol):
 
 
 class Entrance(End):
-    """The end a client connects to; it reads once the server's end is there."""
+    """The end that a client connects to. It reads once the other end is connected."""
 
     def __init__(self, line: Line, port: int) -> None:
         super().__init__(line)
@@ -133,7 +139,7 @@ class Entrance(End):
 
     def data_received(self, data: bytes) -> None:
         if self.other is None:
-            self._early.append(data)  # Python 3.10 reads once, paused or not
+            self._early.append(data)  # Python 3.10 reads once even if reading is paused
         else:
             super().data_received(data)
 
@@ -153,9 +159,9 @@ class Entrance(End):
 
 def main() -> None:
     port, seconds = int(sys.argv[1]), float(sys.argv[2])
-    # Ctrl-C reaches the whole group; this ends when the one that started it has.
+    # Ctrl-C reaches the whole process group. This process exits when its parent has.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # By default Linux may be 50 µs late to spare wake-ups, a tenth of what is measured out here.
+    # By default Linux wakes a process up to 50 µs late, which is a tenth of the usual delay.
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     loop = asyncio.SelectorEventLoop(FineSelector())
     line = Line(loop, seconds)

@@ -1,4 +1,4 @@
-"""What the figures mean: their units, which way is better, how they are written."""
+"""The kinds of figures: their units, whether more is better, and how they are written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """A kind of figure: what it is, its unit, and whether more of it is better."""
+    """A kind of figure: its label, its unit, and whether more is better."""
 
     label: str
     unit: str
@@ -29,24 +29,24 @@ FIGURES = {
     "server_us": Figure("server processor", "µs"),
     "ms": Figure("", "ms"),
     "first_ms": Figure("first key", "ms"),
-    "beside_ms": Figure("slowest set beside", "ms"),
-    "gone_percent": Figure("gone after 0.5 s", "%", more_is_better=True),
+    "concurrent_ms": Figure("slowest concurrent set", "ms"),
+    "gone_percent": Figure("removed after 0.5 s", "%", more_is_better=True),
     "resident_bytes": Figure("resident memory", "bytes an entry"),
-    "kept": Figure("beside before", "×", more_is_better=True),  # noqa: RUF001
-    "told_bytes": Figure("size reported by the server", "bytes an entry"),
+    "kept": Figure("relative to before", "×", more_is_better=True),  # noqa: RUF001
+    "reported_bytes": Figure("size reported by the server", "bytes an entry"),
     "peak_mb": Figure("peak memory", "MB"),
     "connections": Figure("connections", ""),
 }
 
 
 def kind(figure: str) -> Figure:
-    """What a figure is; its name may begin with an operation, as in ``get.p50_us``."""
+    """Return the kind of a figure, whose name may begin with an operation: ``get.p50_us``."""
     return FIGURES[figure.rpartition(".")[2]]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over all rounds: the median, the least and the most."""
+    """The median, the lowest and the highest value of a figure over all rounds."""
 
     median: float
     low: float
@@ -54,7 +54,7 @@ class Spread:
 
 
 def spread(rounds: Sequence[Mapping[str, float]], figure: str) -> Spread | None:
-    """A figure over the rounds that have it; None when none has."""
+    """Return the spread of a figure over the rounds that have it, or None if none has it."""
     values = [each[figure] for each in rounds if figure in each]
     return Spread(median(values), min(values), max(values)) if values else None
 
@@ -72,7 +72,7 @@ def written(value: float) -> str:
 
 
 def described(cell: Mapping[str, Any]) -> list[str]:
-    """The parameters of a cell in words, but for the ones that go without saying."""
+    """Return the parameters of a cell as texts, without the numbers that are 1."""
     words = []
     for name, value in cell.items():
         if name == "size":

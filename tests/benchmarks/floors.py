@@ -1,7 +1,8 @@
-"""The floors: what a blocking socket takes that does no more than the protocol asks for.
+"""The floors: blocking sockets that do no more than the protocol requires.
 
-Backends as far as the questions need them. Text in UTF-8 instead of pickles, one connection, one
-thread, no reconnecting, no clusters: nobody can use these, and nothing can be faster in Python.
+They have the methods of a cache that the questions use: text in UTF-8 instead of pickles, one
+connection, one thread, no reconnecting, no clusters. They are of no practical use, but no client in
+Python can be faster.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _ROOM = 8 * 1024 * 1024
 
 
 class Channel:
-    """A connection with a buffer that takes all there is in one read."""
+    """A connection with a buffer that holds all available data after one read."""
 
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port))
@@ -37,7 +38,7 @@ class Channel:
         self._socket.close()
 
     def line(self) -> bytes:
-        """The next line, without its end."""
+        """Return the next line, without its line ending."""
         while (end := self._buffer.find(b"\r\n", self._start, self._end)) < 0:
             self._read()
         line = bytes(self._view[self._start : end])
@@ -45,7 +46,7 @@ class Channel:
         return line
 
     def block(self, size: int) -> bytes:
-        """Return a number of bytes, which the end of a line follows."""
+        """Return the next ``size`` bytes, and skip the line ending that follows them."""
         while self._end - self._start < size + 2:
             self._read()
         start, self._start = self._start, self._start + size + 2
@@ -65,12 +66,12 @@ class Channel:
 
 
 class NatsSocket:
-    """A connection to NATS with one subscription, to which all replies come."""
+    """A connection to NATS with one subscription, which receives all replies."""
 
     def __init__(self, location: str) -> None:
         host, _, port = location.partition(":")
-        # Of its own: there is a floor for each route, and on a subject they shared each would be
-        # sent the other's replies, too.
+        # A random subject: there is a floor for each route, and if they shared a subject, each
+        # would receive the replies of the other.
         self._inbox = f"_INBOX.floor.{secrets.token_hex(8)}".encode()
         self._channel = Channel(host, int(port))
         self._channel.line()  # INFO
@@ -91,7 +92,7 @@ class NatsSocket:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), self._inbox, len(payload), payload)
 
     def _reply(self) -> tuple[bytes, bytes]:
-        """Header and payload of the next message."""
+        """Return the header and the payload of the next message."""
         while True:
             verb, *words = self._channel.line().split()
             if verb == b"HMSG":
@@ -164,7 +165,10 @@ class NatsFloor(NatsSocket):
 
 
 class CounterFloor(NatsSocket):
-    """Counters. Their increments have no ids: one whose acknowledgement is lost may count twice."""
+    """Counters whose increments have no ids.
+
+    An increment whose acknowledgement is lost may therefore be counted twice.
+    """
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         super().__init__(location)
@@ -195,7 +199,7 @@ def _acknowledged(payload: bytes) -> None:
 
 
 class RedisFloor:
-    """Commands in RESP 2 over a socket."""
+    """Redis commands over a socket, in RESP 2."""
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         address, _, database = location.partition("/")
@@ -215,7 +219,7 @@ class RedisFloor:
     def get_many(self, keys: Iterable[str]) -> dict[str, str]:
         wanted = list(keys)
         self._channel.send(_command(b"MGET", *(key.encode() for key in wanted)))
-        self._channel.line()  # how many
+        self._channel.line()  # the number of values
         values = {key: self._bulk() for key in wanted}
         return {key: value for key, value in values.items() if value is not None}
 

@@ -1,6 +1,6 @@
-"""How far the goals are reached: ratios of medians, all from one run.
+"""The goals, which are ratios of medians of one run, and the verdicts on them.
 
-``reach`` is the least that is acceptable, ``after`` what we are after.
+``reach`` is the least that is acceptable. ``after`` is the goal proper.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ AFTER, REACH, MISSED, NOT_MEASURED = "after", "reach", "missed", "not measured"
 
 @dataclass(frozen=True)
 class Ratio:
-    """The figure of ``ours`` in a cell over another contestant's, or the figure itself.
+    """A figure of ``ours``, divided by that of another contestant if ``against`` names one.
 
-    Where more is better, the bounds are the least it may be, else the most.
+    If more is better for the figure, the bounds are lower limits. Otherwise they are upper limits.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Ratio:
         return REACH if self._within(measured, self.reach) else MISSED
 
     def bound(self, value: float | None) -> str:
-        """A bound as people write it."""
+        """Return a bound as text: "≤ 0.7 ×", "≥ 1,000 a second", or "" for None."""  # noqa: RUF002
         if value is None:
             return ""
         unit = "×" if self.against else kind(self.figure).unit  # noqa: RUF001
@@ -164,7 +164,7 @@ RATIOS = tuple(_ratios())
 
 
 def judge(document: Document) -> list[Goal]:
-    """Every goal, with what the document has of it."""
+    """Return every goal, with the ratio that was measured and the verdict."""
     goals = []
     for ratio in RATIOS:
         measured = ratio.measured(document)
@@ -175,7 +175,7 @@ def judge(document: Document) -> list[Goal]:
                 ratio.bound(ratio.reach),
                 ratio.bound(ratio.after),
                 ratio.verdict(measured),
-                beside=ratio.measured(document, ASYNCIO) if ratio.ours == OURS else None,
+                with_asyncio=ratio.measured(document, ASYNCIO) if ratio.ours == OURS else None,
             )
         )
     return goals

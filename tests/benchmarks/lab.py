@@ -1,4 +1,4 @@
-"""Where the measuring is done: the servers, and a worker for each contestant and route."""
+"""The lab: the running servers, and a worker process for each contestant and route."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .servers import Server
 ROOT = Path(__file__).parents[2]
 DIRECT, DELAYED = "direct", "delayed"
 PATIENCE = 300.0
-"""Seconds a job may take before it counts as one that never ends."""
+"""The seconds a job may take before it fails."""
 
 
 class JobFailed(Exception):
-    """A worker could not do its job, or found a wrong result; the text is its traceback."""
+    """A worker failed, or got a wrong result. The text is its traceback."""
 
 
 class Worker:
@@ -71,15 +71,15 @@ class Worker:
         return self._process.poll() is not None
 
     def end(self) -> None:
-        """End the process: nothing it still has in hand is of use."""
+        """Kill the process. Unfinished work is not needed."""
         self._process.kill()
         self._process.communicate()
 
 
 class Lab:
-    """The servers that run, and the workers, which are started as they are needed.
+    """The running servers, and the workers, which are started when they are first needed.
 
-    ``span`` is how many seconds a measurement of concurrent callers is to last.
+    ``span`` is the number of seconds for which concurrent callers are measured.
     """
 
     def __init__(self, servers: dict[str, Server], *, span: float, quick: bool) -> None:
@@ -100,18 +100,18 @@ class Lab:
         self._stack.close()
 
     def server(self, contestant: Contestant) -> Server | None:
-        """The server a contestant talks to; None for a cache within the process."""
+        """Return the server of a contestant, or None for a cache within the process."""
         return self.servers[contestant.server] if contestant.server else None
 
     def entry(self, contestant: Contestant, route: str = DIRECT) -> dict[str, Any]:
-        """The contestant's entry of CACHES."""
+        """Return the contestant's entry of CACHES."""
         server = self.server(contestant)
         if server is None:
             return contestant.entry("")
         return contestant.entry(f"127.0.0.1:{self._port(server, route)}")
 
     def environment(self, contestant: Contestant) -> dict[str, str]:
-        """The variables a process needs in which a contestant works."""
+        """Return the environment variables of a process that uses the contestant."""
         server = self.server(contestant)
         pid = "" if server is None else str(server.pid)
         return {**contestant.environment, SERVER_PID_VARIABLE: pid}
@@ -125,10 +125,10 @@ class Lab:
         fresh: bool = False,
         **arguments: Any,
     ) -> dict[str, Any]:
-        """What ``module:function`` returns for the contestant's cache and the arguments.
+        """Return the result of ``module:function`` for the contestant's cache and the arguments.
 
-        Runs in the worker of contestant and route, or, when it is to be fresh, in one that has
-        done nothing before and ends after. Raises JobFailed.
+        It runs in the worker of the contestant and route. If ``fresh``, it runs in a new worker,
+        which is ended afterwards. Raises JobFailed.
         """
         if fresh:
             worker = self.worker(contestant, route)
@@ -142,7 +142,7 @@ class Lab:
         return known.call(function, arguments)
 
     def worker(self, contestant: Contestant, route: str = DIRECT) -> Worker:
-        """A worker of the caller's own, who ends it: for several at a time."""
+        """Start another worker, which runs beside the others. The caller must end it."""
         return Worker(self.entry(contestant, route), self.environment(contestant))
 
     def _port(self, server: Server, route: str) -> int:

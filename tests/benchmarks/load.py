@@ -1,10 +1,12 @@
-"""Load on a web server: several processes of keep-alive connections, one request each at a time.
+"""A load generator for web servers: several processes with keep-alive connections.
+
+Each connection has one request at a time.
 
     python -m tests.benchmarks.load
 
-is one of the processes: its job comes as JSON on stdin, and a second line when it is to begin;
-its answer goes to stdout. Answers are compared and not parsed: whatever a generator takes of the
-cores it shares with the server is missing from what is measured.
+is one of the processes. It reads its job as JSON from stdin, waits for a second line before it
+begins, and writes the result to stdout. It compares the answers with the expected one instead of
+parsing them, since it shares the cores with the server: its own processor time lowers the figures.
 """
 
 from __future__ import annotations
@@ -23,38 +25,38 @@ from typing import IO
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2
 PATIENCE = 15.0
-"""Seconds in which some answer must come."""
+"""The seconds after which the load fails if no answer has arrived."""
 
 
 class LoadFailed(Exception):
-    """A server gave a wrong answer or none."""
+    """The server gave a wrong answer, or none."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does: each path is requested over a connection of its own."""
+    """The work of one process, which requests each path over a separate connection."""
 
     port: int
     paths: list[str]
     body: str
     warmup: float
-    """Seconds of requests that are not counted."""
+    """Seconds for which requests are not counted."""
     span: float
-    """Seconds of those that are."""
+    """Seconds for which requests are counted."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What was answered, by clocks that all processes share; in nanoseconds."""
+    """The times of the answers, in nanoseconds of a clock that all processes share."""
 
     begin: int
     end: int
     times: list[int]
-    """From each request to its answer."""
+    """The time from each request to its answer."""
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Return the number of requests per second."""
         return len(self.times) / (self.end - self.begin) * 1e9
 
 
@@ -67,7 +69,7 @@ def put_load(port: int, paths: list[str], body: str, *, warmup: float, span: flo
     with ExitStack() as stack:
         generators = [stack.enter_context(Generator(job)) for job in jobs]
         for generator in generators:
-            generator.await_readiness()
+            generator.wait_until_ready()
         for generator in generators:
             generator.begin()
         loads = [generator.load() for generator in generators]
@@ -90,7 +92,7 @@ class Generator:
             cwd=ROOT,
             text=True,
         )
-        self._tell(json.dumps(asdict(job)))
+        self._write_line(json.dumps(asdict(job)))
 
     def __enter__(self) -> Generator:
         return self
@@ -99,23 +101,23 @@ class Generator:
         self._process.kill()
         self._process.communicate()
 
-    def await_readiness(self) -> None:
-        """Return when the warm-up is over. Raises LoadFailed."""
+    def wait_until_ready(self) -> None:
+        """Wait until the warm-up is over. Raises LoadFailed."""
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
-            self.load()  # which raises
+            self.load()  # raises LoadFailed, since the process has failed
 
     def begin(self) -> None:
-        self._tell("")
+        self._write_line("")
 
     def load(self) -> Load:
-        """Return when the job is done. Raises LoadFailed."""
+        """Wait until the job is done, and return its result. Raises LoadFailed."""
         output, errors = self._process.communicate()
         if self._process.returncode:
             raise LoadFailed(errors.strip())
         return Load(**json.loads(output))
 
-    def _tell(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         stdin: IO[str] | None = self._process.stdin
         assert stdin is not None
         print(line, file=stdin, flush=True)
@@ -125,7 +127,7 @@ class Generator:
 
 
 class Client:
-    """One connection, and the request it sends."""
+    """One connection, which sends the same request repeatedly."""
 
     def __init__(self, port: int, path: str, body: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -140,7 +142,7 @@ class Client:
         self.socket.sendall(self._request)
 
     def receive(self) -> bool:
-        """Take what is there; whether the answer is complete. Raises LoadFailed."""
+        """Receive data. Return True if the answer is complete. Raises LoadFailed."""
         data = self.socket.recv(65536)
         received = self._received + data
         if received.startswith(b"HTTP/1.1 200 ") and received.endswith(self._end):
@@ -167,10 +169,11 @@ class Clients:
             self._events.register(number, select.EPOLLIN)
 
     def request(self, seconds: float) -> Load:
-        """Begin requests for a number of seconds, at least one of each, and await all answers.
+        """Send requests for a number of seconds, and wait until all are answered.
 
-        The last answers count, and the time until they come: where all connections wait for one
-        thread, 50 answers come at a time, and any other end would cut some off.
+        Each client sends at least one. The last answers count, and so does the time until they
+        arrive: if all connections wait for one thread, 50 answers arrive at a time, and to stop
+        earlier would leave some out.
         """
         clock = time.monotonic_ns
         times: list[int] = []

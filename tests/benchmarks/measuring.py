@@ -1,4 +1,4 @@
-"""What the worker's side of the questions shares: values, clocks, spans."""
+"""Values, clocks and checks that the questions share. They run in the workers."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ T = TypeVar("T")
 
 SERVER_PID_VARIABLE = "BENCHMARK_SERVER_PID"
 TIMEOUT = 300
-"""Seconds every entry lives for: more than any measurement takes."""
+"""The lifetime of entries in seconds: longer than any measurement takes."""
 
 
 @cache
 def value(size: int) -> str:
-    """Return the text that all contestants store, too random to be compressed away."""
+    """Return the text that all contestants store. It is random, so that it compresses badly."""
     return "".join(random.Random(size).choices(string.ascii_letters + string.digits, k=size))
 
 
 def processor_seconds(pid: int) -> float:
-    """Seconds of processor time a process has used, its ended threads' included."""
+    """Return the processor time of a process in seconds, including threads that have ended."""
     if sys.platform == "linux":
-        # The clock of another process, as clock_getcpuclockid(3) makes its id. psutil reads
-        # hundredths of a second, which is too coarse for a span of a tenth.
+        # The clock of another process, with the id that clock_getcpuclockid(3) would return. psutil
+        # reads hundredths of a second, which is too coarse for a span of a tenth of a second.
         return time.clock_gettime((~pid << 3) | 2)
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
 class Meter:
-    """Wall and processor time over one or more spans: ``with meter: …``, then ``figures``."""
+    """Wall time and processor time, measured over one or more spans.
+
+    Each ``with meter: …`` is a span. ``figures`` returns the sums.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -61,7 +64,7 @@ class Meter:
             self._server += sign * processor_seconds(self._server_pid)
 
     def figures(self, operations: int) -> dict[str, float]:
-        """Return rate, client_us, and server_us where there is a server, for some operations."""
+        """Return rate, client_us and, if there is a server, server_us of that many operations."""
         found = {
             "rate": operations / self.seconds,
             "client_us": self._client / operations * 1e6,
@@ -72,13 +75,13 @@ class Meter:
 
 
 def percentiles(nanoseconds: Sequence[int]) -> dict[str, float]:
-    """p50_us and p99_us of the durations of single calls; there must be two or more."""
+    """Return p50_us and p99_us of the durations of single calls, of which two are required."""
     cuts = statistics.quantiles(nanoseconds, n=100, method="inclusive")
     return {"p50_us": cuts[49] / 1000, "p99_us": cuts[98] / 1000}
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop an ASGI server would choose: uvloop where it may be used."""
+    """Run a coroutine on the loop that an ASGI server would choose: uvloop, if allowed."""
     if os.environ.get("DJANGO_NATS_LOOP") != "asyncio":
         try:
             import uvloop
@@ -91,6 +94,6 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def expect(right: bool, what: str) -> None:
-    """Raises ValueError unless the result was right."""
+    """Raise ValueError if the result is wrong."""
     if not right:
         raise ValueError(f"A wrong result: {what}")

@@ -1,4 +1,4 @@
-"""The operations that are measured one by one, with their preparation and their right results."""
+"""The operations that are measured, with what they need stored and their correct results."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from .measuring import TIMEOUT, value
 
 BATCH = 100
-"""Calls that are prepared together, and then made one after the other."""
+"""The number of calls that are prepared together, and then made one after the other."""
 
 TASKS = "tasks of one program"
-"""The callers of a cell of coroutines, unless they are requests."""
+"""The value of ``callers`` in a cell whose coroutines are not requests."""
 
 Arguments = tuple[Any, ...]
 
@@ -22,30 +22,33 @@ def _nothing_to_keep() -> bool:
 
 
 class Operation(NamedTuple):
-    """One method of a cache, as one caller calls it again and again."""
+    """One method of a cache, which one caller calls repeatedly."""
 
     method: str
-    """Its name; the async one has an "a" before it."""
+    """The name of the sync method. That of the async method begins with "a"."""
     store: Callable[[], object]
-    """Stores what the calls expect to find. Once is enough, by whatever process."""
+    """Stores the values that the calls read. To be called once, in any process."""
     batch: Callable[[], Iterable[Arguments]]
-    """Prepares what BATCH calls need, and gives their arguments."""
+    """Prepares the cache for BATCH calls, and returns their arguments."""
     right: Callable[[Any], bool]
-    """Whether a result is right; called once for each, in order."""
+    """Returns True if a result is correct. To be called once for each result, in order."""
     kept: Callable[[], bool] = _nothing_to_keep
-    """Whether the cache holds what the calls have written; asked at the end."""
+    """Returns True if the cache has the values that the calls wrote. To be called at the end."""
 
 
 def operation(cache: Any, name: str, *, size: int, keys: int = 1, caller: int = 0) -> Operation:
-    """An operation, named as in the cells, on keys of this caller's own.
+    """Return the operation that cells call ``name``, on keys that no other caller uses.
 
-    ``keys`` is how many get_many and set_many take.
+    ``keys`` is the number of keys of one get_many or set_many.
     """
     return _OPERATIONS[name](cache, value(size), f"{caller}:key", keys)
 
 
 class _Turns:
-    """Several values to be written by turns, and which was the last: a lost write shows."""
+    """Different values to be written in turn.
+
+    ``last`` is the last one that was written, by which a lost write is detected.
+    """
 
     def __init__(self, make: Callable[[str], Any], stored: str) -> None:
         self._values = [make(stored[turn:] + stored[:turn]) for turn in range(7)]

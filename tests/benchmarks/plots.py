@@ -1,8 +1,8 @@
-"""Pictures from a results document: one a question, as SVG.
+"""Pictures of a results document: one SVG file for each question.
 
-Horizontal bars on a white card of their own, since no colour of text is legible (a contrast of
-4.5) on light pages and on dark ones. Ours are blue and everything else is grey, so that colour
-blindness and printers take nothing away.
+The bars are drawn on a white card, since no text colour is legible (a contrast of 4.5) both on
+light and on dark pages. Our bars are blue and all others grey, so that the pictures can be read by
+colour-blind people and when they are printed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ STYLE: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars of one figure in one cell, given by those of its parameters that matter."""
+    """The bars of one figure in one cell, which some of its parameters identify."""
 
     title: str
     figure: str
@@ -67,10 +67,10 @@ Panels = Sequence[Panel]
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn of a question: panels, a number of them side by side.
+    """The picture of a question: panels, with ``columns`` of them side by side.
 
-    With `by`, a contestant has a bar for each value of that parameter of the cells. With
-    `common`, all panels have the same scale.
+    With ``by``, a contestant has a bar for each value of that parameter of the cells. With
+    ``common``, all panels have the same scale.
     """
 
     title: str
@@ -170,7 +170,7 @@ PICTURES = {
             Panel("overwrite, µs", "overwrite.p50_us"),
             Panel("delete, µs", "delete.p50_us"),
             Panel("iter_keys, ms", "iter_keys.ms"),
-            Panel("worst set beside, ms", "iter_keys.beside_ms"),
+            Panel("concurrent set, ms", "iter_keys.concurrent_ms"),
             Panel("clear, ms", "clear.ms"),
             Panel("memory, bytes/entry", "fill.resident_bytes"),
         ),
@@ -179,7 +179,7 @@ PICTURES = {
     ),
     "history": Picture(
         "What does a counter's history cost?",
-        "Increments a second, written behind, many counters by turns. Longer is better.",
+        "Increments a second, written behind, many counters in turn. Longer is better.",
         (
             Panel("before HISTORY is full", "before.rate"),
             Panel("past HISTORY", "past.rate"),
@@ -199,7 +199,7 @@ PICTURES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a bar for each panel, or only the name above a contestant's bars."""
+    """One line: a bar for each panel, or only the name of the contestant whose bars follow."""
 
     label: str
     contestant: str
@@ -221,7 +221,7 @@ class Row:
 
 
 def draw(document: Document, directory: Path) -> list[Path]:
-    """Draw every question that has figures to show; the files' paths."""
+    """Draw a picture of every question that has figures. Return the paths of the files."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for question, picture in PICTURES.items():
@@ -238,7 +238,7 @@ def draw(document: Document, directory: Path) -> list[Path]:
 
 
 def _lines(picture: Picture, results: Sequence[Result]) -> Iterator[tuple[Panels, list[Row]]]:
-    """The panels that stand side by side, with the rows that they share."""
+    """Yield the panels that are side by side, with the rows that they share."""
     for first in range(0, len(picture.panels), picture.columns):
         panels = picture.panels[first : first + picture.columns]
         yield panels, list(_rows(panels, picture.by, results))
@@ -262,7 +262,10 @@ def _rows(panels: Panels, by: str | None, results: Sequence[Result]) -> Iterator
 def _ordered(
     panels: Panels, by: str | None, by_contestant: Mapping[str, Sequence[Result]]
 ) -> list[str]:
-    """The contestants with something to show, the best in the first panel first, bounds last."""
+    """Return the contestants that have bars: the best in the first panel first, bounds last.
+
+    With ``by``, they are in the order of CONTESTANTS.
+    """
     sign = -1 if kind(panels[0].figure).more_is_better else 1
     places = {}
     for name in in_order(by_contestant):
@@ -320,7 +323,7 @@ def _svg(picture: Picture, results: Sequence[Result]) -> str:
 
 
 def _tops(rows: Sequence[Row]) -> list[float]:
-    """How far below the first row each begins: groups stand apart."""
+    """Return the distance of each row from the first. There are gaps between groups."""
     tops = [0.0]
     for above, row in pairwise(rows):
         apart = not row.bars or is_bound(row.contestant) != is_bound(above.contestant)
@@ -332,14 +335,14 @@ def _legend(rows: Sequence[Row], results: Sequence[Result]) -> str:
     rounds = max(len(each.rounds) for each in results)
     words = ["One round."]
     if rounds > 1:
-        words = [f"Medians of {rounds} rounds; the line spans the least and the most."]
+        words = [f"Medians of {rounds} rounds. The line spans the lowest and the highest."]
     if any(is_bound(row.contestant) for row in rows):
-        words.append("Outlined: no cache, only for comparison.")
+        words.append("Outlined: not a cache, only for comparison.")
     return " ".join(words)
 
 
 def _scale(bars: Sequence[Spread | None], wide: float) -> float:
-    """Pixels per unit, so that the longest bar leaves room for the value beside it."""
+    """Return the pixels per unit that leave room for a value beside the longest bar."""
     rooms = [
         (wide - _length(written(bar.median), "bold") - 6) / bar.high
         for bar in bars
@@ -354,7 +357,7 @@ def _draw_bar(
     if bar is None:
         _write(card, left + 5, middle, "—", color=MUTED)
         return
-    # What is less than nothing, a difference lost in the noise, has no length.
+    # A negative figure is a difference smaller than the noise. Its bar has no length.
     low, length, high = (max(0.0, each * scale) for each in (bar.low, bar.median, bar.high))
     inside, edge = ("none", MUTED) if is_bound(row.contestant) else (row.colour, "none")
     corner = (left, middle - BAR / 2)
@@ -367,7 +370,7 @@ def _draw_bar(
 
 
 def _card(height: float) -> Axes:
-    """Axes in pixels from the top left corner, on a card with round corners."""
+    """Return axes in pixels from the top left corner, on a card with round corners."""
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
     axes.axis("off")
@@ -391,7 +394,7 @@ def _length(text: str, weight: str) -> float:
 
 
 def _serialised(card: Axes, title: str) -> str:
-    """The same bytes for the same figures."""
+    """Return the SVG, which is the same for the same figures."""
     assert isinstance(card.figure, Figure)
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

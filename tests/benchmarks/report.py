@@ -1,4 +1,4 @@
-"""Tables in the terminal from a results document."""
+"""Tables of a results document, printed to the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMES = "×"  # noqa: RUF001
 _STYLES = {goals.AFTER: "bold green", goals.REACH: "green", goals.MISSED: "bold red"}
 
 Medians = dict[str, dict[str, float]]
-"""By contestant, then by cell."""
+"""Keyed by contestant, then by cell."""
 
 
 def _everywhere(cell: Cell) -> bool:
@@ -33,7 +33,7 @@ def _everywhere(cell: Cell) -> bool:
 
 @dataclass(frozen=True)
 class View:
-    """A figure of a question that is shown, and in which cells: everywhere where there is one."""
+    """A figure to show, and the cells for which it is shown: by default all that have it."""
 
     figure: str
     cells: Callable[[Cell], bool] = _everywhere
@@ -72,10 +72,10 @@ VIEWS: dict[str, Sequence[View]] = {
     "counters": (View("rate", _counting), View("p50_us", _reading), View("client_us")),
     "growth": (
         *(View(f"fill.{figure}") for figure in ("rate", "client_us", "server_us")),
-        *(View(f"fill.{figure}") for figure in ("resident_bytes", "told_bytes")),
+        *(View(f"fill.{figure}") for figure in ("resident_bytes", "reported_bytes")),
         *(View(f"{operation}.p50_us") for operation in ("get", "get_many", "overwrite")),
         *(View(f"{operation}.p50_us") for operation in ("delete", "set")),
-        *(View(f"iter_keys.{figure}") for figure in ("first_ms", "ms", "beside_ms")),
+        *(View(f"iter_keys.{figure}") for figure in ("first_ms", "ms", "concurrent_ms")),
         *(View(f"expire.{figure}") for figure in ("gone_percent", "server_us")),
         View("clear.ms"),
     ),
@@ -89,12 +89,15 @@ VIEWS: dict[str, Sequence[View]] = {
 
 
 def _compared(contestant: str) -> bool:
-    """Whether it may be the best: bounds are no caches, and LocMemCache shares nothing."""
+    """Return True if a contestant may be marked as the best.
+
+    Bounds are not caches, and LocMemCache shares no values between processes.
+    """
     return contestant != LOCMEM and not is_bound(contestant)
 
 
 def show(document: Document, console: Console) -> None:
-    """Print what was measured, one question after the other, the goals, and what was left out."""
+    """Print the tables of each question, the goals, and what was left out."""
     _print = partial(console.print, highlight=False, markup=False)
     columns = max(1, (console.width - _NAME) // (_FIGURE + 2))
     _print(_conditions(document))
@@ -106,8 +109,8 @@ def show(document: Document, console: Console) -> None:
                 _print(table)
     if document.results:
         _print(
-            "\nMedians of the rounds. Bold: the best of those that share values between processes. "
-            f"{_TIMES}: beside {REFERENCES[0]}, or {REFERENCES[1]} where that one is missing."
+            "\nMedians of the rounds. Bold: the best cache that shares values between processes. "
+            f"{_TIMES}: ratio to {REFERENCES[0]}, or to {REFERENCES[1]} if that is missing."
         )
     if document.goals:
         _print(Text("\nGoals", "bold underline"))
@@ -119,7 +122,7 @@ def show(document: Document, console: Console) -> None:
 
 
 def _conditions(document: Document) -> str:
-    """One line a kind of condition; what a condition is to be called is the document's matter."""
+    """Return the conditions as one text, under the names that the document gives them."""
     words = []
     for name, value in document.conditions.items():
         if isinstance(value, Mapping):
@@ -129,7 +132,7 @@ def _conditions(document: Document) -> str:
 
 
 def _tables(document: Document, name: str, view: View, count: int) -> Iterator[Table]:
-    """Yield the cells of a question in which a figure was measured, a table at a time."""
+    """Yield tables of the cells in which a figure was measured, ``count`` cells in each."""
     medians: Medians = {}
     columns: dict[str, None] = {}
     for result in document.results:
@@ -165,15 +168,15 @@ def _cell(figure: str, column: str, contestant: str, medians: Medians) -> Text:
     best = (max if kind(figure).more_is_better else min)(among, default=None)
     style = "bold" if value == best and _compared(contestant) else ""
     reference = next((name for name in REFERENCES if column in medians.get(name, ())), None)
-    beside = medians[reference][column] if reference else 0
-    shown = beside > 0 and contestant != reference and kind(figure).unit not in ("%", _TIMES)
-    ratio = _ratio(value / beside) if shown else ""
+    base = medians[reference][column] if reference else 0
+    shown = base > 0 and contestant != reference and kind(figure).unit not in ("%", _TIMES)
+    ratio = _ratio(value / base) if shown else ""
     text = f"{written(value):>6}"
     return Text(text, style).append(ratio.rjust(_FIGURE - len(text)), "not bold dim")
 
 
 def _ratio(ratio: float) -> str:
-    """A ratio that leaves room for its figure."""
+    """Return a ratio as a text that is short enough to be shown beside its figure."""
     if ratio < 0.01:
         return f"<0.01{_TIMES}"
     return f"{written(ratio) if ratio < 1000 else '>999'}{_TIMES}"
@@ -186,7 +189,7 @@ def _goals(document: Document) -> Table:
         table.add_column(column, justify="right")
     for goal in document.goals:
         verdict = Text(goal.verdict, _STYLES.get(goal.verdict, ""))
-        measured = [each and written(each) for each in (goal.measured, goal.beside)]
+        measured = [each and written(each) for each in (goal.measured, goal.with_asyncio)]
         table.add_row(
             goal.name, *(each or "—" for each in measured), goal.reach, goal.after, verdict
         )

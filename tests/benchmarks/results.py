@@ -1,4 +1,4 @@
-"""The document a run leaves: all that tables, pictures and goals are made from."""
+"""The document of a run, from which tables, pictures and goals are made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Cell = Mapping[str, Any]
 
 @dataclass
 class Result:
-    """What one contestant did in one cell of a question; a mapping of figures for each round."""
+    """The figures of one contestant in one cell of a question, as a mapping for each round."""
 
     question: str
     contestant: str
@@ -31,20 +31,20 @@ class LeftOut:
 
 @dataclass
 class Goal:
-    """A ratio that was measured, None when it was not, beside those it is to reach."""
+    """A ratio with its bounds. ``measured`` is None if the ratio was not measured."""
 
     name: str
     measured: float | None
     reach: str
     after: str
     verdict: str
-    beside: float | None = None
-    """The same with asyncio in the place of uvloop."""
+    with_asyncio: float | None = None
+    """The ratio of the contestant that uses asyncio instead of uvloop."""
 
 
 @dataclass
 class Document:
-    """One run."""
+    """The conditions and the results of one run."""
 
     conditions: dict[str, Any]
     results: list[Result] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Document:
     goals: list[Goal] = field(default_factory=list)
 
     def find(self, question: str, contestant: str, **cell: Any) -> Result | None:
-        """The first result whose cell has these parameters, among others."""
+        """Return the first result whose cell has these parameters, or None."""
         wanted = cell.items()
         for result in self.results:
             known = (result.question, result.contestant)
@@ -61,7 +61,7 @@ class Document:
         return None
 
     def result(self, question: str, contestant: str, cell: Cell) -> Result:
-        """The result of exactly this cell, which is made when there is none yet."""
+        """Return the result of exactly this cell. Add it if the document does not have it."""
         for result in self.results:
             if (result.question, result.contestant, result.cell) == (question, contestant, cell):
                 return result

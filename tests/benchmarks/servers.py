@@ -1,4 +1,4 @@
-"""The servers that are measured, each on a free port of 127.0.0.1 and with nothing to lose."""
+"""The servers of the contestants, each on a free port of 127.0.0.1. They persist no data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PATIENCE = 10.0
 
 
 class ServerMissing(Exception):
-    """A server is not installed, or does not start; the text says what to do."""
+    """A server is not installed, or does not start. The text says which, and why."""
 
 
 class Server(ABC):
@@ -41,7 +41,7 @@ class Server(ABC):
 
     @abstractmethod
     def connections(self) -> int:
-        """How many connections clients have opened so far."""
+        """Return the number of connections that clients have opened so far."""
 
 
 class Nats(Server):
@@ -63,8 +63,8 @@ class Nats(Server):
         return variables
 
 
-class Told(Server):
-    """One that tells of itself in lines of text."""
+class TextServer(Server):
+    """A server that sends its statistics as lines of text."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], port: int, ask: bytes) -> None:
         self.name = name
@@ -72,12 +72,12 @@ class Told(Server):
         self.port = port
         self._ask = ask
         self._asked = 0
-        self.version = self._told(rb"\bversion|redis_version")
+        self.version = self._statistic(rb"\bversion|redis_version")
 
     def connections(self) -> int:
-        return int(self._told(rb"total_connections(?:_received)?")) - self._asked
+        return int(self._statistic(rb"total_connections(?:_received)?")) - self._asked
 
-    def _told(self, field: bytes) -> str:
+    def _statistic(self, field: bytes) -> str:
         self._asked += 1
         with socket.create_connection(("127.0.0.1", self.port), _PATIENCE) as connection:
             connection.sendall(self._ask)
@@ -89,18 +89,20 @@ class Told(Server):
 
 @contextmanager
 def _nats() -> Iterator[Nats]:
-    # Without a token, as the others are without a password.
-    # A floor answers no ping while it waits for its turn, and would be taken for dead.
+    # No token, since the other servers have no password. The long ping interval is for the floors:
+    # they answer no ping while others are measured, and the server would close their connections.
     config = 'http: "127.0.0.1:-1"\nping_interval: "1h"'
     with NatsServer(token="", config=config) as server:
         yield Nats(server)
 
 
 @contextmanager
-def _told(name: str, ask: bytes, program: str, options: list[str]) -> Iterator[Told]:
+def _text_server(name: str, ask: bytes, program: str, options: list[str]) -> Iterator[TextServer]:
     binary = shutil.which(program)
     if binary is None:
-        raise ServerMissing(f"{program} is not on PATH: install it with the system's packages")
+        raise ServerMissing(
+            f"{program} is not on PATH: install it with the system's package manager"
+        )
     port = free_port()
     with tempfile.TemporaryDirectory() as directory, open(f"{directory}/log", "w+b") as log:
         process = subprocess.Popen(
@@ -108,11 +110,11 @@ def _told(name: str, ask: bytes, program: str, options: list[str]) -> Iterator[T
             cwd=directory,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C in the terminal is for the one that ends it
+            start_new_session=True,  # Ctrl-C must not end it before its clients
         )
         try:
-            _await(process, port)
-            yield Told(name, process, port, ask)
+            _wait_until_it_listens(process, port)
+            yield TextServer(name, process, port, ask)
         except ServerMissing as error:
             log.seek(0)
             raise ServerMissing(f"{program} {error}: {log.read().decode().strip()}") from None
@@ -121,7 +123,7 @@ def _told(name: str, ask: bytes, program: str, options: list[str]) -> Iterator[T
             process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
@@ -133,19 +135,19 @@ def _await(process: subprocess.Popen[bytes], port: int) -> None:
 _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "nats": _nats,
     "redis": partial(
-        _told,
+        _text_server,
         "redis",
         b"INFO\r\nQUIT\r\n",
         "redis-server",
         ["--bind", "127.0.0.1", "--port", "{port}", "--save", "", "--appendonly", "no"],
     ),
     "memcached": partial(
-        _told,
+        _text_server,
         "memcached",
         b"stats\r\nquit\r\n",
         "memcached",
         # Room for a million entries, for values of 500 kB, and for 1,000 callers with one
-        # connection each; none of it is taken before it is used.
+        # connection each. memcached allocates memory only when it is used.
         [
             *("-l", "127.0.0.1", "-p", "{port}", "-u", getpass.getuser()),
             *("-m", "2048", "-I", "2m", "-c", "4096"),
@@ -156,7 +158,7 @@ _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
 
 @contextmanager
 def start(names: Collection[str]) -> Iterator[tuple[dict[str, Server], list[LeftOut]]]:
-    """The servers of these names, by name, and those that could not be started."""
+    """Start servers. Yield those that run, by name, and those that could not be started."""
     running: dict[str, Server] = {}
     left_out: list[LeftOut] = []
     with ExitStack() as stack:

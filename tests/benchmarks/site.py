@@ -1,8 +1,8 @@
-"""A Django project for WSGI and ASGI: one cache, no database, no middleware.
+"""A Django project for WSGI and ASGI with one cache, no database and no middleware.
 
 The environment variable BENCHMARK_CACHE holds the entry of CACHES as JSON. Below /WSGI/ and
-/ASGI/, the latter with async views: ``prepare?users=N`` stores what ``operations?user=…``
-reads, and ``empty`` is what a request costs without a cache. Each answers with its name.
+/ASGI/, the latter with async views: ``prepare?users=N`` stores the values that
+``operations?user=…`` reads, and ``empty`` uses no cache. Each answers with its name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ITEMS = {f"item-{number}": f"{number}{VALUE}" for number in range(10)}
 
 
 def prepared(users: int) -> dict[str, Any]:
-    """Return what is stored beforehand for a number of users."""
+    """Return the values to be stored for a number of users."""
     found: dict[str, Any] = {"page": VALUE, **ITEMS}
     for user in range(users):
         found |= {f"session-{user}": f"{user}{VALUE}", f"profile-{user}": VALUE}
@@ -47,7 +47,7 @@ def prepared(users: int) -> dict[str, Any]:
 
 
 def answer(view: str) -> HttpResponse:
-    # A length, since a WSGI server would chunk the answer without it.
+    # Without Content-Length, a WSGI server would send the answer in chunks.
     return HttpResponse(view, headers={"Content-Length": str(len(view))})
 
 

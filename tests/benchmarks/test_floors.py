@@ -1,4 +1,4 @@
-"""The floors store and count what is measured, and match replies to requests."""
+"""The floors store and count values, and match replies to requests."""
 
 from __future__ import annotations
 

@@ -50,10 +50,10 @@ def test_bounds_are_lower_limits_where_more_is_better(ours: float, verdict: str)
     assert goal.verdict == verdict
 
 
-def test_medians_are_compared_and_asyncio_is_shown_beside() -> None:
+def test_medians_are_compared_and_asyncio_is_shown_as_well() -> None:
     results = [sync(OURS, 9, 20, 900), sync(ASYNCIO, 30), sync(NATS_FLOOR, 1, 10, 11)]
     goal = judged("get, 1 thread, against NATS socket", *results)
-    assert (goal.measured, goal.beside) == (2, 3)
+    assert (goal.measured, goal.with_asyncio) == (2, 3)
 
 
 def test_a_goal_without_its_figures_is_not_measured() -> None:
@@ -81,7 +81,7 @@ def test_counters_are_compared_with_our_own_cache() -> None:
     rates = {COUNTER: 80.0, OURS: 10.0, ASYNCIO: 1.0}
     results = [Result("contention", who, cell, [{"rate": rate}]) for who, rate in rates.items()]
     goal = judged("one counter, 8 processes, against django-nats", *results)
-    assert (goal.measured, goal.verdict, goal.beside) == (8, "after", None)
+    assert (goal.measured, goal.verdict, goal.with_asyncio) == (8, "after", None)
 
 
 def test_large_bounds_are_written_in_full() -> None:

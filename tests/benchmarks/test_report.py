@@ -128,7 +128,7 @@ def test_without_djangos_redis_cache_the_reference_is_django_redis(document: Doc
 
 def test_percentages_and_negative_references_have_no_ratio(document: Document) -> None:
     add(document, "growth", {"entries": 7}, "expire.gone_percent", django_redis=[2], ours=[100])
-    assert row(plain(document), "gone after 0.5 s, %", OURS) == ["100"]
+    assert row(plain(document), "removed after 0.5 s, %", OURS) == ["100"]
     document = Document({})
     add(document, "startup", {"until": "setup"}, "ms", redis=[-3], ours=[12])
     assert row(plain(document), "ms ", OURS) == ["12"]

@@ -1,4 +1,4 @@
-"""What a hundred values cost by the form in which they are asked for, and by their headers.
+"""A comparison of two ways to read a hundred values, with different headers.
 
     python -m tests.benchmarks.wire_forms
 
@@ -8,8 +8,8 @@ this package, with Nats-TTL alone, or without headers. The script prints medians
 the time until the last value has been read, and the processor time of the server (of all servers,
 if there are three).
 
-It needs nothing of the package but the server that it starts, so it can be run with any nats-server
-by those who know its code: ``NATS_SERVER`` names the binary.
+It runs with any nats-server: ``NATS_SERVER`` names the binary. Of the package it uses only the code
+that starts the server.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Reader(NatsSocket):
         return b"%b%b%b\r\n" % (head, header, payload)
 
     def batch(self) -> int:
-        """Read all values with one batch get, and return their number."""
+        """Read all values with one batch get. Return their number."""
         self._channel.send(
             self._publish(
                 "$JS.API.DIRECT.GET.FORMS", json.dumps({"multi_last": self._subjects}).encode()
@@ -83,7 +83,7 @@ class Reader(NatsSocket):
         return count
 
     def singles(self) -> int:
-        """Read all values with single gets in one write, and return their number."""
+        """Read all values with single gets that are sent in one write. Return their number."""
         gets = [self._publish(f"$JS.API.DIRECT.GET.FORMS.{each}", b"") for each in self._subjects]
         self._channel.send(b"".join(gets))
         return sum(not self._reply()[0].startswith(b"NATS/1.0 4") for _ in gets)
@@ -100,7 +100,7 @@ def servers(replicas: int) -> Iterator[Sequence[NatsServer]]:
 
 
 def measure(read: Callable[[], int], pids: Sequence[int]) -> tuple[float, float]:
-    """Return the microseconds of one reading, and of the servers' processor time for it."""
+    """Return the time of one read and the servers' processor time for it, in microseconds."""
     used = -sum(map(processor_seconds, pids))
     began = time.perf_counter()
     for _ in range(_PER_ROUND):
@@ -111,7 +111,7 @@ def measure(read: Callable[[], int], pids: Sequence[int]) -> tuple[float, float]
 
 
 def compare(storage: str, replicas: int, size: int, rounds: int = ROUNDS) -> list[str]:
-    """Return a line for each kind of header, with the figures of both forms."""
+    """Return one line of text for each kind of header, with the figures of both forms."""
     lines = []
     with servers(replicas) as running:
         pids = [server.pid for server in running]

@@ -1,10 +1,10 @@
-"""The process in which a contestant works, so that none weighs on another.
+"""The process of one contestant, which keeps contestants from affecting each other.
 
     python -m tests.benchmarks.worker '{"BACKEND": …}'
 
-with an entry of CACHES. Reads one job a line on stdin, ``{"function": "module:name",
-"arguments": {…}}``, calls the function with the cache and the arguments, and answers one line on
-stdout: ``{"result": {…}}``, or ``{"error": "…"}`` with a traceback.
+The argument is an entry of CACHES. The process reads one job per line from stdin, ``{"function":
+"module:name", "arguments": {…}}``, calls the function with the cache and the arguments, and writes
+one line to stdout: ``{"result": {…}}``, or ``{"error": "…"}`` with a traceback.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .measuring import TIMEOUT
 
 
 def configure(entry: dict[str, Any]) -> None:
-    # Django must find no DEBUG, no logging and no middleware: only the cache is measured.
+    # No DEBUG, no logging and no middleware, since only the cache is measured.
     settings.configure(
         SECRET_KEY="benchmark",
         CACHES={"default": entry},
-        # Of those contestants that are counters; the others do not look at it.
+        # For the contestants that are counters. The others do not read it.
         NATS_COUNTERS={"default": {"LOCATION": entry.get("LOCATION"), **entry.get("OPTIONS", {})}},
         LOGGING_CONFIG=None,
     )
@@ -41,22 +41,22 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 
     module, _, name = job["function"].partition(":")
     function = getattr(import_module(module), name)
-    cache = caches["default"]  # not the proxy, whose look-up would count
+    cache = caches["default"]  # not the proxy, whose lookup would be measured too
     gc.collect()
     return {"result": function(cache, **job["arguments"])}
 
 
 def try_out(cache: Any) -> dict[str, Any]:
-    """Store something and ask for it. Whether it comes back is for the questions to judge."""
-    cache.set("tried", "1", TIMEOUT)  # which all of them can store
+    """Store a value and read it. Whether the result is correct is checked by the questions."""
+    cache.set("tried", "1", TIMEOUT)  # a value that every contestant can store
     cache.get("tried")
     return {}
 
 
 def main() -> None:
-    # Ctrl-C reaches the whole group; the lab ends its workers, or their stdin does.
+    # Ctrl-C reaches the whole process group. The lab ends its workers, or closes their stdin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What a driver or a library prints must not come between the answers.
+    # Output of drivers and libraries goes to stderr, so that it cannot mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     configure(json.loads(sys.argv[1]))

@@ -1,8 +1,8 @@
-"""The questions the benchmark asks: one module each, with the attributes of Question.
+"""The questions of the benchmark: a module for each, with the attributes of Question.
 
-``measure`` runs in the driver and has a worker do the work: ``lab.call(contestant,
+``measure`` runs in the main process and calls functions in a worker: ``lab.call(contestant,
 "tests.benchmarks.questions.sync:single", size=100)`` runs ``single(cache, size=100)`` in the
-contestant's own process. What such functions have in common is in ../measuring.py.
+process of the contestant. ../measuring.py has the code that such functions share.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ class Question(Protocol):
     """A module of this package.
 
     It may also have ``NEEDS``, the names of modules without which the question is left out, and
-    ``ONCE = True`` when one round is enough, however many the others take.
+    ``ONCE = True`` if it is measured in the first round only.
     """
 
     NAME: str
     TITLE: str
 
     def cells(self, quick: bool) -> list[dict[str, Any]]:
-        """The parameters of each measurement: flat, and fit for JSON."""
+        """Return the parameters of each measurement, as flat mappings that JSON can store."""
 
     def takes_part(self, contestant: Contestant, cell: Cell) -> bool:
-        """Whether the cell makes sense for a contestant."""
+        """Return True if the contestant is to be measured in the cell."""
 
     def measure(
         self, lab: Lab, contestant: Contestant, cell: Cell, route: str = "direct"
     ) -> dict[str, float]:
-        """One round of one cell by one contestant.
+        """Measure one contestant in one cell, for one round, and return the figures.
 
-        p50_us, p99_us, rate (operations a second), client_us and server_us (processor time an
-        operation), peak_mb, connections. Raises JobFailed for a wrong result.
+        Common figures are p50_us, p99_us, rate (operations a second), client_us and server_us
+        (processor time of an operation), peak_mb and connections. Raises JobFailed if a result is
+        wrong.
         """
 
 
 def question(name: str) -> Question:
-    """The question of this name, one of NAMES."""
+    """Return the question with this name, which is one of NAMES."""
     module = f"{name}_" if iskeyword(name) else name
     return cast(Question, import_module(f"{__name__}.{module}"))

@@ -1,12 +1,12 @@
 """How many operations do coroutines get done, and over how many connections?
 
-The callers are what requests are under Django's ASGI handler: each has a cache object of its own
-and, for backends that leave their work to threads, a thread of its own. Concurrency 1, 100 and
-1,000 for the commonest read and write; the other operations at 100, where a busy process is.
-Connections and memory are counted for get, in a process that has done nothing before.
+The callers behave like requests under Django's ASGI handler: each has its own cache object and, for
+backends that run their work in threads, its own thread. The most frequent read is measured with 1,
+100 and 1,000 callers, the most frequent write with 1 and 100. The other operations have 100
+callers, as a busy process has. Connections and memory are measured for get, in a new process.
 
-Tasks of one program, such as a script or a consumer, are measured beside that: they share a cache
-object, and the thread to which other backends leave their work.
+Tasks of one program, such as a script or a consumer, are measured as well. They share a cache
+object, and the thread in which other backends run their work.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell, route: str = DIRECT) -
     server = lab.server(contestant)
     if server is None or cell["operation"] != "get" or cell["size"] != 100:
         return lab.call(contestant, job, route, seconds=lab.span, **cell)
-    # Values that another process has stored leave the new one nothing to do but what counts.
+    # Another process stores the values, so that the new process does only what is measured.
     lab.call(contestant, f"{__name__}:store", route, **cell)
     before = server.connections()
     figures = lab.call(contestant, job, route, fresh=True, seconds=lab.span, stored=True, **cell)
@@ -92,7 +92,10 @@ def store(cache: Any, **cell: Any) -> dict[str, Any]:
 def concurrent(
     cache: Any, *, seconds: float, stored: bool = False, **cell: Any
 ) -> dict[str, float]:
-    """As many callers at a time as the cell says; peak_mb when nothing else had to be done."""
+    """Measure the concurrent callers of a cell.
+
+    The figures have peak_mb if the values are already stored: otherwise storing them takes memory.
+    """
     if not stored:
         store(cache, **cell)
     callers = _operations(cache, cell)
@@ -101,7 +104,7 @@ def concurrent(
     figures = meter.figures(calls)
     if stored:
         figures["peak_mb"] = _peak_mb()
-    expect(callers[-1].kept(), f"what {cell['operation']} wrote is not there")
+    expect(callers[-1].kept(), f"{cell['operation']} did not store its values")
     return figures
 
 
@@ -116,9 +119,9 @@ def _operations(cache: Any, cell: Cell) -> list[Operation]:
 async def _measure(
     callers: list[Operation], seconds: float, shared: Any = None
 ) -> tuple[Meter, int]:
-    """Return the meter that ran for some seconds, and how many calls were made meanwhile.
+    """Measure the callers for some seconds. Return the meter and the number of calls.
 
-    Without a cache that the callers share, each is a request with a cache and a thread of its own.
+    If there is no shared cache, each caller is a request with its own cache and thread.
     """
     start, finish = Meeting(len(callers) + 1), Meeting(len(callers) + 1)
     meter = Meter()
@@ -145,7 +148,7 @@ async def _measure(
 
 
 async def _call(own: Any, calling: Operation, seconds: float) -> int:
-    """Return how often one caller called in some seconds: at least once."""
+    """Call repeatedly for some seconds, but at least once. Return the number of calls."""
     call, right, clock = getattr(own, f"a{calling.method}"), calling.right, time.perf_counter
     arguments = next(iter(calling.batch()))
     calls, end = 0, clock() + seconds
@@ -158,7 +161,7 @@ async def _call(own: Any, calling: Operation, seconds: float) -> int:
 
 
 class Meeting:
-    """Where a number of tasks wait for each other."""
+    """A barrier for tasks, as asyncio.Barrier is on Python 3.11 and later."""
 
     def __init__(self, parties: int) -> None:
         self._missing = parties
@@ -172,5 +175,5 @@ class Meeting:
 
 
 def _peak_mb() -> float:
-    # Not ru_maxrss, which begins with what the process had in memory that started this one.
+    # Not ru_maxrss, which a process inherits from the one that has started it.
     return peak_bytes(psutil.Process()) / 1e6

@@ -1,6 +1,6 @@
 """How many increments of one key do several processes get done, and is none of them lost?
 
-A contestant needs set, get and incr only: no other operation has anything to contend for.
+A contestant needs only set, get and incr.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def takes_part(contestant: Contestant, cell: Cell) -> bool:
 
 def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
     lab.call(contestant, f"{__name__}:begin")
-    # In a process that has not used the cache: not every driver survives a fork.
+    # In a new process, since not every driver can be used after a fork.
     figures = lab.call(contestant, f"{__name__}:count", fresh=True, seconds=lab.span, **cell)
     lab.call(contestant, f"{__name__}:confirm", total=figures.pop("total"))
     return figures
@@ -61,7 +61,7 @@ def confirm(cache: Any, *, total: int) -> dict[str, Any]:
 
 
 def count(cache: Any, *, processes: int, seconds: float) -> dict[str, float]:
-    """Increments by several processes at once; ``total`` is how many there were in all."""
+    """Increment a key in several processes at once. ``total`` is the number of increments."""
     fork = multiprocessing.get_context("fork")
     ready = fork.Barrier(processes + 1)
     ends = [fork.Pipe(duplex=False) for _ in range(processes)]
@@ -69,7 +69,7 @@ def count(cache: Any, *, processes: int, seconds: float) -> dict[str, float]:
     try:
         for child, (_, send) in zip(children, ends, strict=True):
             child.start()
-            send.close()  # so that a child's end is the end of its pipe
+            send.close()  # so that the pipe is closed when the child ends
         ready.wait(_PATIENCE)
         server = _server_seconds()
         found = [receive.recv() for receive, _ in ends]

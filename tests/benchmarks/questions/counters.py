@@ -1,8 +1,8 @@
-"""What do counters cost where nobody waits for the server, and where a page shows many of them?
+"""What do increments cost that do not wait for the server, and the totals of a page?
 
-How fast a counter is counted up when somebody waits is what contention and async ask. Here:
-increments that are added up in the process, published meanwhile, and the totals of a page of
-objects, beside those of as many keys of a cache.
+The questions contention and async measure increments whose callers wait for the server. This one
+measures increments that are added up in the process and published later, and the totals of a page
+of objects, compared with the same number of keys of a cache.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
     if cell["operation"] == LATER:
         job, seconds = "count_later", lab.span
     else:
-        # Every call is timed, so that half a span has enough of them.
+        # Every call is timed, so half the time gives enough of them.
         job = "read_objects" if contestant.name == COUNTER else "read_keys"
         seconds = lab.span / 2
     arguments = {name: value for name, value in cell.items() if name != "operation"}
     return lab.call(contestant, f"{__name__}:{job}", seconds=seconds, **arguments)
 
 
-# In the worker: increments that nobody waits for ---------------------------------------------
+# In the worker: increments that are published later -------------------------------------------
 
 
 def count_later(cache: Any, *, threads: int, seconds: float) -> dict[str, float]:
-    """Increments of one counter by several threads; all are published in the end."""
+    """Increment one counter in several threads, and check the total once all is published."""
     counter = Counter("later")
     before = counter.value()
     _, warm = _count(counter, threads, seconds / 5)
@@ -72,7 +72,7 @@ def count_later(cache: Any, *, threads: int, seconds: float) -> dict[str, float]
 
 
 def _count(counter: Counter, threads: int, seconds: float) -> tuple[Meter, int]:
-    """Return the meter that ran for some seconds, and how many increments were made meanwhile."""
+    """Increment for some seconds. Return the meter and the number of increments."""
     start = Barrier(threads + 1)
     meter = Meter()
 
@@ -97,8 +97,8 @@ def _count(counter: Counter, threads: int, seconds: float) -> tuple[Meter, int]:
 
 
 def read_objects(cache: Any, *, objects: int, seconds: float) -> dict[str, float]:
-    """The totals of a number of objects that a query has just loaded."""
-    # A model needs settings, which the driver has none of.
+    """Read the totals of objects that a query has just loaded."""
+    # A model needs settings, which the main process does not have.
     from ..counting import Article
 
     def right(page: list[Article], _: object = None) -> bool:
@@ -116,7 +116,7 @@ def read_objects(cache: Any, *, objects: int, seconds: float) -> dict[str, float
 
 
 def read_keys(cache: Any, *, objects: int, seconds: float) -> dict[str, float]:
-    """The same numbers under as many keys of a cache."""
+    """Read the same numbers from keys of a cache."""
     stored = {f"article:{number}:views": number for number in range(1, objects + 1)}
     cache.set_many(stored, TIMEOUT)
     return _time_pages(
@@ -130,7 +130,7 @@ def _time_pages(
     read: Callable[[T], R],
     right: Callable[[T, R], bool],
 ) -> dict[str, float]:
-    """How long one caller's reads take; to load what they are for, and to check them, is free."""
+    """Time the reads of one caller, but neither ``load`` nor the check of the results."""
     clock = time.perf_counter_ns
     for span in (seconds / 5, seconds):
         times: list[int] = []

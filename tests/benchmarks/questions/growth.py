@@ -1,9 +1,9 @@
 """How does each cost grow with the number of entries, and how much memory does an entry take?
 
-Each contestant has a server of its own here, new for each number of entries: what an earlier
-bucket left in a server's memory would otherwise pass for room that the next one does not need.
-One round: filling a million entries is what takes the time, and the single operations are
-repeated within it. Figures are named after their operation: ``get.p50_us``.
+Each contestant has its own server, which is started for each number of entries: otherwise memory
+that an earlier bucket had used would be available to the next one, whose entries would seem to take
+less. There is only one round, since it takes long to store a million entries. Within it, each
+operation is repeated. Names of figures begin with their operation: ``get.p50_us``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ONCE = True
 _SINGLE = ("get", "get_many", "overwrite", "delete", "set_")
 _JOBS = ("fill", *_SINGLE, "iter_keys", "expire", "clear")
 _STORED = value(100)
-_SECONDS = 3600  # longer than a run: what was filled in must not expire during it
+_SECONDS = 3600  # longer than a run, so that no entry expires during it
 _BATCH = 10_000
 _GRACE = 0.5
-_ENOUGH = 10_000  # entries beside which what a server takes once does not count
+_ENOUGH = 10_000  # entries: with fewer, memory that the server takes once would count
 
 
 def cells(quick: bool) -> list[dict[str, Any]]:
@@ -59,21 +59,21 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
                     arguments["calls"] = 100 if lab.quick else 500
                 found = own.call(contestant, f"{__name__}:{job}", **arguments)
                 if job == "iter_keys":
-                    found["beside_ms"] = _slowest_beside(own, contestant)
+                    found["concurrent_ms"] = _slowest_concurrent_set(own, contestant)
                 for name, figure in found.items():
                     figures[f"{job.removesuffix('_')}.{name}"] = figure
             return figures
 
 
-def _slowest_beside(lab: Lab, contestant: Contestant) -> float:
-    """Milliseconds of the slowest set of another process while keys are listed."""
+def _slowest_concurrent_set(lab: Lab, contestant: Contestant) -> float:
+    """Return the milliseconds of another process's slowest set while keys are listed."""
     worker = lab.worker(contestant)
     try:
-        worker.call(f"{__name__}:beside", {"seconds": 0.0})
+        worker.call(f"{__name__}:set_repeatedly", {"seconds": 0.0})
         with ThreadPoolExecutor(1) as pool:
-            beside = pool.submit(worker.call, f"{__name__}:beside", {"seconds": lab.span})
+            sets = pool.submit(worker.call, f"{__name__}:set_repeatedly", {"seconds": lab.span})
             lab.call(contestant, f"{__name__}:iter_keys_for", seconds=lab.span)
-            return float(beside.result()["ms"])
+            return float(sets.result()["ms"])
     finally:
         worker.end()
 
@@ -82,20 +82,20 @@ def _slowest_beside(lab: Lab, contestant: Contestant) -> float:
 
 
 def fill(cache: Any, *, entries: int) -> dict[str, float]:
-    """Store all entries; what each takes in the server's memory, and what the server says."""
+    """Store all entries. Measure their size: resident memory, and the server's own report."""
     cache.get(_key(0))
-    resident, (_, told) = _resident_bytes(), _told(cache)
+    resident, (_, reported) = _resident_bytes(), _reported_size(cache)
     meter = Meter()
     with meter:
         for first in range(0, entries, _BATCH):
             keys = map(_key, range(first, min(first + _BATCH, entries)))
             expect(not cache.set_many(dict.fromkeys(keys, _STORED), _SECONDS), "set_many")
-    found, told_now = _told(cache)
+    found, reported_now = _reported_size(cache)
     expect(found == entries, f"{found} entries instead of {entries}")
     figures = meter.figures(entries)
     if entries >= _ENOUGH:
         figures["resident_bytes"] = (_resident_bytes() - resident) / entries
-        figures["told_bytes"] = (told_now - told) / entries
+        figures["reported_bytes"] = (reported_now - reported) / entries
     return figures
 
 
@@ -119,24 +119,24 @@ def delete(cache: Any, *, entries: int, calls: int) -> dict[str, float]:
 
 
 def set_(cache: Any, *, entries: int, calls: int) -> dict[str, float]:
-    """Set the keys that were deleted, so that there are as many entries again."""
+    """Set the deleted keys again, which restores the number of entries."""
     return _timed_set(cache, _some_keys(entries, calls, seed=1))
 
 
 def iter_keys(cache: Any, *, entries: int) -> dict[str, float]:
-    """Milliseconds until the first key, and until the last."""
+    """Measure the milliseconds until the first key and until the last one."""
     begun = time.perf_counter()
     keys = cache.iter_keys("*", itersize=1000)
     next(keys)
     first = time.perf_counter() - begun
     seen = 1 + sum(1 for _ in keys)
     whole = time.perf_counter() - begun
-    expect(seen >= entries, f"{seen} of {entries} keys")  # Redis may give one twice
+    expect(seen >= entries, f"{seen} of {entries} keys")  # Redis may list a key twice
     return {"first_ms": first * 1000, "ms": whole * 1000}
 
 
 def iter_keys_for(cache: Any, *, seconds: float) -> dict[str, Any]:
-    """List keys, from the first again when all were listed, for so long."""
+    """List all keys repeatedly, for some seconds."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for _ in cache.iter_keys("*", itersize=1000):
@@ -145,34 +145,34 @@ def iter_keys_for(cache: Any, *, seconds: float) -> dict[str, Any]:
     return {}
 
 
-def beside(cache: Any, *, seconds: float) -> dict[str, float]:
-    """Milliseconds of the slowest of the sets that are made every millisecond for so long."""
+def set_repeatedly(cache: Any, *, seconds: float) -> dict[str, float]:
+    """Set a key every millisecond, for some seconds. Measure the slowest set."""
     slowest = 0.0
     end = time.perf_counter() + seconds
     while not slowest or time.perf_counter() < end:
         begun = time.perf_counter()
-        cache.set("beside", _STORED, _SECONDS)
+        cache.set("concurrent", _STORED, _SECONDS)
         slowest = max(slowest, time.perf_counter() - begun)
         time.sleep(0.001)
     return {"ms": slowest * 1000}
 
 
 def expire(cache: Any, *, entries: int) -> dict[str, float]:
-    """How many of the entries that expired are gone from the server half a second later.
+    """Measure how many expired entries the server has removed half a second later.
 
-    That is a matter of memory: nobody is given an expired value by any contestant.
+    This matters only for memory: no contestant returns an expired value.
     """
-    before, _ = _told(cache)
+    before, _ = _reported_size(cache)
     count = min(entries, _BATCH)
     brief = [f"brief:{number}" for number in range(count)]
     cache.set_many(dict.fromkeys(brief, _STORED), 1)
     meter = Meter()
     with meter:
         time.sleep(1 + _GRACE)
-    left = _told(cache)[0] - before
+    left = _reported_size(cache)[0] - before
     expect(not cache.get_many(brief[:100]), "an expired value was read")
     figures = {"gone_percent": (count - left) / count * 100}
-    if left < count / 2:  # or else it is what the server does anyway
+    if left < count / 2:  # otherwise most of the time was spent on other work
         figures["server_us"] = meter.figures(count - left)["server_us"]
     return figures
 
@@ -211,8 +211,8 @@ def _timed(
     return percentiles(times)
 
 
-def _told(cache: Any) -> tuple[int, int]:
-    """How many entries there are, and how many bytes they take, as the server tells it."""
+def _reported_size(cache: Any) -> tuple[int, int]:
+    """Return the number of entries and their size in bytes, as reported by the server."""
     if hasattr(cache, "stats"):
         stats = cache.stats()
         return stats.entries, stats.bytes

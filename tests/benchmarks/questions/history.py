@@ -1,9 +1,9 @@
 """What does a counter's history cost, once each new increment pushes an old one out?
 
-Many counters, counted up again and again, as write-behind does it: many at a time, so that the
-server is what takes the time. HISTORY is what it is by default: in memory the last increment is
-kept of each counter, on file the last eight. Each contestant has a server of its own. One round:
-on file it is a million increments.
+Many counters are incremented repeatedly, as write-behind does it: many at a time, so that most of
+the time is the server's. HISTORY has its default: the last increment of each counter in memory, the
+last eight on file. Each contestant has its own server. There is only one round, since on file it
+makes a million increments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TITLE = "What does a counter's history cost?"
 ONCE = True
 
 _PAST = 2
-"""How often each counter is counted up after the last of its history has come."""
+"""How many times each counter is incremented after its history is full."""
 _AT_ONCE = 10_000
 
 
@@ -48,7 +48,7 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
 
 
 def count(cache: Any, *, names: int) -> dict[str, float]:
-    """Increments before the history of any counter is full, and when it is of all."""
+    """Increment all counters before their histories are full, and after."""
     cache.set("opened", 0, None)
     history = counters.settings.stream.history
     before, past = _count(names, history), _count(names, _PAST)

@@ -1,8 +1,8 @@
 """What do copies in the process save, what does their absence cost, and when is a change seen?
 
-A hit is measured beside LocMemCache, which has its values in the process too, and beside caches
-that ask a server. A first get is one of a key that this process has no copy of; a change is one
-that another process makes, until a get of this one tells of it.
+Hits are compared with LocMemCache, whose values are in the process too, and with caches that ask a
+server. A first get reads a key of which the process has no copy. A change is made by another
+process, and measured until a get of this process returns it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
 def _of_two(
     lab: Lab, contestant: Contestant, theirs: str, ours: str, **arguments: Any
 ) -> dict[str, float]:
-    """What one process finds of what another one writes, at the same time."""
+    """Run ``ours`` in one process after ``theirs`` in another, or at the same time."""
     lab.call(contestant, f"{__name__}:open_feed")
     other = lab.worker(contestant)
     try:
@@ -77,7 +77,7 @@ def _of_two(
 
 
 def open_feed(cache: Any) -> dict[str, float]:
-    """Wait until copies are served, where there are to be any."""
+    """Wait until gets are served from copies, if the cache has a near cache."""
     near = getattr(cache, "near", None)
     cache.set("opening", _STORED, TIMEOUT)
     end = time.monotonic() + _OPENING
@@ -91,7 +91,7 @@ def open_feed(cache: Any) -> dict[str, float]:
 
 
 def hits(cache: Any, *, operation: str, seconds: float) -> dict[str, float]:
-    """How long one caller's reads of the same keys take."""
+    """Time the reads of one caller, which reads the same keys repeatedly."""
     open_feed(cache)
     cache.set_many(dict.fromkeys(_KEYS, _STORED), TIMEOUT)
     cache.get_many(_KEYS)
@@ -142,13 +142,13 @@ async def _time_async(cache: Any, seconds: float) -> tuple[Meter, list[int]]:
 
 
 def store(cache: Any, *, count: int) -> dict[str, float]:
-    """Store what another process is to read for the first time."""
+    """Store the values that another process reads for the first time."""
     expect(not cache.set_many(dict.fromkeys(_firsts(count), _STORED), TIMEOUT), "set_many")
     return {}
 
 
 def first_gets(cache: Any, *, count: int) -> dict[str, float]:
-    """How long the first get of each key takes."""
+    """Time the first get of each key."""
     clock = time.perf_counter_ns
     cache.get("opening")
     near = getattr(cache, "near", None)
@@ -170,7 +170,7 @@ def _firsts(count: int) -> Iterable[str]:
 
 
 def change(cache: Any, *, seconds: float) -> dict[str, float]:
-    """Change a key every few milliseconds to the time at which that is begun."""
+    """Set a key to the current time every few milliseconds."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         cache.set("change", time.perf_counter_ns(), TIMEOUT)
@@ -180,7 +180,7 @@ def change(cache: Any, *, seconds: float) -> dict[str, float]:
 
 
 def see(cache: Any, *, seconds: float) -> dict[str, float]:
-    """How long after it was begun each change is first seen, by a process that keeps looking."""
+    """Read the key until its changes end. Measure the time from each change to its first read."""
     clock = time.perf_counter_ns  # one clock for all processes of a machine
     times: list[int] = []
     known = cache.get("change")

@@ -1,8 +1,7 @@
-"""What a network adds: the chief operations, and whole requests, at a round trip of 1 ms.
+"""What does a network of 1 ms add to the most frequent operations, and to whole requests?
 
-The cells are those of other questions, measured as there, but every server is behind a
-proxy that delays (../delay.py). The view's ceiling, which waits for no network, is measured
-again beside them.
+The cells belong to other questions and are measured by them, but every server is behind a delaying
+proxy (../delay.py). The ceiling, a view that does not wait for the network, is measured again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ NEEDS = requests.NEEDS
 
 
 class _Routed(Protocol):
-    """A question that can be asked on another route."""
+    """A question that can be measured on another route."""
 
     def takes_part(self, contestant: Contestant, cell: Cell) -> bool: ...
 

@@ -1,11 +1,11 @@
-"""Whole requests: a view with six cache operations, beside an empty one.
+"""How many requests does a view with six cache operations serve, compared with an empty view?
 
-Beside the web server, two processes of load and the cache's server share the cores. WSGI is
-served by gunicorn: one worker of 8 threads, since 50 connections are never dealt out evenly to
-two. ASGI is served by granian: one worker, on uvloop for all; it reads and writes HTTP
-outside the interpreter, so the ceiling is Django's and not a parser's. A web server is new for
-every round: none begins with the connections and the memory of the round before, and none idles
-while others are measured.
+The web server shares the cores with two load generators and the server of the cache. gunicorn
+serves WSGI with one worker of 8 threads, since 50 connections are never distributed evenly to two
+workers. granian serves ASGI with one worker, on uvloop for all contestants. It reads and writes
+HTTP outside the interpreter, so that the ceiling is Django's, not that of an HTTP parser. Each
+round starts a new web server: none begins with the connections and the memory of an earlier round,
+and none runs while others are measured.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ TITLE = "How many requests does a view with six cache operations serve?"
 NEEDS = ("gunicorn", "granian", "uvloop")
 
 CLIENTS = 50
-_SPANS = 6  # of other measurements: its figures scatter more than theirs
+_SPANS = 6  # times as long as other measurements, since these figures vary more
 _PATIENCE = 30.0
-_MOST_OF_LOG = 5000
+_LOG_LENGTH = 5000
 _SERVE = {
     "WSGI": (
         *("gunicorn", "tests.benchmarks.site:wsgi", "--bind", "127.0.0.1:{port}"),
@@ -69,7 +69,10 @@ def takes_part(contestant: Contestant, cell: Cell) -> bool:
 
 
 def measure(lab: Lab, contestant: Contestant, cell: Cell, route: str = DIRECT) -> dict[str, float]:
-    """Figures of a web server under load; ``connections`` are those it opened to the cache's."""
+    """Measure a web server under load.
+
+    ``connections`` is the number of connections that it opens to the server of the cache.
+    """
     interface, clients = cell["interface"], cell["clients"]
     view = "empty" if contestant.name == EMPTY_VIEW else "operations"
     server = lab.server(contestant)
@@ -91,9 +94,9 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell, route: str = DIRECT) -
 def web_server(
     lab: Lab, contestant: Contestant, interface: str, route: str
 ) -> Iterator[tuple[psutil.Process, int]]:
-    """A running web server with the contestant's cache: its first process and its port.
+    """Start a web server with the contestant's cache. Yield its first process and its port.
 
-    Raises JobFailed with what it wrote, when it does not start or answers wrongly.
+    Raises JobFailed, with the end of its log, if it does not start or if an answer is wrong.
     """
     port = free_port()
     cache = json.dumps(lab.entry(contestant, route))
@@ -107,19 +110,19 @@ def web_server(
             start_new_session=True,
         )
         try:
-            _await(process, port)
+            _wait_until_it_listens(process, port)
             yield psutil.Process(process.pid), port
         except (OSError, LoadFailed) as error:
             log.seek(0)
-            raise JobFailed(f"{error}\n{log.read()[-_MOST_OF_LOG:]}") from None
+            raise JobFailed(f"{error}\n{log.read()[-_LOG_LENGTH:]}") from None
         finally:
-            # The whole group, which is the server's own: in order it would wait for connections.
+            # Killed with its process group: to stop in order, it would wait for open connections.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
@@ -129,7 +132,10 @@ def _await(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def peak_bytes(process: psutil.Process) -> int:
-    """The most a process and its children have had in memory; shared pages count for each."""
+    """Return the peak memory of a process and its children.
+
+    Pages that they share are counted for each of them.
+    """
     total = 0
     for each in (process, *process.children(recursive=True)):
         with open(f"/proc/{each.pid}/status") as status:

@@ -1,13 +1,13 @@
 """What does the package add to the start of a process?
 
-The time from the first import to the end of django.setup(), or to the answer to a first get, in
-fresh processes: the least of many, by turns with the same with LocMemCache, which is part of
-Django, minus the least of those. One round, since the least of many is what does not depend on
-what else the machine does. Of the caches over a network only the most different ones take part.
+The time from the first import to the end of django.setup(), or to the answer to a first get, is
+measured in new processes, alternately with the contestant and with LocMemCache, which is part of
+Django. The figure is the difference between the shortest times. There is only one round, since the
+shortest of many times does not depend on other work of the machine. Only the most different caches
+take part.
 
-Modules are loaded as Python has compiled them, as in every process but the first: pip compiles
-what it installs, and who works in a checkout would otherwise be the only one that is measured
-compiling.
+Modules are loaded from compiled files, as in every process except the first: pip compiles the
+packages that it installs, and otherwise only a checkout would be compiled while it is measured.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell) -> dict[str, float]:
         if ours and cell["until"] == "setup" and "nats" in started["modules"]:
             raise JobFailed("django.setup() imports nats, which belongs to first use")
         added.append(started["ms"])
-    # Whatever else the machine does only adds.
+    # Other work of the machine can only add to the times.
     return {"ms": min(added) - min(alone)}
 
 
@@ -74,12 +74,12 @@ def _start(
     process = subprocess.run(
         [sys.executable, "-c", _PROGRAM, json.dumps([entry, apps, until])],
         cwd=ROOT,
-        # Empty, as if it were not set: containers tend to set it.
+        # Empty means unset: many containers set it.
         env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": ""},
         stdout=subprocess.PIPE,
         check=False,
     )
     if process.returncode:
         raise JobFailed(f"A process that starts with {entry['BACKEND']} fails")
-    told: dict[str, Any] = json.loads(process.stdout)
-    return told
+    figures: dict[str, Any] = json.loads(process.stdout)
+    return figures

@@ -1,9 +1,9 @@
 """How long does a view wait for one operation, and how many do threads get done?
 
-Not every combination, but those that answer something: each operation alone at the size most
-values have; get and set at the sizes where copying begins to count; get_many and set_many from a
-handful of keys to a page of them; and for threads one read, one write and one read-modify-write,
-since the others share their way to the server.
+Not every combination is measured. Each operation is measured with values of 100 bytes, as most are,
+get and set also with sizes at which copying takes time, get_many and set_many with 10 to 1,000
+keys. Threads run one read, one write and one read-modify-write, since the other operations reach
+the server in the same ways.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ def takes_part(contestant: Contestant, cell: Cell) -> bool:
     if contestant.floor:
         return cell["threads"] == 1 and cell["operation"] in _FLOORS_DO
     if contestant.name == FILE:
-        # What the disk changes; the way to the server is that of the memory bucket.
+        # Operations that the disk may slow down. The others are those of the memory bucket.
         return cell["threads"] == 1 and cell["operation"] in _FILE_DOES
     if contestant.name in (ASYNCIO, LOCMEM):
-        # Shown for comparison: how they depend on size and number would tell nothing new.
+        # Shown for comparison: how they depend on sizes and numbers would show nothing new.
         return cell["size"] == 100 and cell["keys"] in (1, 100) and cell["threads"] <= 8
     return True
 
 
 def measure(lab: Lab, contestant: Contestant, cell: Cell, route: str = DIRECT) -> dict[str, float]:
     if cell["threads"] == 1:
-        # Every call is timed, so that half a span has enough of them.
+        # Every call is timed, so half the time gives enough of them.
         job, seconds = "single", lab.span / 2
     else:
         job, seconds = "threaded", lab.span
@@ -78,12 +78,12 @@ def measure(lab: Lab, contestant: Contestant, cell: Cell, route: str = DIRECT) -
 
 
 def single(cache: Any, *, seconds: float, threads: int, **cell: Any) -> dict[str, float]:
-    """One caller: how long each call takes."""
+    """Time each call of one caller."""
     calling = _operation(cache, cell)
     calling.store()
     _time_calls(cache, calling, seconds / 5)
     meter, times = _time_calls(cache, calling, seconds)
-    expect(calling.kept(), f"what {calling.method} wrote is not there")
+    expect(calling.kept(), f"{calling.method} did not store its values")
     return {**percentiles(times), **meter.figures(len(times))}
 
 
@@ -92,7 +92,7 @@ def _operation(cache: Any, cell: Cell, caller: int = 0) -> Operation:
 
 
 def _time_calls(cache: Any, calling: Operation, seconds: float) -> tuple[Meter, list[int]]:
-    """The nanoseconds of each call, and the meter that ran while they were made."""
+    """Call for some seconds. Return the meter and the nanoseconds of each call."""
     call = getattr(cache, calling.method)
     right, clock = calling.right, time.perf_counter_ns
     meter = Meter()
@@ -113,7 +113,7 @@ def _time_calls(cache: Any, calling: Operation, seconds: float) -> tuple[Meter, 
 
 
 def threaded(cache: Any, *, seconds: float, threads: int, **cell: Any) -> dict[str, float]:
-    """As many callers as threads, each with a cache object of its own, as Django gives them."""
+    """Measure callers in threads, each with its own cache object, as in Django."""
     callers = []
     for caller in range(threads):
         own = caches.create_connection("default")
@@ -123,13 +123,13 @@ def threaded(cache: Any, *, seconds: float, threads: int, **cell: Any) -> dict[s
     _call_in_threads(callers, seconds / 5)
     meter, calls = _call_in_threads(callers, seconds)
     for own, calling in callers:
-        expect(calling.kept(), f"what {calling.method} wrote is not there")
+        expect(calling.kept(), f"{calling.method} did not store its values")
         own.close()
     return meter.figures(calls)
 
 
 def _call_in_threads(callers: list[tuple[Any, Operation]], seconds: float) -> tuple[Meter, int]:
-    """Return the meter that ran for some seconds, and how many calls the threads made meanwhile.
+    """Call in threads for some seconds. Return the meter and the number of calls.
 
     Each thread makes at least one call.
     """
