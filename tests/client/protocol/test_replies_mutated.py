@@ -182,10 +182,10 @@ def test_a_mutated_stream_document_is_used_or_raises_a_nats_error(document: dict
     )
     for stream in streams:
         with suppress(NatsError):
-            document, _ = _finish(stream.stream.open(), reply, level)
-            lags_of(document, SUM.sources)
-            Mailbox().position(document)
-            for each in differences(stream.config, document["config"], document["state"]):
+            info, _ = _finish(stream.stream.open(), reply, level)
+            lags_of(info, SUM.sources)
+            Mailbox().position(info)
+            for each in differences(stream.config, info["config"], info["state"]):
                 str(each)
 
 
