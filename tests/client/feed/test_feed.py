@@ -1,4 +1,4 @@
-"""A single feed: each sign that it may have missed a change ends it, and another is opened."""
+"""A feed, which ends at any sign that it may have missed a change and is then reopened."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_changes_are_reported_in_order_with_their_revisions(
     assert following.watcher.state == "whole"
 
 
-def test_its_consumer_is_ephemeral_and_in_memory(cache: NatsCache, following: Following) -> None:
+def test_the_consumer_of_a_feed_is_ephemeral_and_in_memory(
+    cache: NatsCache, following: Following
+) -> None:
     stream = cache.bucket.config.stream
     config = api(cache, f"CONSUMER.INFO.{stream}.{following.consumer}")["config"]
     assert config["headers_only"]
@@ -73,7 +75,7 @@ def test_its_consumer_is_ephemeral_and_in_memory(cache: NatsCache, following: Fo
     following.wait_for(lambda: api(cache, f"CONSUMER.NAMES.{stream}")["total"] == 0)
 
 
-def test_it_is_proven_current_repeatedly(patient: Following) -> None:
+def test_a_feed_is_proven_current_repeatedly(patient: Following) -> None:
     proofs = patient.recorder.proofs
     patient.wait_for(lambda: len(proofs) > 5)
     assert proofs == sorted(proofs)
@@ -102,7 +104,7 @@ def test_a_subject_that_is_not_utf_8_is_a_change_like_others(
     assert not [each for each in caplog.messages if "could not handle" in each]
 
 
-# What ends it --------------------------------------------------------------------------------
+# The end of a feed ---------------------------------------------------------------------------
 
 
 class Loss:
@@ -251,7 +253,7 @@ def stream_deleted(server: NatsServer, following: Following) -> None:
         stream_deleted,
     ],
 )
-def test_it_is_reopened_after(
+def test_a_feed_is_reopened_after(
     server: NatsServer,
     following: Following,
     other: NatsCache,
@@ -274,7 +276,7 @@ def test_it_is_reopened_after(
 
 
 class Link:
-    """What a feed needs of its connection, without a server."""
+    """The part of a connection that a feed uses, without a server."""
 
     def __init__(self) -> None:
         self.posted: list[bytes] = []
@@ -306,7 +308,7 @@ def delivered(
     ],
     ids=["subject", "consumer", "long", "negative", "empty", "gap", "too large"],
 )
-async def test_an_unexpected_message_breaks_it(
+async def test_an_unexpected_message_breaks_the_feed(
     odd: dict[str, Any] | None, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is not skipped, since a change may have been missed."""
@@ -324,7 +326,9 @@ async def test_an_unexpected_message_breaks_it(
     assert caplog.records == []
 
 
-def test_a_current_heartbeat_does_not_break_it(server: NatsServer, patient: Following) -> None:
+def test_a_current_heartbeat_does_not_break_the_feed(
+    server: NatsServer, patient: Following
+) -> None:
     header = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 0\r\n"
     forge(server, patient.control, header=header)
     proofs = len(patient.recorder.proofs)
@@ -357,7 +361,7 @@ def of_a_user(server: NatsServer, name: str) -> NatsCache:
 
 
 class Lives(Recorder):
-    """A recorder that notes how many proofs there were when each feed was opened."""
+    """A recorder that also records how many proofs there were when each feed was opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -399,7 +403,9 @@ def test_a_stalled_feed_is_reopened(unanswered: NatsServer) -> None:
     following.wait_for(lambda: len(following.recorder.revisions) > reported)
 
 
-def test_it_ends_with_the_connection(proxy: Proxy, cache: NatsCache, make_cache: MakeCache) -> None:
+def test_a_feed_ends_with_the_connection(
+    proxy: Proxy, cache: NatsCache, make_cache: MakeCache
+) -> None:
     cache.set("key", 1)
     following = Following(make_cache(location=proxy.url))
     proxy.refusing = True

@@ -86,7 +86,7 @@ def test_the_missing_permission_is_named(denied: str) -> None:
         process.close()
 
 
-def test_its_state_is_described(cache: NatsCache) -> None:
+def test_the_state_of_a_watcher_is_described(cache: NatsCache) -> None:
     following = Following(cache)
     bucket = cache.bucket.config.name
     assert repr(following.watcher) == f"<Watcher $KV.{bucket}.>: whole>"
@@ -98,18 +98,18 @@ def test_its_state_is_described(cache: NatsCache) -> None:
     assert following.watcher.lag == 0
 
 
-def test_it_can_be_started_once_and_again_after_it_was_stopped(cache: NatsCache) -> None:
+def test_a_watcher_can_be_started_once_and_again_after_a_stop(cache: NatsCache) -> None:
     following = Following(cache)
     names = f"CONSUMER.NAMES.{cache.bucket.config.stream}"
     for _ in range(3):
         following.watcher.start()
         following.wait_for(lambda: following.watcher.state == "whole")
-        # The one before may still be about to go.
+        # The consumer of the previous feed may be deleted a little later.
         following.wait_for(lambda: api(cache, names)["total"] == 1)
         following.stop()
 
 
-def test_it_can_be_started_again_after_it_was_stopped_early(cache: NatsCache) -> None:
+def test_a_watcher_can_be_started_again_after_an_early_stop(cache: NatsCache) -> None:
     following = Following(cache)
     following.stop()
     for _ in range(50):
@@ -121,20 +121,20 @@ def test_it_can_be_started_again_after_it_was_stopped_early(cache: NatsCache) ->
     following.stop()
 
 
-def test_two_threads_that_start_it_at_once_open_one_feed(cache: NatsCache) -> None:
+def test_two_threads_that_start_a_watcher_at_once_open_one_feed(cache: NatsCache) -> None:
     following = Following(cache)
     first = following.watcher._task
-    following.watcher.started = False  # as the other thread has read it
+    following.watcher.started = False  # as the other thread read it
     following.watcher.start()
     on_the_loop(cache)
     assert following.watcher._task is first
     following.stop()
 
 
-def test_it_counts_as_started_if_begun_while_connections_close(cache: NatsCache) -> None:
+def test_a_watcher_that_starts_while_connections_close_counts_as_started(cache: NatsCache) -> None:
     following = Following(cache)
     following.stop()
-    # It was started, and reset by close(), before the new loop ran for the first time.
+    # The watcher was started, and reset by close(), before the new loop first ran.
     cache.session.call(following.watcher._begin)
     following.wait_for(lambda: following.watcher.started)
     following.stop()
@@ -163,7 +163,7 @@ class Mistaken(Recorder):
         raise LookupError("a listener's mistake")
 
 
-def test_an_unexpected_error_ends_it_and_is_logged(
+def test_an_unexpected_error_ends_the_watcher_and_is_logged(
     cache: NatsCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     following = Following(cache, recorder=Mistaken(), wait=False)
@@ -178,7 +178,7 @@ def test_an_unexpected_error_ends_it_and_is_logged(
     assert any(each.exc_info and each.exc_info[1] is ended.__cause__ for each in caplog.records)
 
 
-def test_it_does_not_outlive_the_connections(cache: NatsCache) -> None:
+def test_a_watcher_ends_with_the_connections(cache: NatsCache) -> None:
     following = Following(cache)
     process.close()
     assert not following.watcher.started
@@ -189,7 +189,9 @@ def test_it_does_not_outlive_the_connections(cache: NatsCache) -> None:
     following.stop()
 
 
-def test_it_waits_for_the_first_connection(own_server: NatsServer, make_cache: MakeCache) -> None:
+def test_a_watcher_waits_for_the_first_connection(
+    own_server: NatsServer, make_cache: MakeCache
+) -> None:
     cache = make_cache(on=own_server)
     own_server.stop()
     following = Following(cache, wait=False)

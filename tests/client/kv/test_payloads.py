@@ -191,7 +191,7 @@ def test_a_reply_of_other_sizes_or_another_subscription_is_left_to_the_parser(
     assert (end, reader.taken) == (len(first), {})
 
 
-def test_a_value_of_an_odd_batch_is_looked_at_a_few_times_only(
+def test_a_value_of_an_odd_batch_is_searched_only_a_few_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise the time for tombstones would grow with the square of the size of the batch."""

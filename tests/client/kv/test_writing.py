@@ -167,7 +167,7 @@ def test_own_writes_of_a_batch_are_recorded_where_there_are_replicas(replicas: i
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_copies_are_of_what_was_acknowledged(operation: str) -> None:
+def test_copies_are_made_of_acknowledged_values(operation: str) -> None:
     bucket = opened()
     kept = Copies(Bounds(), lambda key: key != ":1:b")
     kept.opened()

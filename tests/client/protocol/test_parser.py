@@ -284,7 +284,7 @@ def test_an_error_of_a_callback_is_raised() -> None:
         Parser(interrupted, interrupted, interrupted, MOST).feed(b"PING\r\n")
 
 
-# Beside nats-py's ----------------------------------------------------------------------------
+# Compared with nats-py -----------------------------------------------------------------------
 
 
 class Client:

@@ -23,7 +23,7 @@ _STREAM = [
 
 
 @pytest.mark.parametrize("pieces", [[0], [0, 15], [0, 70]], ids=["whole", "cut early", "cut late"])
-def test_interrupted_anywhere_it_continues_or_says_that_it_cannot(pieces: list[int]) -> None:
+def test_an_interrupted_parser_continues_or_says_that_it_cannot(pieces: list[int]) -> None:
     """The message it names as interrupted is passed on at most once, all others exactly once."""
     stream = b"".join(_STREAM)
     parts = cut(stream, pieces)
@@ -58,7 +58,7 @@ def _subject(handed_on: object) -> bytes | None:
 _RUN = [msg(b"a", b"1", b"", b"%d" % number) for number in range(6)]
 
 
-def test_a_reader_takes_what_follows_as_far_as_it_can() -> None:
+def test_a_reader_takes_as_many_of_the_following_bytes_as_it_can() -> None:
     heard: list[bytes] = []
     looked: list[int] = []
 

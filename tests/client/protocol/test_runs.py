@@ -31,7 +31,7 @@ def test_the_acknowledgements_of_all_subjects_are_read() -> None:
     assert read(b"PING\r\n" + data, 6) == ([18, 21, 99], len(data) + 6)
 
 
-def test_what_is_behind_the_last_subject_is_left() -> None:
+def test_bytes_behind_the_last_subject_are_left() -> None:
     data = FIRST + SECOND + THIRD
     assert read(data + frame(b"_INBOX.x.dd", b"30")) == ([18, 21, 99], len(data))
     assert read_acknowledgements(data, 0, [], b"1", BEFORE, 17) == ([], 0)

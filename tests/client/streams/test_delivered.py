@@ -262,7 +262,7 @@ def test_messages_are_read_up_to_those_of_another_consumer() -> None:
     assert read(*other, *FOUR)[0] == 0
 
 
-def test_a_batch_with_many_unusual_messages_is_looked_at_a_few_times_only(
+def test_a_batch_with_many_unusual_messages_is_searched_only_a_few_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise the time would grow with the square of the size of the batch."""
@@ -292,7 +292,7 @@ def test_messages_that_take_much_memory_are_left_to_the_parser() -> None:
     assert read(*(frame(header=large[:10_000] + "\r\n") for _ in range(4)))[0] == 3
 
 
-def test_what_looks_like_a_message_within_the_last_header_is_not_taken_for_one() -> None:
+def test_bytes_like_a_message_within_the_last_header_are_not_a_message() -> None:
     header = f"A: b\r\nHMSG $KV.b.=.1.x {SID.decode()} {ACK.decode()}1.2.3.4.5 6 7\r\n"
     assert read(*FOUR, frame(header=header))[0] == 0
 

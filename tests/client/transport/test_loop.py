@@ -185,9 +185,9 @@ class TestInASignalsHandler:
         assert again.wait(PATIENCE)
 
     def test_a_call_does_not_wait_for_the_start_or_end_that_it_interrupts(self) -> None:
-        """Both are interrupted at each line.
+        """The start and the end are interrupted at each line.
 
-        The LoopThread is not the fixture's, as the end of that would wait, too.
+        The test has its own LoopThread, since the end of the fixture's would wait, too.
         """
         thread, lines = LoopThread(), 0
 

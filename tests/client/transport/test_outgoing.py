@@ -160,7 +160,7 @@ async def test_no_caller_writes_while_the_transport_has_bytes(
     assert not outgoing.is_clear()
 
 
-async def test_it_is_noted_when_many_bytes_leave(link: FakeLink, outgoing: Outgoing) -> None:
+async def test_a_flow_of_many_bytes_is_noted(link: FakeLink, outgoing: Outgoing) -> None:
     link.waiting = outgoing.reserve(1_000_000)
     before = outgoing.flowed_at
     assert outgoing.sent_bytes() == 0

@@ -146,7 +146,7 @@ def noting(monkeypatch: pytest.MonkeyPatch) -> type[Noting]:
     return Noting
 
 
-async def test_it_reconnects_after_a_secret_is_rotated_on_the_server(
+async def test_a_session_reconnects_after_a_secret_is_rotated_on_the_server(
     own_server: NatsServer, noting: type[Noting]
 ) -> None:
     session = session_of(own_server, token="new", max_reconnect_wait=1.5, max_refused_wait=2.5)
@@ -191,7 +191,7 @@ async def test_a_pause_after_a_loss_depends_on_the_number_of_clients(
     assert (lived > 0, connections, servers) == (True, number, 1)
 
 
-async def test_it_reconnects_at_once_after_an_interruption(
+async def test_a_session_reconnects_at_once_after_an_interruption(
     own_server: NatsServer, noting: type[Noting]
 ) -> None:
     """The server did not cause the interruption, so there is no pause."""

@@ -48,14 +48,14 @@ def test_a_reading_caller_notices_the_end(peer: Peer, patient: None, how: str) -
     assert peer.shared.descriptors == (-1, -1)
 
 
-def test_it_can_be_closed_twice(peer: Peer) -> None:
+def test_a_socket_can_be_closed_twice(peer: Peer) -> None:
     peer.on_loop(peer.shared.close)
     peer.on_loop(peer.shared.close)
     assert peer.shared.descriptors == (-1, -1)
     assert not peer.shared.begin_reading(Reader())
 
 
-def test_bytes_that_are_not_the_protocol_end_it(peer: Peer, patient: None) -> None:
+def test_bytes_that_are_not_the_protocol_end_the_socket(peer: Peer, patient: None) -> None:
     def refuse(data: bytes) -> None:
         raise ProtocolError(data.decode())
 
