@@ -33,7 +33,11 @@ class Reading(Core):
 
     def _get(self, key: str, default: Any = None, version: int | None = None) -> Steps[Any]:
         made_key = self.make_and_validate_key(key, version=version)
-        value = self._value(made_key, (yield from self._bucket.get(made_key)))
+        found = yield from self._bucket.get_payload(made_key)
+        if found is None:
+            self._bucket.misses += 1
+            return default
+        value = self._decoded(made_key, *found)
         return default if value is MISSING else value
 
     def _get_near(self, key: str, default: Any = None, version: int | None = None) -> Any:

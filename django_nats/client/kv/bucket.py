@@ -99,6 +99,10 @@ class Bucket:
         """Return the entries of those keys that have one. One round trip up to MAX_BATCH keys."""
         return self._reader.get_many(keys)
 
+    def get_payload(self, key: str) -> Steps[Payload | None]:
+        """Return what ``get`` returns, without revision and time, in less time."""
+        return self._reader.get_payload(key)
+
     def get_payloads(self, keys: Sequence[str]) -> Steps[dict[str, Payload]]:
         """Return what ``get_many`` returns, without revisions and times, in less time."""
         return self._reader.get_payloads(keys)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from math import inf
 from typing import TypeAlias
 
-from ...exceptions import UnexpectedReply
-from ..protocol.timestamps import epoch
 from ..protocol.wire import PLAIN_HEADER
 from ..streams.clock import Clock
-from .entry import format_of
+from .lifetimes import Lifetimes, life_key
 
 Payload: TypeAlias = "tuple[bytes, str | None]"
 """A value's bytes, and its format as in an Entry."""
@@ -31,16 +28,14 @@ class PayloadReader:
     together. It leaves to them whatever else is stored, and values that are about to expire.
     """
 
-    def __init__(self, subjects: Iterable[str], clock: Clock) -> None:
+    def __init__(self, subjects: Iterable[str], clock: Clock, lifetimes: Lifetimes) -> None:
         """Make a reader of the last messages of some subjects."""
         self.taken: dict[str, Payload] = {}
         """What was read, by subject."""
         self._subjects = {subject.encode(): subject for subject in subjects}
         self._clock = clock
         self._stops = 0
-        self._lives: dict[bytes, tuple[str | None, float, float]] = {}
-        """By the format and the second of storing, as text: the format's name, the end of that
-        second, and the earliest time at which such a value expires."""
+        self._lifetimes = lifetimes
 
     @property
     def count(self) -> int:
@@ -55,7 +50,8 @@ class PayloadReader:
         separator = b"\r\n" + head
         parts = data[start + len(head) : start + _AT_ONCE_BYTES].split(separator)
         del parts[-1]
-        taken, subjects, lives, around = self.taken, self._subjects, self._lives, len(separator)
+        taken, subjects, lifetimes = self.taken, self._subjects, self._lifetimes
+        around = len(separator)
         now = self._clock.now()
         for part, match in zip(parts, map(_match_value, parts), strict=True):
             if match is None:
@@ -66,23 +62,13 @@ class PayloadReader:
             line = len(header_size) + len(total) + 3
             if edge - line != int(header_size) or size - line != int(total):
                 break
-            life = lives.get(field + stamp[:19]) or self._life(field, stamp[:19])
+            life = lifetimes[life_key(field, stamp)]
             asked = subjects.get(stored_subject)
-            if asked is None or now >= life[2] or (now < life[1] and epoch(stamp) > now):
+            if asked is None or not life.is_certain(stamp, now):
                 break
-            taken[asked] = part[edge:], life[0]
+            taken[asked] = part[edge:], life.format
             start += around + size
         else:
             return start
         self._stops += 1
         return start
-
-    def _life(self, field: bytes, second: bytes) -> tuple[str | None, float, float]:
-        try:
-            stored = epoch(second + b"Z")
-        except UnexpectedReply:
-            return None, -inf, -inf  # left to the parser, which refuses it
-        format, expires = format_of(field, stored)
-        life = format, stored + 1.0, inf if expires is None else expires
-        self._lives[field + second] = life
-        return life

@@ -203,7 +203,7 @@ PLAIN_HEADER = (
 
 It is a regular expression. Its groups are the format, subject, sequence and time stamp.
 """
-_PLAIN = re.compile(PLAIN_HEADER)
+match_plain = re.compile(PLAIN_HEADER).fullmatch
 _STORED = re.compile(
     rb"\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: ([^\r]+)\r"
 )
@@ -274,7 +274,7 @@ def parse_direct(reply: Reply) -> Message | None:
     valid. The caller checks whether the message is one that it asked for.
     """
     header, payload, _, _ = reply
-    plain = _PLAIN.fullmatch(header)
+    plain = match_plain(header)
     if plain is not None:
         format, subject, sequence, stamp = plain.groups()
         return _message((subject, int(sequence), header, payload, stamp, format))

@@ -42,7 +42,7 @@ class Messages:
     def __init__(self, stream: Stream[Any], *, from_leader: bool = False) -> None:
         """With ``from_leader``, only the leader is asked."""
         self._stream = stream
-        self._from_leader = from_leader
+        self.from_leader = from_leader
         self._name = stream.config.stream.encode()
         self._direct = f"$JS.API.DIRECT.GET.{stream.config.stream}"
         self._leader = f"$JS.API.STREAM.MSG.GET.{stream.config.stream}"
@@ -52,10 +52,17 @@ class Messages:
 
         None if it has no message. With ``leader``, only the leader is asked. One round trip.
         """
-        if leader or self._from_leader:
+        if leader or self.from_leader:
             return (yield from self.last_from_leader(subject))
-        stream = self._stream
-        reply = yield from stream.ask(Request(stream.lanes.reads, f"{self._direct}.{subject}"))
+        reply = yield from self._stream.ask(self.request(subject))
+        return (yield from self.read(subject, reply))
+
+    def request(self, subject: str) -> Request:
+        """Return a request for the last message of a subject, which any replica answers."""
+        return Request(self._stream.lanes.reads, f"{self._direct}.{subject}")
+
+    def read(self, subject: str, reply: Reply) -> Steps[Message | None]:
+        """Return the message in the reply to request(), or the leader's if that is older."""
         message = wire.parse_direct(reply)
         if message is not None and message.subject != subject.encode():
             raise self.foreign(subject)
@@ -72,7 +79,7 @@ class Messages:
         answers have to be compared. One round trip up to MAX_BATCH subjects.
         """
         found: dict[str, Message | None] = {}
-        if self._from_leader:
+        if self.from_leader:
             yield from self.add_from_leader(subjects, found)
         else:
             if self._stream.replicated:

@@ -283,13 +283,29 @@ class Stream(Generic[C]):
         If the request reached no stream, look for the stream, and repeat the request for at most
         REQUEST_TIMEOUT.
         """
-        if not self.is_ready:
-            yield from self.ready()
-        clock = self.clock
-        if clock is not None and monotonic() > clock.due and self.lanes.writes.fault is None:
-            reply = yield from self._ask_with_time(request, clock)
-        else:
+        if self.is_settled:
             reply = yield request
+        else:
+            if not self.is_ready:
+                yield from self.ready()
+            clock = self.clock
+            if clock is not None and self._is_time_due():
+                reply = yield from self._ask_with_time(request, clock)
+            else:
+                reply = yield request
+        return (yield from self.insist(request, reply))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a request can be sent by itself: the stream is open, and its time is known."""
+        return self._opened == self.server.epoch and not self._is_time_due()
+
+    def _is_time_due(self) -> bool:
+        clock = self.clock
+        return clock is not None and monotonic() > clock.due and self.lanes.writes.fault is None
+
+    def insist(self, request: Request, reply: Reply) -> Steps[Reply]:
+        """Return the reply to a request, which is repeated if it reached no stream: see ask()."""
         if not wire.is_without_stream(reply):
             return reply
         answers: list[Any] = [reply]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from django_nats.client.kv import payloads
 from django_nats.client.kv.entry import UNREADABLE
+from django_nats.client.kv.lifetimes import Lifetimes
 from django_nats.client.kv.payloads import PayloadReader
 from django_nats.client.protocol.steps import Request
 from django_nats.client.protocol.wire import Reply
@@ -148,7 +149,7 @@ def messages(kind: str, count: int = 50) -> list[Reply]:
 def read_by_reader(replies: list[Reply], clock: Clock | None = None) -> PayloadReader:
     """Return a reader that has read these replies, except the first and the last."""
     subjects = [f"$KV.b.=.1.{number}" for number in range(len(replies))]
-    reader = PayloadReader(subjects, clock or opened().clock)
+    reader = PayloadReader(subjects, clock or opened().clock, Lifetimes())
     data = b"".join([frame(each) for each in replies])
     reader.read_run(data, len(frame(replies[0])), b"_INBOX.x.token", INBOX_SID)
     return reader
@@ -185,7 +186,8 @@ def test_a_reply_of_other_sizes_or_another_subscription_is_left_to_the_parser(
     sizes = len(header) + header_change, len(header) + len(payload) + total_change
     control_line = b"HMSG _INBOX.x.token %d %d %d\r\n" % (sid, *sizes)
     odd = control_line + others[0].partition(b"\r\n")[2]
-    reader = PayloadReader([f"$KV.b.=.1.{number}" for number in range(4)], opened().clock)
+    subjects = [f"$KV.b.=.1.{number}" for number in range(4)]
+    reader = PayloadReader(subjects, opened().clock, Lifetimes())
     data = b"".join([first, odd, *others[1:]])
     end = reader.read_run(data, len(first), b"_INBOX.x.token", INBOX_SID)
     assert (end, reader.taken) == (len(first), {})
