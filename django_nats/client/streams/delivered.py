@@ -46,7 +46,7 @@ class DeliveredReader(Generic[T]):
         self.decoded: list[T] = []
         """What ``decode`` has returned."""
         self._decode = decode
-        self._head = b"|" + subject_filter[:-1].encode()
+        self._head = b" " + subject_filter[:-1].encode()
         self._place = place
         self._after = after
         self._refusals = 0
@@ -76,12 +76,13 @@ class DeliveredReader(Generic[T]):
                     return self.read_run(data[: frame.start()], start, subject, sid)
             return start
         subjects = [line[: -len(tail)] for line in lines]
-        text = b"|%b|" % b"|".join(subjects)
+        text = b" %b " % b" ".join(subjects)
         size = len(data) - len(rest) - start
         # The pattern lets more through than the parser takes for these messages.
         if (
-            text.count(self._head) != len(found)
-            or self._head + b"|" in text
+            text.count(b" ") != len(found) + 1
+            or text.count(self._head) != len(found)
+            or self._head + b" " in text
             or any(space in text for space in _SPACES)
             or not text.isascii()
             or any(
@@ -107,7 +108,7 @@ def is_ack(head: bytes) -> bool:
 
 _ACK = b"$JS.ACK."
 _ACK_ELSEWHERE = re.compile(rb"\$JS\.ACK\.[^.]+\.[^.]+\.")  # from another JetStream domain
-_SPACES = (b" ", b"\r", b"\n", b"\t", b"\v", b"\f")
+_SPACES = (b"\r", b"\n", b"\t", b"\v", b"\f")
 _MOST_REFUSALS = 8
 """How often a batch may have messages that are left to the parser after a look at all that follows,
 since the next look is at nearly the same messages."""

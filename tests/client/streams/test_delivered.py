@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import string
 
 import pytest
 from hypothesis import given, settings
@@ -122,7 +123,6 @@ ODD: dict[str, dict[str, bytes]] = {
     "not ASCII": {"subject": b"$KV.b.=.1.\xff"},
     "a tabulator": {"subject": b"$KV.b.=.1.a\tb"},
     "two subjects": {"subject": b"$KV.b.=.1.a b"},
-    "a stroke": {"subject": b"$KV.b.=.1.a|$KV.b.=.1.b"},
     "two lines": {"subject": b"$KV.b.=.1.a\n$KV.b.=.1.b"},
     "a value": {"payload": b"value"},
     "a value like a message": {"payload": b"\r\nHMSG $KV.b.=.1.p token "},
@@ -145,7 +145,7 @@ names = st.sampled_from(
             "=.1.=.=20",
             "=.1.no=key",
         ),
-        *("=.1.=clear", "=.1.HMSG", "=.1.x=h" + "0" * 64, HASHED),
+        *("=.1.=clear", "=.1.HMSG", "=.1.x=h" + "0" * 64, HASHED, "=.1.a|$KV.b.=.1.b"),
     ]
 )
 plain = st.builds(
@@ -243,6 +243,14 @@ def test_all_messages_but_the_last_are_read_at_once(header: str, ack: bytes, end
 def test_an_unusual_message_is_left_to_the_parser(what: str) -> None:
     assert read(*[frame(**ODD[what])] * 3, *FOUR)[0] == 0
     assert read(*FOUR, frame(**ODD[what]), *FOUR)[0] in (0, len(FOUR) - 1)
+
+
+def test_a_subject_with_the_prefix_twice_does_not_stand_in_for_one_without() -> None:
+    outside = frame(subject=b"$KV.b.=.2.k")
+    for between in string.punctuation:
+        twice = frame(subject=f"$KV.b.=.1.a{between}$KV.b.=.1.b".encode())
+        assert read(outside, twice, *FOUR)[0] == 0
+        assert read(twice, *FOUR)[0] == 4
 
 
 @pytest.mark.parametrize("change", [(-1, -1), (1, 1), (0, 1), (-1, 0)])
