@@ -40,7 +40,7 @@ class Contestant:
     """True if it is not a cache, but the least that any client of its server must do.
 
     A floor has get, set, get_many and set_many, or only the methods that its one question needs. It
-    supports one thread.
+    is used by one thread at a time.
     """
     asynchronous: bool = True
     """True if it has Django's async methods as well as the sync ones."""
