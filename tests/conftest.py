@@ -97,8 +97,12 @@ def without_pings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep connections from checking their inbox, by an extra request, if the server is slow."""
+    """Keep extra requests from being sent if the server is slow.
+
+    They check the inbox of a connection, and ask for the server's time again.
+    """
     monkeypatch.setattr("django_nats.client.transport.timeouts._DOUBT_S", 60.0)
+    monkeypatch.setattr("django_nats.client.streams.clock._GOOD_ENOUGH_S", 60.0)
 
 
 @pytest.fixture

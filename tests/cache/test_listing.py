@@ -218,6 +218,7 @@ class TestManyKeys:
         assert cache.set_many({f"key:{number}": 1 for number in range(self.count)}, 1000) == []
         return cache
 
+    @pytest.mark.usefixtures("without_doubts")  # the requests are counted
     def test_iterating_reads_batch_by_batch_in_constant_memory(
         self, cache_with_many_keys: NatsCache
     ) -> None:

@@ -119,8 +119,12 @@ class TestSetWithRevision:
         twin = make_twin(on=own_server)
         twin.set("key", "old")
         _, revision = twin.get_with_revision("key")
-        hurry(twin.plain, 0.2)
-        after_the_next_read(monkeypatch, twin, own_server.pause)
+
+        def silence() -> None:
+            own_server.pause()
+            hurry(twin.plain, 0.2)  # not before: the read must be answered
+
+        after_the_next_read(monkeypatch, twin, silence)
         with pytest.raises(Unavailable):
             twin.set("key", "ours", 0, revision=revision)
         own_server.resume()

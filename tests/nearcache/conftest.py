@@ -52,9 +52,12 @@ def follow(cache: Any) -> NearCache:
 
 
 def changes_delivered_to(cache: NatsCache) -> int:
-    """Return the number of changes that the feed has delivered to the near cache."""
+    """Return the number of changes that the near cache has been told by the feed."""
     feed = near_of(cache)._watcher._feed
-    return 0 if feed is None else feed._delivered
+    if feed is None:
+        return 0
+    with feed._connection.outstanding.lock:  # a change is counted before it is passed on
+        return feed._delivered
 
 
 def cache_bucket(cache: Any) -> str:

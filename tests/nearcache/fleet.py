@@ -73,13 +73,19 @@ class Record:
         self._thread.start()
 
     def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # the server has closed the connection
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._stream.close()
         self._socket.close()
 
     def _listen(self) -> None:
-        # close() may cut a message short, but none that settle() has waited for.
+        # close() may cut a message short, but none that settle() has waited for. If the server is
+        # still sending then, the connection is reset.
+        with suppress(ConnectionResetError):
+            self._take_messages()
+
+    def _take_messages(self) -> None:
         while (line := self._stream.readline()).endswith(b"\n"):
             verb, *words = line.split()
             if verb == b"PING":

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from itertools import chain
-from time import monotonic, time
+from time import time
 from typing import Any
 
 import pytest
@@ -38,7 +38,9 @@ from tests.support.answers import (
     opened,
     refusal,
     run_until_error,
+    stamp,
     stored,
+    stream_document,
     stream_info,
 )
 
@@ -223,6 +225,7 @@ def test_clear_purges_the_stream_and_announces_it() -> None:
     assert finish(bucket.get(":1:k"), MISSING)[0] is None
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_clear_is_repeated_until_both_parts_are_acknowledged() -> None:
     purged = document({"success": True, "purged": 5})
     bucket = opened(request_timeout=5)
@@ -273,15 +276,20 @@ def test_values_expire_by_the_servers_clock(clock: float) -> None:
     assert finish(bucket.get(":1:k"), stored(7, header=header, at=now - 62))[0] is None
 
 
-def test_a_slow_answer_does_not_worsen_the_estimate_of_a_quick_one() -> None:
+def test_a_slow_answer_does_not_worsen_the_estimate_of_a_quick_one(clock: Clock) -> None:
     bucket = opened()
-    config = bucket.config
-    before = bucket.clock.offset
-    bucket.clock.note_answer(stream_info(config, -0.1), monotonic() - 2)
-    assert bucket.clock.offset == before
+    before = bucket.clock.now()
+
+    def take_slow_answer(ahead: float) -> None:
+        """Take an answer that came two seconds after the question."""
+        answer = document(stream_document(bucket.config, ts=stamp(before + ahead)))
+        bucket.clock.note_answer(answer, clock.now - 2)
+
+    take_slow_answer(-0.1)
+    assert bucket.clock.now() == before
     # A slow answer that contradicts the estimate corrects it.
-    bucket.clock.note_answer(stream_info(config, 30), monotonic() - 2)
-    assert bucket.clock.now() == pytest.approx(time() + 31, abs=10)
+    take_slow_answer(30)
+    assert bucket.clock.now() == pytest.approx(before + 31, abs=0.001)
 
 
 def test_the_clock_is_requested_again_with_an_operation() -> None:

@@ -363,6 +363,7 @@ CREATED_BY_OLD_SERVER = compact_json(
 REPLY_WITHOUT_NAME = b'{"config":{"subjects":["$KV.web.>"],"max_msgs_per_subject":1},"state":{}}'
 
 
+@pytest.mark.usefixtures("clock")  # after a slow answer, the server would be asked again
 @pytest.mark.parametrize("found", [NOT_FOUND, CREATED_BY_OLD_SERVER, REPLY_WITHOUT_NAME])
 @pytest.mark.parametrize(
     ("options", "level", "needed"),

@@ -32,6 +32,8 @@ from tests.support.answers import (
     stream_info,
 )
 
+pytestmark = pytest.mark.usefixtures("clock")  # a stalled machine reaches no deadline
+
 NO_RESPONDERS = Reply(b"NATS/1.0 503\r\n\r\n", b"")
 ELECTION = refusal(10008)
 NO_STREAM = document({"error": {"code": 404, "err_code": 10059, "description": "none"}})

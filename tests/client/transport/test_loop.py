@@ -117,7 +117,10 @@ def test_a_loop_that_is_held_up_never_runs_its_last_coroutine(thread: LoopThread
     assert said == ["afterwards"]
 
 
-def test_tasks_that_start_at_the_end_are_cancelled_too(thread: LoopThread) -> None:
+def test_tasks_that_start_at_the_end_are_cancelled_too(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "_CANCEL_GRACE_S", PATIENCE)
     ends: list[str] = []
 
     async def last() -> None:
