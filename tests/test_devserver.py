@@ -24,6 +24,7 @@ from tests.servers import (
     request,
     streams,
 )
+from tests.support.cluster import MONITORED, ask
 from tests.support.ports import free_port
 
 
@@ -128,6 +129,10 @@ class TestOneServer:
             assert info["auth_required"] is True
             assert info["server_name"] == "mine"
             assert (tmp_path / "store" / "jetstream").is_dir()
+
+    def test_a_client_may_be_slow_to_log_in(self) -> None:
+        with NatsServer(config=MONITORED) as server:
+            assert ask(server, "varz")["auth_timeout"] >= 60
 
     def test_token_and_jetstream_can_be_switched_off(self) -> None:
         with NatsServer(token="", jetstream=False) as server:

@@ -29,6 +29,9 @@ WITHOUT_LIMITS = "jetstream { max_memory_store: 1TB, max_file_store: 1TB }"
 """Configuration for tests: a stream may reserve more than the machine has."""
 _STOP_TIMEOUT_S = 5.0
 """How long a server may take to end in order before it is killed."""
+_LOGIN_TIMEOUT_S = 60
+"""How long a client may take to log in. The server's default, two seconds, is too short for a busy
+machine."""
 
 
 def find_binary() -> str:
@@ -207,7 +210,7 @@ class NatsServer:
             "jetstream": self._jetstream,
         }
         if self.token:
-            settings["authorization"] = {"token": self.token}
+            settings["authorization"] = {"token": self.token, "timeout": _LOGIN_TIMEOUT_S}
         lines = [
             f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()
         ]

@@ -62,9 +62,20 @@ async def view(call: Callable[[int], Coroutine[Any, Any, object]]) -> list[type 
     return outcomes
 
 
+def impatient(owner: NatsCache | Counters) -> None:
+    """Have calls wait for a leader for TIMEOUT, but much longer for each answer."""
+    stream = (owner.bucket if isinstance(owner, NatsCache) else owner.stream).stream
+    stream._patience_s = TIMEOUT
+    lanes = stream.lanes
+    for lane in (lanes.reads, lanes.writes, lanes.first_opening, lanes.reopening):
+        lane.timeout = 60.0
+
+
 def cache_on(server: NatsServer) -> NatsCache:
-    options = {"CONNECT_TIMEOUT": TIMEOUT, "REQUEST_TIMEOUT": TIMEOUT, "TOKEN": server.token}
-    return NatsCache(server.url, {"OPTIONS": {**options, "BUCKET": "b"}})
+    options = {"CONNECT_TIMEOUT": 60.0, "REQUEST_TIMEOUT": TIMEOUT, "TOKEN": server.token}
+    cache = NatsCache(server.url, {"OPTIONS": {**options, "BUCKET": "b"}})
+    impatient(cache)
+    return cache
 
 
 async def soon(condition: Callable[[], object]) -> bool:
@@ -118,7 +129,7 @@ async def test_a_view_of_counters_waits_once_during_an_election(
         "default": {
             "LOCATION": server.url,
             "TOKEN": server.token,
-            "CONNECT_TIMEOUT": TIMEOUT,
+            "CONNECT_TIMEOUT": 60.0,
             "REQUEST_TIMEOUT": TIMEOUT,
         }
     }
@@ -126,6 +137,7 @@ async def test_a_view_of_counters_waits_once_during_an_election(
     answers: dict[str, Any] = {info: ELECTION}
     await answer_api(client, answers)
     counters = Counters()
+    impatient(counters)
     outcomes = await view(lambda number: counters.aget_many(["a", "b"]))
     assert outcomes[0] is not None
     assert outcomes[1:] == [NotSent] * (CALLS - 1)
