@@ -15,6 +15,7 @@ from django_nats.checks import TAG
 from django_nats.client import process
 from django_nats.devserver import NatsServer
 from tests.conftest import PATIENT, api
+from tests.support.logins import authorization
 
 DEAD = "nats://127.0.0.1:1"
 
@@ -315,7 +316,7 @@ def test_a_near_cache_with_its_permissions_gets_no_messages(
 )
 def test_a_near_cache_that_lacks_a_permission_is_a_warning(settings: Any, denied: str) -> None:
     user = f'user: web, password: s3cret, permissions: {{ publish: {{ deny: ["{denied}"] }} }}'
-    with NatsServer(token="", config=f"authorization {{ users: [{{ {user} }}] }}") as server:
+    with NatsServer(token="", config=authorization(f"users: [{{ {user} }}]")) as server:
         options = {"USER": "web", "PASSWORD": "s3cret", "STORAGE": "file"}
         settings.CACHES = {
             "default": entry(server.url, NEAR_CACHE={}, **options),

@@ -27,6 +27,7 @@ from django_nats.exceptions import (
 )
 from tests.support import accounts
 from tests.support.certificates import Authority
+from tests.support.logins import authorization
 from tests.support.patience import hurried
 
 Serve = Callable[[str], NatsServer]
@@ -71,7 +72,7 @@ def assert_refused(cache: NatsCache, *secrets: str, correct: str) -> None:
 
 
 def test_a_user_and_password_log_in(serve: Serve) -> None:
-    server = serve('authorization { user: web, password: "p:ss@w/rd" }')
+    server = serve(authorization('user: web, password: "p:ss@w/rd"'))
     assert works(connect(server.url, USER="web", PASSWORD="p:ss@w/rd"))
     assert works(connect(f"nats://web:p%3Ass%40w%2Frd@127.0.0.1:{server.port}"))
     assert_refused(
@@ -90,7 +91,7 @@ def test_a_user_and_password_log_in(serve: Serve) -> None:
 def test_a_refused_login_names_every_entry_of_settings_that_has_it(
     serve: Serve, settings: Any
 ) -> None:
-    server = serve('authorization { user: web, password: "p" }')
+    server = serve(authorization('user: web, password: "p"'))
     login = {"USER": "web", "PASSWORD": "wrong", "CONNECT_TIMEOUT": 3000}
     backend = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": server.url, "OPTIONS": login}
     settings.CACHES = {"default": backend, "sessions": {**backend, "KEY_PREFIX": "s"}}
@@ -105,7 +106,7 @@ def test_a_refused_login_names_every_entry_of_settings_that_has_it(
 
 
 def test_a_token_logs_in(serve: Serve) -> None:
-    server = serve('authorization { token: "s3cret" }')
+    server = serve(authorization('token: "s3cret"'))
     assert works(connect(server.url, TOKEN="s3cret"))
     assert works(connect(f"s3cret@127.0.0.1:{server.port}"))
     assert_refused(connect(server.url, TOKEN="wr0ng"), "wr0ng", correct="TOKEN")
@@ -113,7 +114,7 @@ def test_a_token_logs_in(serve: Serve) -> None:
 
 def test_an_nkey_seed_logs_in(serve: Serve) -> None:
     known, stranger = accounts.user(), accounts.user()
-    server = serve(f"authorization {{ users: [{{ nkey: {known.public} }}] }}")
+    server = serve(authorization(f"users: [{{ nkey: {known.public} }}]"))
     assert works(connect(server.url, NKEY_SEED=known.seed))
     assert_refused(connect(server.url, NKEY_SEED=stranger.seed), stranger.seed, correct="NKEY_SEED")
 
@@ -350,7 +351,7 @@ def test_the_server_lists_the_connection_by_its_name(serve: Serve) -> None:
 def test_inbox_prefix_serves_a_user_with_restricted_subscriptions(serve: Serve) -> None:
     server = serve(
         """
-        authorization { users: [{ user: web, password: pw, permissions: {
+        authorization { timeout: 60, users: [{ user: web, password: pw, permissions: {
             publish: ["$JS.API.>", "$KV.>"], subscribe: "_WEB.cache.>"
         } }] }
         """

@@ -25,6 +25,7 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import PermissionDenied
 from tests.conftest import PATIENT
 from tests.counters.conftest import PATIENT as PATIENT_COUNTERS
+from tests.support.logins import authorization
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -179,7 +180,7 @@ def test_the_documented_permissions_suffice_for_a_cache() -> None:
     cells = [cell for cell in column("how-to/configure.md", 1) if "$KV.web_cache" in cell]
     publish = re.findall(r"`([^`]+)`", cells[0])
     config = json.dumps({"permissions": {"publish": publish, "subscribe": ["_INBOX.>"]}})
-    users = f"authorization {{ users: [{{ user: web, password: secret, {config[1:-1]} }}] }}"
+    users = authorization(f"users: [{{ user: web, password: secret, {config[1:-1]} }}]")
     options = {"USER": "web", "PASSWORD": "secret", "BUCKET": "web_cache", **PATIENT}
     with NatsServer(token="", config=users) as server:
         for reads in ("any", "leader"):
@@ -205,7 +206,7 @@ def test_the_documented_permissions_suffice_for_counters() -> None:
     cells = [cell for cell in column("reference/counters.md", 1) if "`counters.>`" in cell]
     publish = re.findall(r"`([^`]+)`", cells[0])
     config = json.dumps({"permissions": {"publish": publish, "subscribe": ["_INBOX.>"]}})
-    users = f"authorization {{ users: [{{ user: web, password: secret, {config[1:-1]} }}] }}"
+    users = authorization(f"users: [{{ user: web, password: secret, {config[1:-1]} }}]")
     with NatsServer(token="", config=users) as server:
         entry = {"LOCATION": server.url, "USER": "web", "PASSWORD": "secret", **PATIENT_COUNTERS}
         aliases = {"default": entry, "other": {**entry, "STREAM": "OTHER"}}

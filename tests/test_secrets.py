@@ -21,6 +21,7 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import AuthenticationFailed, NatsError
 from tests.conftest import PATIENT
 from tests.support import accounts
+from tests.support.logins import authorization
 
 # Not literals, since the debug page shows the source around each frame.
 SECRET = secrets.token_hex(8)
@@ -29,9 +30,7 @@ WRONG = secrets.token_hex(8)
 
 @pytest.fixture
 def server_with_password() -> Iterator[NatsServer]:
-    with NatsServer(
-        token="", config=f'authorization {{ user: web, password: "{SECRET}" }}'
-    ) as running:
+    with NatsServer(token="", config=authorization(f'user: web, password: "{SECRET}"')) as running:
         yield running
         process.close()
 

@@ -310,7 +310,7 @@ def _limit(max_bytes: int | None) -> dict[str, Any]:
 # The old value cannot be deleted -------------------------------------------------------------
 
 _USERS = """
-authorization { users: [
+authorization { timeout: 60, users: [
   { user: admin, password: pw }
   { user: reader, password: pw, permissions: { publish: { deny: ["$KV.>"] } } }
   { user: no-purge, password: pw, permissions: { publish: { deny: ["$JS.API.STREAM.PURGE.>"] } } }

@@ -28,7 +28,9 @@ from tests.conftest import PATIENT
 from tests.servers import ROOT
 from tests.support.patience import hurry
 
-USERS = "authorization {{ users: [{{ user: u, password: p, permissions: {{ {} }} }}] }}"
+USERS = (
+    "authorization {{ timeout: 60, users: [{{ user: u, password: p, permissions: {{ {} }} }}] }}"
+)
 ALL = 'subscribe: ">"'
 NO_INBOX = 'subscribe: { allow: ">", deny: "_INBOX.>" }'
 TIMEOUT = 1.0

@@ -19,6 +19,7 @@ from django_nats.management.counters.seeding import _publish
 from tests.cinema.models import Film, Hall, Seat
 from tests.counters.conftest import PATIENT
 from tests.management.conftest import Nats
+from tests.support.logins import authorization
 from tests.support.proxy import Proxy
 
 FailingNats = Callable[..., tuple[str, str]]
@@ -193,7 +194,7 @@ def test_increments_refused_by_the_server_are_reported(
 ) -> None:
     Film.objects.create(views_total=100)
     users = 'users: [{ user: u, password: p, permissions: { publish: ["$JS.API.>"] } }]'
-    with NatsServer(token="", config=f"authorization {{ {users} }}") as reading:
+    with NatsServer(token="", config=authorization(users)) as reading:
         entry = {"LOCATION": reading.url, "USER": "u", "PASSWORD": "p", "STORAGE": "memory"}
         settings.NATS_COUNTERS = {"default": {**entry, **PATIENT}}
 

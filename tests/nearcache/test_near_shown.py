@@ -24,6 +24,7 @@ from tests.nearcache.conftest import (
     near_of,
     soon,
 )
+from tests.support.logins import authorization
 from tests.support.proxy import Proxy
 from tests.support.scripts import run_script
 
@@ -239,4 +240,4 @@ def test_the_cache_works_without_permission_and_logs_it_once(
 def users(denied: str) -> str:
     permissions = f'{{ publish: {{ allow: ">", deny: [{denied}] }} }}'
     user = f"user: web, password: secret, permissions: {permissions}"
-    return f"authorization {{ users: [{{ {user} }}] }}"
+    return authorization(f"users: [{{ {user} }}]")

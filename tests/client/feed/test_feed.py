@@ -26,6 +26,7 @@ from tests.conftest import PATIENT, MakeCache, api
 from tests.support import answers
 from tests.support.following import Following, Recorder, forge, listening, publish
 from tests.support.interrupting import Interruption
+from tests.support.logins import authorization
 from tests.support.proxy import Proxy
 
 
@@ -355,7 +356,7 @@ def test_a_stalled_server_is_answered(server: NatsServer, following: Following) 
 def unanswered() -> Iterator[NatsServer]:
     """Start a server whose users may not answer its flow control messages."""
     user = 'user: web, password: secret, permissions: { publish: { deny: ["$JS.FC.>"] } }'
-    with NatsServer(token="", config=f"authorization {{ users: [{{ {user} }}] }}") as server:
+    with NatsServer(token="", config=authorization(f"users: [{{ {user} }}]")) as server:
         yield server
         process.close()
 

@@ -18,6 +18,7 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import NotSent, PermissionDenied, ServerError
 from tests.conftest import PATIENT, MakeCache, api
 from tests.support.following import Following, Recorder
+from tests.support.logins import authorization
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_refused_feed_is_retried_rarely(crowded: NatsCache) -> None:
 @pytest.mark.parametrize("denied", ["$JS.API.CONSUMER.CREATE.>", "$JS.API.STREAM.INFO.>"])
 def test_the_missing_permission_is_named(denied: str) -> None:
     user = f'user: web, password: secret, permissions: {{ publish: {{ deny: ["{denied}"] }} }}'
-    with NatsServer(token="", config=f"authorization {{ users: [{{ {user} }}] }}") as server:
+    with NatsServer(token="", config=authorization(f"users: [{{ {user} }}]")) as server:
         options = {"USER": "web", "PASSWORD": "secret", **PATIENT}
         cache = NatsCache(server.url, {"OPTIONS": options})
         following = Following(cache, wait=False)

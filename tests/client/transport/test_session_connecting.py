@@ -71,7 +71,9 @@ async def test_the_loss_of_an_earlier_connection_leaves_the_next_one_alone(
 
 
 _USERS = """
-authorization {{ users: [{{ user: u, password: p, permissions: {{ {permissions} }} }}] }}
+authorization {{ timeout: 60, users: [
+  {{ user: u, password: p, permissions: {{ {permissions} }} }}
+] }}
 """
 
 

@@ -24,6 +24,7 @@ from django_nats.exceptions import (
 from tests.counters.conftest import PATIENT, Configure
 from tests.counters.write_behind.conftest import NEVER, NOTHING
 from tests.servers import eventually
+from tests.support.logins import authorization
 from tests.support.patience import hurry
 
 # Away ----------------------------------------------------------------------------------------
@@ -292,10 +293,9 @@ def test_increments_over_max_pending_are_dropped_under_fail_open(
 
 def test_a_refused_counter_does_not_block_others(caplog: pytest.LogCaptureFixture) -> None:
     """The refused increment stays pending, in case the permission is granted later."""
-    users = """authorization { users: [{ user: web, password: secret, permissions: { publish: {
-        deny: ["hits.secret"] } } }] }"""
+    user = 'user: web, password: secret, permissions: { publish: { deny: ["hits.secret"] } }'
     login = {"USER": "web", "PASSWORD": "secret", "STREAM": "HITS", "FLUSH_INTERVAL": NEVER}
-    with NatsServer(token="", config=users) as server:
+    with NatsServer(token="", config=authorization(f"users: [{{ {user} }}]")) as server:
         aliases = {"default": {"LOCATION": server.url, **login, **PATIENT}}
         with override_settings(NATS_COUNTERS=aliases):
             counters = Counters()
