@@ -150,5 +150,5 @@ def test_a_caller_interrupted_anywhere_leaves_a_working_connection(
     if company:
         other.join(_PATIENCE)
     assert not other.is_alive()
-    assert at > 100
+    assert at > 30  # in company, another thread may read the answers
     assert eventually(lambda: cache.session.waiters == 0, time.monotonic() + _PATIENCE)
