@@ -208,6 +208,10 @@ class RedisFloor:
         self._channel.send(_command(b"SELECT", database.encode()))
         self._done()
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
     def get(self, key: str) -> str | None:
         self._channel.send(_command(b"GET", key.encode()))
         return self._bulk()
