@@ -25,6 +25,24 @@ def interrupted(function: Callable[[], object], at: int, within: str) -> str:
     Only lines of files whose path begins with ``within`` are counted. Return the place of the
     interruption, or an empty string if fewer lines were run. Other errors are raised.
     """
+
+    def interrupt(place: str) -> None:
+        raise Interruption(place)
+
+    try:
+        disturb(function, at, within, interrupt)
+    except Interruption as error:
+        return str(error)
+    return ""
+
+
+def disturb(
+    function: Callable[[], object], at: int, within: str, other: Callable[[str], object]
+) -> None:
+    """Call a function, and another one before the given line of it, as a finalizer runs.
+
+    Lines are counted as in interrupted(). ``other`` gets the place.
+    """
     left = at
 
     def trace(frame: Any, event: str, arg: object) -> Any:
@@ -35,18 +53,15 @@ def interrupted(function: Callable[[], object], at: int, within: str) -> str:
         if event == "line" and _may_be_interrupted(frame):
             left -= 1
             if left == 0:
-                raise Interruption(f"{code.co_filename}:{frame.f_lineno}")
+                other(f"{code.co_filename}:{frame.f_lineno}")
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
         function()
-    except Interruption as error:
-        return str(error)
     finally:
         sys.settrace(before)
-    return ""
 
 
 def _may_be_interrupted(frame: FrameType) -> bool:

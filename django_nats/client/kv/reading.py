@@ -57,6 +57,8 @@ class Reader:
         near_caches = self._near_caches
         attempts = near_caches.begin(key, subject)
         try:
+            if attempts and not self._stream.is_ready:
+                yield from self._stream.ready()  # says whether there are replicas
             leader = self._stream.replicated and bool(attempts)
             entry = self.entry((yield from self._messages.last(subject, leader=leader)))
         except BaseException:
@@ -120,6 +122,7 @@ class Reader:
         copied = [each for each in wanted if attempts[each]]
         found: dict[str, Message | None] = {}
         try:
+            yield from self._stream.ready()  # says whether there are replicas
             if self._stream.replicated:
                 yield from self._messages.add_from_leader(copied, found)
                 others = [each for each in wanted if not attempts[each]]

@@ -82,6 +82,8 @@ class Messages:
         if self.from_leader:
             yield from self.add_from_leader(subjects, found)
         else:
+            if not self._stream.is_ready:
+                yield from self._stream.ready()  # says whether there are replicas
             if self._stream.replicated:
                 reader = None
             yield from self._add_from_any(subjects, found, reader)

@@ -30,7 +30,8 @@ def send_all(requests: list[Request] | Publications) -> Steps[list[Any]]:
     for chunk in in_chunks(payloads, MAX_PIPELINE, MAX_PIPELINE_BYTES, len):
         try:
             is_all = len(chunk) == len(requests)
-            answers += yield requests if is_all else requests[len(answers) :][: len(chunk)]
+            start, stop = len(answers), len(answers) + len(chunk)
+            answers += yield requests if is_all else requests[start:stop]
         except NotSent as error:
             if not answers:
                 raise

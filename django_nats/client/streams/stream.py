@@ -290,7 +290,8 @@ class Stream(Generic[C]):
                 yield from self.ready()
             clock = self.clock
             if clock is not None and self._is_time_due():
-                reply = yield from self._ask_with_time(request, clock)
+                (answer,) = yield from self._send_with_time([request], clock)
+                reply = raise_error(answer)
             else:
                 reply = yield request
         return (yield from self.insist(request, reply))
@@ -312,16 +313,16 @@ class Stream(Generic[C]):
         yield from self._repeat([request], answers)
         return raise_error(answers[0])  # type: ignore[no-any-return]
 
-    def _ask_with_time(self, request: Request, clock: Clock) -> Steps[Reply]:
-        """Send a request, and in the same write a question for the time on the server."""
+    def _send_with_time(self, requests: list[Request], clock: Clock) -> Steps[list[Any]]:
+        """Send requests, and behind them a question for the time on the server."""
         sent = monotonic()
         clock.note_question(sent)
-        reply, info = yield [request, self._info_request()]
+        *answers, info = yield from send_all([*requests, self._info_request()])
         if isinstance(info, Reply):
-            # The stream may have been deleted: the request's own reply says so.
+            # The stream may have been deleted: the requests' own replies say so.
             with suppress(ServerError, UnexpectedReply):
                 clock.note_answer(info, sent)
-        return raise_error(reply)  # type: ignore[no-any-return]
+        return answers
 
     def publications(
         self, subjects: list[bytes], payloads: list[bytes], headers: list[bytes]
@@ -337,7 +338,12 @@ class Stream(Generic[C]):
         none of them was sent.
         """
         yield from self.ready()
-        answers = yield from send_all(requests)
+        clock = self.clock
+        # Publications have no expiry to be judged by the time.
+        if clock is not None and type(requests) is list and self._is_time_due():
+            answers = yield from self._send_with_time(requests, clock)
+        else:
+            answers = yield from send_all(requests)
         try:
             yield from self._repeat(requests, answers)
         except NotSent as error:

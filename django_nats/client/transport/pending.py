@@ -134,13 +134,10 @@ class Outstanding:
     def _enlist_publications(
         self, waiter: Waiter, publications: Publications, frames: list[bytes]
     ) -> int:
-        count, tokens = len(publications), self._tokens
-        while len(tokens) < count:
-            tokens.append(self._new_token())
-        taken = tokens[-count:]
-        del tokens[-count:]
-        # Only now: forget() of an interrupted waiter must not reach one with the same tokens.
-        waiter.keys = keys = [self._inbox + token for token in taken]
+        count, tokens, inbox = len(publications), self._tokens, self._inbox
+        # One by one: a finalizer that runs in between may send a request, and take a token, too.
+        keys = [inbox + (tokens.pop() if tokens else self._new_token()) for _ in range(count)]
+        waiter.keys = keys
         added = wire.publish_frames(
             publications.subjects, keys, publications.headers, publications.payloads
         )

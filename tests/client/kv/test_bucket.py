@@ -307,6 +307,24 @@ def test_the_clock_is_requested_again_with_an_operation() -> None:
     assert isinstance(next(bucket.get(":1:k")), Request)
 
 
+@pytest.mark.parametrize("operation", ["get_many", "get_payloads"])
+def test_the_clock_is_requested_again_with_a_batch(operation: str) -> None:
+    """A process that reads only batches would otherwise never notice that the clock has jumped."""
+    bucket = opened()
+    bucket.clock.due = 0
+    steps = getattr(bucket, operation)([":1:k", ":1:j"])
+    requests = next(steps)
+    assert [request.subject for request in requests] == [
+        b"$JS.API.DIRECT.GET.KV_b",
+        b"$JS.API.STREAM.INFO.KV_b",
+    ]
+    with pytest.raises(StopIteration) as ended:
+        steps.send([batch(stored(7)), stream_info(bucket.config, HOUR)])
+    assert list(ended.value.value) == [":1:k"]
+    assert bucket.clock.now() == pytest.approx(time() + HOUR, abs=60)
+    assert len(next(bucket.get_many([":1:k"]))) == 1
+
+
 @pytest.mark.parametrize("info", [OutcomeUnknown(), refusal(10059), refusal(10008)], ids=str)
 def test_an_answer_is_used_if_the_request_for_the_time_fails(info: object) -> None:
     bucket = opened()

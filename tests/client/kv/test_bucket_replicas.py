@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from django_nats.client.kv.bucket import Bucket
+from django_nats.client.kv.config import BucketConfig
+from django_nats.client.kv.copies import Bounds, Copies
 from django_nats.client.kv.entry import Entry, Write
-from django_nats.client.protocol.steps import Steps
+from django_nats.client.protocol.steps import Request, Steps
 from django_nats.client.protocol.wire import Reply
 from django_nats.exceptions import (
     BucketFull,
@@ -15,6 +20,7 @@ from tests.support.answers import (
     MISSING,
     NO_MESSAGE,
     WRITE,
+    Session,
     ack,
     answer_all,
     batch,
@@ -25,6 +31,7 @@ from tests.support.answers import (
     opened,
     refusal,
     stored,
+    stream_document,
     stream_info,
 )
 
@@ -120,6 +127,45 @@ def test_only_stale_keys_of_get_many_are_read_from_the_leader() -> None:
     )
     assert {key: entry.revision for key, entry in found.items()} == {":1:k": 8, ":1:j": 9}
     assert len(asked) == 2
+
+
+def second_alias(first: Bucket, copies: list[Copies]) -> Bucket:
+    """Return a bucket for the same stream that is not open, and whose settings ask for no replicas.
+
+    Only the server says that the stream has replicas.
+    """
+    config = BucketConfig("b", request_timeout=60.0)
+    return Bucket(config, Session(), first.stream.recent, copies)
+
+
+def next_after_opening(steps: Steps[Any], first: Bucket) -> Any:
+    """Return what an operation asks for after it has opened the stream."""
+    effect = next(steps)
+    while isinstance(effect, Request) and effect.subject == b"$JS.API.STREAM.INFO.KV_b":
+        effect = steps.send(document(stream_document(first.config, last_seq=8)))
+    return effect
+
+
+def test_the_first_batch_of_an_alias_is_compared_with_the_own_writes_of_another() -> None:
+    """A reader takes values without a look at their sequences."""
+    first = opened(replicas=3)
+    finish(first.delete(":1:k"), stored(7), ack(8))
+    second = second_alias(first, [])
+    steps = second.get_payloads([":1:k"])
+    (request,) = next_after_opening(steps, first)
+    assert request.reader is None
+    (again,) = steps.send([batch(stored(7))])
+    assert again.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_the_first_copy_of_an_alias_is_not_read_from_a_replica(many: bool) -> None:
+    first = opened(replicas=3)
+    second = second_alias(first, [Copies(Bounds(), lambda key: True)])
+    steps = second.get_many([":1:k"]) if many else second.get(":1:k")
+    effect = next_after_opening(steps, first)
+    request = effect[0] if many else effect
+    assert request.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
 
 
 def test_a_deleted_value_is_not_read_from_a_replica() -> None:

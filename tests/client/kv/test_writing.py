@@ -124,6 +124,24 @@ def test_more_messages_than_fit_in_a_write_are_sent_in_several(
     assert list(failed) == [":1:4"]
 
 
+def test_each_write_of_a_large_batch_copies_only_its_own_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise the time would grow with the square of the number of messages."""
+    made: list[int] = []
+    make = Publications.__init__
+
+    def count(self: Publications, *parts: Any) -> None:
+        make(self, *parts)
+        made.append(len(self))
+
+    monkeypatch.setattr(Publications, "__init__", count)
+    monkeypatch.setattr("django_nats.client.streams.requests.MAX_PIPELINE", 3)
+    values = {f":1:{number}": WRITE for number in range(8)}
+    finish(opened().put_many(values), [1, 2, 3], [4, 5, 6], [7, 8])
+    assert made == [8, 3, 3, 2]
+
+
 # The effect of the answers -------------------------------------------------------------------
 
 VALUES = dict.fromkeys([":1:a", ":1:b", ":1:c", ":1:d", ":1:e"], WRITE)

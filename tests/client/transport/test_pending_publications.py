@@ -23,7 +23,7 @@ from django_nats.client.transport.pending import Outstanding
 from django_nats.client.transport.waiter import Waiter
 from django_nats.exceptions import NatsError, NotSent, OutcomeUnknown, ValueTooLarge
 from tests.client.protocol.test_parser import cut
-from tests.support.interrupting import interrupted
+from tests.support.interrupting import disturb, interrupted
 
 LANE = Lane("a lane", 2)
 INBOX = b"_INBOX.x."
@@ -398,6 +398,29 @@ def test_a_sender_interrupted_anywhere_takes_no_answer_from_another() -> None:
         assert other.answers == [8, 9, 10, 11], where
         assert len(table) == 0, where
     assert at > 15
+
+
+def test_a_request_that_a_finalizer_sends_meanwhile_has_a_subject_of_its_own() -> None:
+    """An iteration that is collected as garbage sends one, and may do so between any two lines.
+
+    The lock does not keep it out, since its thread has the lock.
+    """
+    at = 0
+    while True:
+        at += 1
+        table = Table()
+        waiter = Waiter(publications(4), lambda: None)
+        others: list[Waiter] = []
+        disturb(
+            lambda: table.enlist(waiter, [], MOST),  # noqa: B023
+            at,
+            pending.__file__,
+            lambda place: others.append(table.ask([Request(LANE, "s")])),  # noqa: B023
+        )
+        if not others:
+            break
+        assert len(table) == len({*waiter.keys, *others[0].keys}) == 5
+    assert at > 10
 
 
 def is_error(answer: Answer | None) -> bool:
