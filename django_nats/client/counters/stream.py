@@ -17,7 +17,8 @@ from ..streams.messages import MAX_FROM_LEADER, Messages
 from ..streams.recent_writes import Recent
 from ..streams.requests import raise_error
 from ..streams.scan import last_messages, subject_matcher
-from ..streams.stream import Server, Stream
+from ..streams.server import Server
+from ..streams.stream import Stream
 from .config import CounterConfig
 from .digits import text_of
 from .increments import Increments, require_integer

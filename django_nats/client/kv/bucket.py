@@ -29,7 +29,8 @@ from ..streams.clock import Clock
 from ..streams.messages import Messages
 from ..streams.recent_writes import Recent
 from ..streams.requests import begun
-from ..streams.stream import Server, Stream
+from ..streams.server import Server
+from ..streams.stream import Stream
 from .config import BucketConfig
 from .entry import Entry, Write
 from .full import Fullness

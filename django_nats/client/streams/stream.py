@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from random import SystemRandom
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ...exceptions import (
     NatsError,
@@ -28,6 +28,7 @@ from .config import StreamConfig
 from .lanes import Lanes, info_subject
 from .recent_writes import Recent
 from .requests import raise_error, send_all, unanswered, without_stream
+from .server import Server
 
 C = TypeVar("C", bound=StreamConfig)
 
@@ -38,31 +39,6 @@ _NO_PEERS_QUIET_S = 60.0
 _SHORT_WAIT = 0.05
 """The part of REQUEST_TIMEOUT that calls wait for a leader soon after a call waited in vain."""
 _random = SystemRandom()  # the random module's state belongs to the user
-
-
-class Server(Protocol):
-    """What a stream needs of its session."""
-
-    epoch: int
-    """The number of the connection."""
-
-    @property
-    def connect_timeout(self) -> float:
-        """Seconds within which the first operation fails if no server can be reached."""
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes that the server takes in one message, headers included."""
-
-    @property
-    def server(self) -> str:
-        """The server's name and version."""
-
-    def post(self, *requests: Request) -> None:
-        """Send requests, each after the answer to the one before, without waiting for any."""
-
-    def suspend(self, lane: Lane, fault: str) -> None:
-        """Have the requests of a lane fail at once until a probe is answered."""
 
 
 class Stream(Generic[C]):
