@@ -15,14 +15,10 @@ from django_nats.exceptions import Unavailable
 from tests.conftest import api
 from tests.hazards.test_reconnect import answers
 from tests.support.cluster import Cluster
-from tests.support.near_load import ROUNDS, Load, soon
+from tests.support.near_load import ALONE, ROUNDS, Load, soon
 from tests.support.proxy import Proxy
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.xdist_group("test_near_cache_cluster"),  # one cluster, on one worker
-    pytest.mark.timeout(600 * ROUNDS),
-]
+pytestmark = [pytest.mark.faults, *ALONE]
 HOW = pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 
 

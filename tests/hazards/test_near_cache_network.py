@@ -13,10 +13,10 @@ from django_nats.client import process
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NatsError
 from tests.conftest import PATIENT
-from tests.support.near_load import ROUNDS, Load, soon
+from tests.support.near_load import ALONE, ROUNDS, Load, soon
 from tests.support.proxy import Proxy
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600 * ROUNDS)]
+pytestmark = [pytest.mark.faults, *ALONE]
 
 
 @pytest.fixture

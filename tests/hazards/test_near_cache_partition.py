@@ -17,7 +17,7 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import NatsError
 from tests.conftest import api
 from tests.support.cluster import MONITORED
-from tests.support.near_load import Load, soon
+from tests.support.near_load import ALONE, Load, soon
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
@@ -25,7 +25,7 @@ NODES = range(3)
 TOKEN = "cluster"
 BUCKET = "partition"
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, *ALONE]
 
 
 class Route(Proxy):

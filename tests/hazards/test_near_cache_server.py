@@ -13,9 +13,9 @@ from django_nats.cache import NatsCache
 from django_nats.client import process
 from django_nats.devserver import NatsServer
 from tests.conftest import PATIENT, api
-from tests.support.near_load import ROUNDS, Load, soon
+from tests.support.near_load import ALONE, ROUNDS, Load, soon
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600 * ROUNDS)]
+pytestmark = [pytest.mark.faults, *ALONE]
 
 
 @pytest.fixture

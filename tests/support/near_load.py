@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from tests.support.staleness import UNKNOWN, History, Run, Verdict, Write, judge
 
 ROUNDS = int(os.environ.get("NEAR_CACHE_ROUNDS", "1"))
 """The number of repetitions of each fault. Set it higher for long runs by hand."""
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds to wait for an expected event on a busy machine, possibly for several elections."""
+ALONE = [pytest.mark.timeout(1200 * ROUNDS), pytest.mark.xdist_group("near_load")]
+"""Marks for files of tests with a load, which run one at a time: each has several processes."""
 MAX_STALE = 1.0
 SLACK_S = 0.1
 """The seconds by which the server may delay a change while all processes compete for the CPU."""
@@ -146,7 +150,7 @@ class Load:
             self.readers = [Process("reader", **each) for each in self._reading]
             for process in (*self.writers, *self.readers):
                 process.answer()
-            assert soon(lambda: all(writer.ask("status")["writes"] for writer in self.writers))
+            self._wait_for_first_writes()
             self.wait_until_served()
         except BaseException:
             self.__exit__()
@@ -156,6 +160,12 @@ class Load:
     def __exit__(self, *exc_info: object) -> None:
         for process in (*self.writers, *self.readers):
             process.end()
+
+    def _wait_for_first_writes(self) -> None:
+        def statuses() -> list[dict[str, Any]]:
+            return [writer.ask("status") for writer in self.writers]
+
+        assert soon(lambda: all(each["writes"] for each in statuses())), statuses()
 
     # While the load runs ---------------------------------------------------------------------
 

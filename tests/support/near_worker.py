@@ -19,6 +19,16 @@ from django.conf import settings
 
 STOP_S = 1.0
 """A thread that takes this long between two reads is assumed to have been paused."""
+LONGEST_REST_S = 0.3
+
+
+def rest(pause: float, worked: float) -> float:
+    """Return the seconds to rest after seconds of work.
+
+    On a slow machine, threads that only ever rest for a fixed pause would leave no time to those
+    that follow the changes.
+    """
+    return max(pause, min(worked, LONGEST_REST_S))
 
 
 class Writer:
@@ -31,6 +41,7 @@ class Writer:
         self._delete_every = delete_every
         self._writes: list[tuple[int, float, float | None, bool]] = []
         self._number = self._acknowledged = 0
+        self._failure = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -38,8 +49,9 @@ class Writer:
 
     def _write(self) -> None:
         while not self._ended.is_set():
+            began = time.monotonic()
             self.write()
-            self._ended.wait(self._pause)
+            self._ended.wait(rest(self._pause, time.monotonic() - began))
 
     def write(self) -> None:
         """Write the next number without a pause."""
@@ -59,14 +71,15 @@ class Writer:
                 if not failed:
                     acked = time.monotonic()
                     self._acknowledged += len(self._keys)
-            except NotSent:
+            except NotSent as error:
+                self._failure = str(error)
                 return
-            except NatsError:
-                pass
+            except NatsError as error:
+                self._failure = str(error)
             self._writes.append((self._number, began, acked, deleted))
 
     def status(self) -> dict[str, Any]:
-        return {"writes": self._acknowledged}
+        return {"writes": self._acknowledged, "last failure": self._failure}
 
     def read(self) -> dict[str, int] | None:
         return _read(self._cache, self._keys)
@@ -106,6 +119,7 @@ class Reader:
 
         recorder = self._record()
         while self._going:
+            round_began = time.monotonic()
             for key in self._keys:
                 hits = self._cache.near.hits
                 began = time.monotonic()
@@ -119,7 +133,7 @@ class Reader:
                 self._reads += 1
                 if self._cache.near.hits > hits:
                     self._served = began
-            time.sleep(self._pause)
+            time.sleep(rest(self._pause, time.monotonic() - round_began))
         recorder.finish()
 
     def _read_many(self) -> None:
@@ -137,7 +151,7 @@ class Reader:
             ended = time.monotonic()
             recorder.note(((key, found.get(key)) for key in self._keys), began, ended)
             self._reads += len(self._keys)
-            time.sleep(self._pause)
+            time.sleep(rest(self._pause, ended - began))
         recorder.finish()
 
     def _read_in_loop(self) -> None:
@@ -158,9 +172,10 @@ class Reader:
 
         async def go() -> None:
             while self._going:
+                began = time.monotonic()
                 for key in self._keys:
                     await read(key)
-                await asyncio.sleep(self._pause)
+                await asyncio.sleep(rest(self._pause, time.monotonic() - began))
 
         asyncio.run(go())
         recorder.finish()
