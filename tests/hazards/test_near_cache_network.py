@@ -13,7 +13,7 @@ from django_nats.client import process
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NatsError
 from tests.conftest import PATIENT
-from tests.support.near_load import ALONE, ROUNDS, Load, soon
+from tests.support.near_load import ALONE, MAX_STALE, ROUNDS, Load, soon
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.faults, *ALONE]
@@ -54,7 +54,7 @@ def test_copies_are_bypassed_while_the_network_holds_all_data_back(
         proxy.freeze()
         frozen = time.monotonic()
         load.wait_until_bypassed(frozen)
-        time.sleep(max(0, frozen + 2 - time.monotonic()))
+        time.sleep(max(0, frozen + MAX_STALE + 1 - time.monotonic()))
         proxy.thaw()
         load.wait_until_served()
     load.check()

@@ -163,7 +163,7 @@ def test_copies_fed_by_a_partitioned_node_are_not_served(divided: Divided) -> No
         else:
             pytest.fail("The reader's node was never chosen")
         divided.cut_off(lonely)
-        load.wait_for_writes(300)  # takes several times MAX_STALE
+        load.wait_for_writes(600)  # takes several times MAX_STALE
         divided.mend()
         load.wait_until_served()
         load.check()

@@ -19,14 +19,15 @@ from django.conf import settings
 
 STOP_S = 1.0
 """A thread that takes this long between two reads is assumed to have been paused."""
-LONGEST_REST_S = 0.3
+ERROR_PAUSE_S = 0.005
+LONGEST_REST_S = 1.0
 
 
 def rest(pause: float, worked: float) -> float:
     """Return the seconds to rest after seconds of work.
 
-    On a slow machine, threads that only ever rest for a fixed pause would leave no time to those
-    that follow the changes.
+    On a slow machine, threads that rest only for a fixed pause would leave no time to those that
+    follow the changes.
     """
     return max(pause, min(worked, LONGEST_REST_S))
 
@@ -51,7 +52,8 @@ class Writer:
         while not self._ended.is_set():
             began = time.monotonic()
             self.write()
-            self._ended.wait(rest(self._pause, time.monotonic() - began))
+            # Each write costs the readers more than it costs the writer.
+            self._ended.wait(rest(self._pause, 4 * (time.monotonic() - began)))
 
     def write(self) -> None:
         """Write the next number without a pause."""
@@ -127,7 +129,7 @@ class Reader:
                     value = self._cache.get(key)
                 except NatsError:
                     self._errors += 1
-                    time.sleep(0.001)
+                    time.sleep(ERROR_PAUSE_S)
                     continue
                 recorder.note(((key, value),), began, time.monotonic())
                 self._reads += 1
@@ -146,7 +148,7 @@ class Reader:
                 found = self._cache.get_many(self._keys)
             except NatsError:
                 self._errors += 1
-                time.sleep(0.001)
+                time.sleep(ERROR_PAUSE_S)
                 continue
             ended = time.monotonic()
             recorder.note(((key, found.get(key)) for key in self._keys), began, ended)
@@ -165,7 +167,7 @@ class Reader:
                 value = await self._cache.aget(key)
             except NatsError:
                 self._errors += 1
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(ERROR_PAUSE_S)
                 return
             recorder.note(((key, value),), began, time.monotonic())
             self._reads += 1
