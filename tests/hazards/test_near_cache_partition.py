@@ -24,6 +24,8 @@ from tests.support.proxy import Proxy
 NODES = range(3)
 TOKEN = "cluster"
 BUCKET = "partition"
+MAX_STALE = 1.0
+"""Seconds; less than it takes until the node notices that its stream has no leader."""
 
 pytestmark = [pytest.mark.faults, *ALONE]
 
@@ -141,6 +143,7 @@ def test_copies_fed_by_a_partitioned_node_are_not_served(divided: Divided) -> No
             location=[server.url for server in others],
             read_through=proxy.url,
             options=options,
+            near={"MAX_STALE": MAX_STALE},
             readers=1,
             keys=10,
             pause=0.2,
@@ -166,4 +169,4 @@ def test_copies_fed_by_a_partitioned_node_are_not_served(divided: Divided) -> No
         load.wait_for_writes(600)  # takes several times MAX_STALE
         divided.mend()
         load.wait_until_served()
-        load.check()
+        load.check(MAX_STALE)

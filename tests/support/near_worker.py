@@ -20,6 +20,8 @@ from django.conf import settings
 STOP_S = 1.0
 """A thread that takes this long between two reads is assumed to have been paused."""
 ERROR_PAUSE_S = 0.005
+RETRY_PAUSE_S = 0.2
+"""Before the next write when one has failed, even if writes are to be rare."""
 LONGEST_REST_S = 1.0
 
 
@@ -51,12 +53,12 @@ class Writer:
     def _write(self) -> None:
         while not self._ended.is_set():
             began = time.monotonic()
-            self.write()
+            pause = self._pause if self.write() else min(self._pause, RETRY_PAUSE_S)
             # Each write costs the readers more than it costs the writer.
-            self._ended.wait(rest(self._pause, 4 * (time.monotonic() - began)))
+            self._ended.wait(rest(pause, 4 * (time.monotonic() - began)))
 
-    def write(self) -> None:
-        """Write the next number without a pause."""
+    def write(self) -> bool:
+        """Write the next number without a pause. Return True if that was acknowledged."""
         from django_nats.exceptions import NatsError, NotSent
 
         with self._lock:
@@ -75,10 +77,11 @@ class Writer:
                     self._acknowledged += len(self._keys)
             except NotSent as error:
                 self._failure = str(error)
-                return
+                return False
             except NatsError as error:
                 self._failure = str(error)
             self._writes.append((self._number, began, acked, deleted))
+            return acked is not None
 
     def status(self) -> dict[str, Any]:
         return {"writes": self._acknowledged, "last failure": self._failure}
