@@ -83,8 +83,8 @@ def receive(client: socket.socket, length: int) -> bytes:
 
 def test_the_delay_applies_each_way(proxy: Delay) -> None:
     with connect(proxy) as client:
-        took = []
-        for _ in range(3):
+        took: list[float] = []
+        while len(took) < 3 or (len(took) < 100 and min(took) >= 5 * ROUND_TRIP):
             start = time.monotonic()
             client.sendall(b"ping")
             assert receive(client, 4) == b"ping"
@@ -106,9 +106,9 @@ def test_delays_below_a_millisecond_are_exact() -> None:
 
 
 def test_a_piece_does_not_wait_for_the_previous_acknowledgement() -> None:
-    took = []
+    took: list[float] = []
     with server_behind_a_delay(0.0005, Halves) as proxy, connect(proxy) as client:
-        for _ in range(50):
+        while len(took) < 50 or (len(took) < 1000 and min(took) >= 0.03):
             start = time.monotonic()
             client.sendall(b"ping")
             receive(client, len("firstsecond"))
@@ -119,7 +119,7 @@ def test_a_piece_does_not_wait_for_the_previous_acknowledgement() -> None:
 
 def test_many_chunks_are_in_flight_and_stay_in_order() -> None:
     data = os.urandom(20 * 1024 * 1024)
-    with server_behind_a_delay(0.2) as proxy, connect(proxy) as client:
+    with server_behind_a_delay(2.0) as proxy, connect(proxy) as client:
         sender = threading.Thread(target=client.sendall, args=(data,))
         start = time.monotonic()
         sender.start()
@@ -127,18 +127,18 @@ def test_many_chunks_are_in_flight_and_stay_in_order() -> None:
         took = time.monotonic() - start
         sender.join()
     assert received == data
-    # At least 80 chunks: forwarded one after the other, they would need 16 seconds.
-    assert took < 14
+    # At least 80 chunks: forwarded one after the other, they would need 160 seconds.
+    assert took < 120
 
 
-def test_connections_do_not_wait_for_each_other(proxy: Delay) -> None:
-    with ExitStack() as stack:
+def test_connections_do_not_wait_for_each_other() -> None:
+    with server_behind_a_delay(1.0) as proxy, ExitStack() as stack:
         clients = [stack.enter_context(connect(proxy)) for _ in range(100)]
         start = time.monotonic()
         for number, client in enumerate(clients):
             client.sendall(b"%03d" % number)
         assert [receive(client, 3) for client in clients] == [b"%03d" % n for n in range(100)]
-        assert time.monotonic() - start < 80 * ROUND_TRIP
+        assert time.monotonic() - start < 120  # one after the other, they would need 200 seconds
 
 
 def test_the_end_is_passed_on_after_the_last_bytes(proxy: Delay) -> None:

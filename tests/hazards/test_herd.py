@@ -21,9 +21,8 @@ CLIENTS = 200
 AWAY = 6.0
 MOST = 150
 """The most connection attempts per second."""
-BACK = 5.0
-SLACK = 15.0
-"""Seconds to allow for a busy machine."""
+PATIENCE = 240.0
+"""Seconds to wait for all clients; on a quiet machine, all are back after 5."""
 
 
 async def is_answered(session: Session) -> bool:
@@ -68,7 +67,7 @@ async def test_two_hundred_clients_reconnect_at_a_bounded_rate(own_server: NatsS
         await asyncio.to_thread(own_server.start)
         started = time.monotonic()
         while not await all_succeed(sessions, is_answered):
-            assert time.monotonic() - started < BACK + SLACK
+            assert time.monotonic() - started < PATIENCE
             await asyncio.sleep(0.1)
         process.close()
     assert tried < away * MOST

@@ -47,7 +47,8 @@ def test_a_reader_stopped_during_writes_reads_nothing_stale_afterwards(
             stopped.resume()
             load.wait_until_served()
         outcome = load.check()
-    first = outcome.after_stops()
+    # On a busy machine, threads may also have stopped for a moment before.
+    first = [(began, stale) for began, stale in outcome.after_stops() if began >= resumed[0]]
     assert first
     # Writers go on, so a thread that reads late may find a value replaced since it resumed.
     since = (
