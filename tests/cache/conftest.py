@@ -13,6 +13,9 @@ import pytest
 from django_nats.cache import NatsCache
 from django_nats.client import drivers
 from django_nats.client.kv.entry import Entry, Write
+from django_nats.client.protocol.steps import Request, Steps
+from django_nats.client.protocol.wire import parse_api
+from django_nats.keys import encode
 from tests.conftest import MakeCache, api
 
 
@@ -107,3 +110,17 @@ def plant(cache: Any, key: str, payload: bytes, format: str | None) -> None:
     plain = cache.plain if hasattr(cache, "plain") else cache
     write = Write(payload, format, None)
     drivers.run(plain.session, plain.bucket.put(plain.make_key(key), write))
+
+
+def publish(cache: Any, key: str, payload: bytes, *lines: str) -> None:
+    """Store a message under a key of the cache, with header lines as another client wrote them."""
+    plain = cache.plain if hasattr(cache, "plain") else cache
+    bucket = plain.bucket
+    subject = f"$KV.{bucket.config.name}.{encode(plain.make_key(key))}"
+    header = "".join(f"{line}\r\n" for line in ("NATS/1.0", *lines, "")).encode()
+
+    def steps() -> Steps[None]:
+        request = Request(bucket.stream.lanes.writes, subject, payload, header)
+        parse_api((yield from bucket.stream.ask(request)))
+
+    drivers.run(plain.session, steps())

@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from django_nats.cache import NatsCache
 from django_nats.devserver import NatsServer
-from tests.cache.conftest import Left, MakeTwin, plant, stored
+from tests.cache.conftest import Left, MakeTwin, plant, publish, stored
 from tests.conftest import PATIENT, MakeCache
 from tests.support.foreign import key_value, keys_of
 
@@ -360,6 +360,48 @@ class TestOtherClients:
         assert twin.ttl("n") == Left(100)
         assert twin.incr("n") == 2
         assert twin.ttl("n") == Left(100)
+
+
+class TestHeadersWithoutABlank:
+    """The Java client writes no blank after the colon of a header line."""
+
+    @pytest.mark.parametrize(
+        "line", ["KV-Operation:DEL", "KV-Operation:PURGE", "KV-Operation:  DEL"]
+    )
+    def test_a_key_that_is_deleted_so_is_missing(self, make_twin: MakeTwin, line: str) -> None:
+        twin = make_twin()
+        twin.set_many({"deleted": 1, "kept": 2})
+
+        publish(twin, "deleted", b"", line)
+
+        assert twin.get("deleted", "default") == "default"
+        assert twin.get_many(["deleted", "kept"]) == {"kept": 2}
+        assert twin.has_key("deleted") is False
+        assert sorted(twin.keys()) == sorted(twin.keys("*")) == ["kept"]
+        assert twin.touch("deleted") is twin.delete("deleted") is False
+        assert twin.add("deleted", 3) is True
+        assert twin.get("deleted") == 3
+
+    def test_it_is_missing_for_the_leader_too(self, make_twin: MakeTwin) -> None:
+        twin = make_twin(OPTIONS={"READS": "leader"})
+        twin.set("deleted", 1)
+        publish(twin, "deleted", b"", "KV-Operation:DEL")
+        assert twin.get("deleted") is None
+        assert twin.get_many(["deleted"]) == {}
+
+    def test_a_ttl_that_is_written_so_applies(self, make_twin: MakeTwin) -> None:
+        twin = make_twin()
+        publish(twin, "n", b"1", "Nats-TTL:100")
+        assert twin.ttl("n") == Left(100)
+        assert twin.incr("n") == 2
+        assert twin.ttl("n") == Left(100)
+
+    def test_a_format_that_is_written_so_is_read(self, make_twin: MakeTwin) -> None:
+        twin = make_twin(OPTIONS={"ACCEPT": [JSON]})
+        publish(twin, "value", b'{"a": 1}', "Django-Nats:json;ms=100000", "Nats-TTL:100")
+        assert twin.get("value") == {"a": 1}
+        assert twin.get_many(["value"]) == {"value": {"a": 1}}
+        assert twin.ttl("value") == Left(100)
 
 
 def test_get_many_returns_the_keys_in_the_order_in_which_they_were_asked_for(

@@ -13,6 +13,7 @@ from django_nats.client import drivers, process
 from django_nats.client.feed.mailbox import Mailbox
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import AuthenticationFailed, NatsError, NotSent
+from tests.cache.conftest import publish
 from tests.conftest import MakeCache
 from tests.support import scripts
 from tests.support.scripts import run_script
@@ -37,6 +38,17 @@ def test_a_watch_begins_with_a_gap_and_yields_sets_and_deletes(make_cache: MakeC
         ("a", True, False),
     ]
     assert seen[0].revision < seen[1].revision < seen[2].revision
+    changes.close()
+
+
+def test_a_delete_without_a_blank_in_its_header_is_a_delete(make_cache: MakeCache) -> None:
+    """The Java client writes headers so."""
+    cache = make_cache()
+    changes = iter(cache.watch())
+    assert next(changes).gap
+    publish(cache, "a", b"", "KV-Operation:DEL")
+    (seen,) = take(changes, 1)
+    assert (seen.key, seen.deleted) == ("a", True)
     changes.close()
 
 

@@ -14,7 +14,7 @@ from django_nats.cache import NatsCache
 from django_nats.client.kv import copies
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import Unavailable
-from tests.cache.conftest import MakeTwin
+from tests.cache.conftest import MakeTwin, publish
 from tests.conftest import MakeCache
 from tests.nearcache.conftest import (
     PATIENT_NEAR,
@@ -225,6 +225,19 @@ def test_the_least_recently_read_copy_is_evicted(make_near: MakeNear) -> None:
     assert (near.entries, near.hits - hits) == (2, 2)
     assert cache.get("b") == 2
     assert near.misses == misses + 1
+
+
+@pytest.mark.parametrize("line", ["KV-Operation:DEL", "KV-Operation: DEL"])
+def test_a_copy_ends_with_a_delete_by_another_client(
+    near: Any, other: NatsCache, line: str
+) -> None:
+    near.set("key", 1)
+    assert near.get("key") == 1
+
+    publish(other, "key", b"", line)
+
+    assert soon(lambda: near.get("key") is None)
+    assert near.get_many(["key"]) == {}
 
 
 # Values --------------------------------------------------------------------------------------

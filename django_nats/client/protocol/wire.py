@@ -81,7 +81,7 @@ _ack: Callable[[tuple[int, bool]], Ack] = partial(tuple.__new__, Ack)
 
 def is_tombstone(header: bytes) -> bool:
     """Return True if a header marks a key as deleted or expired."""
-    return b"\r\nKV-Operation: " in header or b"\r\nNats-Marker-Reason: " in header
+    return b"\r\nKV-Operation:" in header or b"\r\nNats-Marker-Reason:" in header
 
 
 # Requests ------------------------------------------------------------------------------------
@@ -184,9 +184,10 @@ def field(header: bytes, name: str) -> str | None:
     """Return the last value of a header field, or None.
 
     The server appends its fields to those of the writer. Since the last value counts, no writer
-    can pass off a field as the server's.
+    can pass off a field as the server's. As for the server, blanks after the colon are optional:
+    the Java client writes none.
     """
-    needle = b"\r\n%b: " % name.encode()
+    needle = b"\r\n%b:" % name.encode()
     return _raw(header, needle).decode("utf-8", "replace") if needle in header else None
 
 
@@ -207,7 +208,7 @@ match_plain = re.compile(PLAIN_HEADER).fullmatch
 _STORED = re.compile(
     rb"\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: ([^\r]+)\r"
 )
-_FORMAT = b"\r\n%b: " % FORMAT_HEADER.encode()
+_FORMAT = b"\r\n%b:" % FORMAT_HEADER.encode()
 
 
 def _raw(header: bytes, needle: bytes) -> bytes:
@@ -215,7 +216,7 @@ def _raw(header: bytes, needle: bytes) -> bytes:
     if start < 0:
         return b""
     start += len(needle)
-    return header[start : header.find(b"\r\n", start)]
+    return header[start : header.find(b"\r\n", start)].lstrip(b" ")
 
 
 def format_field(header: bytes) -> bytes:
@@ -233,7 +234,7 @@ def count_field(header: bytes, name: str) -> int | None:
 
     Raise UnexpectedReply if the field is not a decimal number of at most 64 bits.
     """
-    digits = _raw(header, b"\r\n%b: " % name.encode())
+    digits = _raw(header, b"\r\n%b:" % name.encode())
     return count_of(digits, name) if digits else None
 
 
@@ -242,7 +243,7 @@ def subject_field(header: bytes, name: str) -> bytes | None:
 
     Raise UnexpectedReply if it would not be one word of a control line.
     """
-    subject = _raw(header, b"\r\n%b: " % name.encode())
+    subject = _raw(header, b"\r\n%b:" % name.encode())
     if subject and not _SUBJECT_WORD.fullmatch(subject):
         raise UnexpectedReply(f"{name} is not a subject")
     return subject or None

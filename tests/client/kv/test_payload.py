@@ -30,6 +30,7 @@ HEADERS = [
     "Django-Nats: ;ms=86400000\r\nNats-TTL: 9\r\n",
     f"Django-Nats: {'x' * 80}\r\nNats-TTL: 9\r\n",
     "KV-Operation: DEL\r\n",
+    "KV-Operation:DEL\r\n",
     "",
     "Nats-TTL: 86400\r\n",
     f"{WRITER}Nats-Msg-Id: x\r\n",

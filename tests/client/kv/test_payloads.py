@@ -35,6 +35,7 @@ FORMATS = {
     "unknown": "Django-Nats: json;xx=1\r\nNats-TTL: 9\r\n",
     "long": f"Django-Nats: {'x' * 80}\r\nNats-TTL: 9\r\n",
     "tombstone": "KV-Operation: DEL\r\n",
+    "tombstone without a blank": "KV-Operation:DEL\r\n",
     "another client's": "",
     "another client's with a lifetime": "Nats-TTL: 86400\r\n",
     "conditional": f"{WRITER}Nats-Msg-Id: x\r\n",

@@ -122,6 +122,7 @@ def test_a_direct_get_is_parsed() -> None:
     [
         b"KV-Operation: PURGE",
         b"KV-Operation: DEL",
+        b"KV-Operation:DEL",
         b"Nats-Marker-Reason: MaxAge",
         b"Nats-Marker-Reason: Remove",
     ],

@@ -34,6 +34,7 @@ HEADERS = {
     "past": f"Django-Nats: json;at={round(NOW - 60) * 1000}\r\nNats-TTL: 1800\r\n",
     "unknown": "Django-Nats: json;xx=1\r\nNats-TTL: 9\r\n",
     "tombstone": "KV-Operation: DEL\r\n",
+    "tombstone without a blank": "KV-Operation:DEL\r\n",
     "marker": "Nats-Marker-Reason: MaxAge\r\n",
     "another client's": "",
     "conditional": "Django-Nats: json\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
