@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage, run_checks
 from django_nats.checks import TAG
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
-from tests.counters.conftest import Configure, api_level, configure
+from tests.counters.conftest import Configure, api_level, configure, fill
 
 __all__ = ["configure"]
 
@@ -97,6 +97,30 @@ def test_a_stream_that_differs_from_settings_is_reported(configure: Configure) -
     assert 'NATS_COUNTERS["default"] differs' in messages["W005"].msg
     assert "max_msgs_per_subject: 8 on the server, 2 in settings" in messages["W005"].msg
     assert "nats setup" in str(messages["W005"].hint)
+
+
+def test_a_stream_that_is_nearly_full_is_reported(configure: Configure) -> None:
+    counters = configure(MAX_BYTES="64KiB", HISTORY=1)
+    fill(counters, 0.7)
+    assert found(deploy=True) == {}
+
+    fill(counters, 0.9)
+
+    messages = found(deploy=True)
+    assert messages.keys() == {"W012"}
+    assert 'NATS_COUNTERS["default"] is nearly full: ' in messages["W012"].msg
+    assert "restart at 0" in messages["W012"].msg
+    assert "Raise MAX_BYTES" in str(messages["W012"].hint)
+    assert found() == {}
+
+
+def test_aliases_that_disagree_on_metadata_are_an_error(settings: Any) -> None:
+    for first, second in (({}, {"team": "a"}), ({"team": "a"}, {}), ({"team": "a"}, {"x": "y"})):
+        settings.NATS_COUNTERS = {
+            "default": {"LOCATION": DEAD, "METADATA": first},
+            "eu": {"LOCATION": DEAD, "METADATA": second},
+        }
+        assert "metadata" in found()["E002"].msg
 
 
 def test_an_unreachable_server_is_a_warning(settings: Any) -> None:

@@ -56,9 +56,10 @@ def test_every_option_is_documented_with_its_default() -> None:
         **{
             option: getattr(config.bucket, name)
             for option, name in conf.BUCKET_OPTIONS.items()
-            if option != "PLACEMENT"
+            if option not in ("PLACEMENT", "METADATA")
         },
         "PLACEMENT": {},
+        "METADATA": {},
         "SERIALIZER": "django_nats.serializers." + type(config.codec.serializer).__name__,
         "ACCEPT": list(config.codec.accept),
         "PICKLE_VERSION": None,
@@ -89,10 +90,13 @@ def test_every_option_of_counters_is_documented_with_its_default() -> None:
     with override_settings(NATS_COUNTERS={"default": {}}):
         entry = counter_settings("default")
     stream = {"STREAM", "PREFIX", "STORAGE", "REPLICAS", "HISTORY", "MAX_AGE", "SOURCES"}
+    stream |= {"MAX_BYTES", "COMPRESSION", "DESCRIPTION", "READS"}
     actual = {
         "LOCATION": ",".join(entry.connection.servers),
         **{option: getattr(entry.stream, option.lower()) for option in stream},
         "SOURCES": [*entry.stream.sources],
+        "PLACEMENT": {},
+        "METADATA": {},
         **{
             option: getattr(entry.stream, option.lower())
             for option in ("DEADLINE", "REQUEST_TIMEOUT")

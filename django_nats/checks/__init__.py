@@ -31,11 +31,13 @@ id                      run by    what is wrong
 ``django_nats.W009``    check     An admin without the mixin offers to sort by a counter.
 ``django_nats.W010``    --deploy  The change feed of NEAR_CACHE cannot be opened.
 ``django_nats.W011``    check     Sessions in the database fail with their cache.
+``django_nats.W012``    --deploy  A counter stream is nearly full, and then loses counters.
 ======================  ========  ================================================================
 
-Only W005, W006 and W010 ask the servers, and wait at most for CONNECT_TIMEOUT and REQUEST_TIMEOUT.
-E008 looks for the nats-server. All others look only at settings, models, admins and migrations.
-W003 to W006, W010 and W011 ignore aliases with LOCATION "embedded", which is for development.
+Only W005, W006, W010 and W012 ask the servers, and wait at most for CONNECT_TIMEOUT and
+REQUEST_TIMEOUT. E008 looks for the nats-server. All others look only at settings, models, admins
+and migrations.
+W003 to W006 and W010 to W012 ignore aliases with LOCATION "embedded", which is for development.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ImproperlyConfigured
 
+from ..client.counters.config import nearly_full
 from ..conf.counters import CounterSettings, counter_aliases, counter_settings
 from . import entries, streams
 
@@ -42,10 +43,23 @@ def check_shared_streams(**kwargs: Any) -> Iterable[CheckMessage]:
 
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
-    """Yield W005 or W006 for streams that differ from settings, or cannot be compared."""
+    """Yield W005, W006 or W012 for streams that differ from settings, or are nearly full."""
     found = streams.of_counters(_valid_settings())
     for shared in streams.by_stream(each for each in found if each.connection.embedded is None):
-        yield from streams.check_differences(shared)
+        yield from streams.check_differences(shared, check_room)
+
+
+def check_room(
+    shared: Sequence[streams.StreamOf], document: Mapping[str, Any]
+) -> Iterator[CheckMessage]:
+    """Yield W012 if a counter stream has used most of its MAX_BYTES."""
+    if (problem := nearly_full(document["config"], document["state"])) is not None:
+        yield Warning(
+            f"The {shared[0].title} of {streams.entries(shared)} is nearly full: {problem}.",
+            hint="Raise MAX_BYTES and run `manage.py nats setup`, or reset counters that are not "
+            "needed.",
+            id="django_nats.W012",
+        )
 
 
 def _valid_settings() -> dict[str, CounterSettings]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -97,8 +97,10 @@ def disagreement(shared: Sequence[StreamOf]) -> str | None:
     """Return an error message if aliases share a stream, but have different options for it."""
     first, *others = shared
     for other in others:
-        wanted = other.stream.config.stream_config()
-        found = differences(first.stream.config, wanted, {})
+        one, another = first.stream.config, other.stream.config
+        found = differences(one, another.stream_config(), {})
+        if not found:  # what only the other names
+            found = [each.reverse() for each in differences(another, one.stream_config(), {})]
         if found:
             fields = ", ".join(
                 f"{each.field} {' or '.join(reversed(each.texts))}" for each in found
@@ -110,10 +112,13 @@ def disagreement(shared: Sequence[StreamOf]) -> str | None:
     return None
 
 
-def check_differences(shared: Sequence[StreamOf]) -> Iterator[CheckMessage]:
+def check_differences(
+    shared: Sequence[StreamOf],
+    *further: Callable[[Sequence[StreamOf], Mapping[str, Any]], Iterator[CheckMessage]],
+) -> Iterator[CheckMessage]:
     """Yield W005 if a stream differs from settings, and W006 if it cannot be compared.
 
-    Asks the server, and changes nothing there.
+    Asks the server, and changes nothing there. Further checks get the server's document.
     """
     first = shared[0]
     try:
@@ -135,6 +140,8 @@ def check_differences(shared: Sequence[StreamOf]) -> Iterator[CheckMessage]:
             hint="Run `manage.py nats setup`: it changes what can be changed without losing data.",
             id="django_nats.W005",
         )
+    for check in further:
+        yield from check(shared, document)
 
 
 def check_agreement(shared: Sequence[StreamOf], hint: str) -> Iterator[CheckMessage]:

@@ -15,6 +15,7 @@ from ..client.transport.config import ConnectionConfig
 from ..values import Codec, make_codec
 from .connection import CONNECTION_OPTIONS, EMBEDDED, EMBEDDED_OPTIONS, read_connection
 from .reader import Options, Reader
+from .streams import stream_options
 
 if TYPE_CHECKING:
     from .nearcache import NearCacheConfig
@@ -36,6 +37,7 @@ BUCKET_OPTIONS = {
     "COMPRESSION": "compression",
     "PLACEMENT": "placement",
     "DESCRIPTION": "description",
+    "METADATA": "metadata",
     "READS": "reads",
     "REQUEST_TIMEOUT": "request_timeout",
 }
@@ -143,13 +145,8 @@ def _bucket(reader: Reader, location: object) -> BucketConfig:
     name = reader.text("BUCKET", DEFAULT_BUCKET)
     if not re.fullmatch(r"[-_a-zA-Z0-9]+", name):
         reader.fail("BUCKET", f"is {name!r}; a bucket's name is made of letters, digits, - and _")
-    placement = reader.mapping("PLACEMENT", {"CLUSTER", "TAGS"})
-    tags = placement.get("TAGS", ())
-    if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
-        reader.fail("PLACEMENT", "has TAGS that are not a list of strings")
-    if not isinstance(placement.get("CLUSTER", ""), str):
-        reader.fail("PLACEMENT", "has a CLUSTER that is not a string")
-    max_bytes = reader.size("MAX_BYTES")
+    shared = stream_options(reader, BucketConfig.description)
+    max_bytes = shared["max_bytes"]
     max_value_size = reader.size("MAX_VALUE_SIZE")
     if max_value_size is None:
         quarter = DEFAULT_MAX_VALUE_SIZE if max_bytes is None else max(1, max_bytes // 4)
@@ -161,21 +158,13 @@ def _bucket(reader: Reader, location: object) -> BucketConfig:
         # The embedded server ends with the last process that uses it. Values should survive
         # from one management command to the next.
         storage=reader.choice("STORAGE", "file" if location == EMBEDDED else "memory"),
-        replicas=reader.whole("REPLICAS", 1),
-        max_bytes=max_bytes,
         max_entries=reader.whole("MAX_ENTRIES", 0) or None,
         max_value_size=max_value_size,
         evict=reader.boolean("EVICT", True),
         persist=reader.choice("PERSIST"),
-        compression=reader.choice("COMPRESSION"),
-        placement_cluster=placement.get("CLUSTER"),
-        placement_tags=tuple(tags),
-        description=reader.text("DESCRIPTION", "Django cache"),
-        reads=reader.choice("READS", "any"),
         request_timeout=reader.seconds("REQUEST_TIMEOUT", 1.0),
+        **shared,
     )
-    if config.replicas not in (1, 2, 3, 4, 5):
-        reader.fail("REPLICAS", f"is {config.replicas}; it must be a number from 1 to 5")
     if config.persist == "async" and (config.storage, config.replicas) != ("file", 1):
         reader.fail("PERSIST", 'can be "async" only with STORAGE "file" and REPLICAS 1')
     return config

@@ -15,6 +15,7 @@ from ..client.counters.config import CounterConfig, SourceConfig
 from ..client.transport.config import ConnectionConfig
 from .connection import CONNECTION_OPTIONS, EMBEDDED_OPTIONS, read_connection
 from .reader import Options, Reader
+from .streams import stream_options
 
 DEFAULT_STREAM = "COUNTERS"
 DEFAULT_DEADLINE_S = 10.0
@@ -29,6 +30,12 @@ COUNTER_OPTIONS = {
     "REPLICAS",
     "HISTORY",
     "MAX_AGE",
+    "MAX_BYTES",
+    "COMPRESSION",
+    "PLACEMENT",
+    "DESCRIPTION",
+    "METADATA",
+    "READS",
     "DEADLINE",
     "REQUEST_TIMEOUT",
     "SOURCES",
@@ -43,6 +50,9 @@ _NAME = re.compile(r"[-_a-zA-Z0-9]+")
 _SUBJECT = re.compile(r"[-_a-zA-Z0-9$]+(\.[-_a-zA-Z0-9$]+)*")
 _MAX_PREFIX_LENGTH = 256
 _MAX_HISTORY = 1_000_000
+_LEAST_MAX_BYTES = 64 * 1024
+"""Room for the largest counters. The server acknowledges a message that is larger than the stream
+may be, and then empties the stream."""
 _LONGEST_AGE_S = 100 * 365 * 86400  # the server counts nanoseconds in 64 bits
 
 
@@ -132,15 +142,19 @@ def _stream(reader: Reader) -> CounterConfig:
         stream=name,
         prefix=_prefix(reader, name),
         storage=storage,
-        replicas=reader.whole("REPLICAS", 1),
         history=reader.whole("HISTORY", history),
         max_age=_max_age(reader, 3 * deadline),
         deadline=deadline,
         request_timeout=reader.seconds("REQUEST_TIMEOUT", min(1.0, deadline)),
         sources=sources,
+        **stream_options(reader, CounterConfig.description),
     )
-    if config.replicas not in (1, 2, 3, 4, 5):
-        reader.fail("REPLICAS", f"is {config.replicas}; it must be a number from 1 to 5")
+    if config.max_bytes is not None and config.max_bytes < _LEAST_MAX_BYTES:
+        reader.fail(
+            "MAX_BYTES",
+            f"is {config.max_bytes}; it must be at least {_LEAST_MAX_BYTES}, since counters for "
+            "which there is no room restart at 0",
+        )
     if config.history > _MAX_HISTORY:
         reader.fail("HISTORY", f"must be at most {_MAX_HISTORY:,}, not {config.history}")
     if config.request_timeout > deadline:

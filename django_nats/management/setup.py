@@ -21,7 +21,7 @@ class Setup(Subcommand):
 
     It creates streams that do not exist, and updates what can be changed without losing data. If
     one difference of a stream cannot be changed that way, nothing of the stream is changed, and the
-    exit status is 1. That is the case if a bucket would shrink below what it holds, if counters
+    exit status is 1. That is the case if a stream would shrink below what it holds, if counters
     that exist would get a MAX_AGE, or if one of SOURCES would be dropped. A bucket that was created
     elsewhere may keep a history of its keys. The history is turned off if no older revisions are
     stored. Otherwise the bucket is refused.

@@ -13,6 +13,7 @@ from django.core.management.base import CommandError, CommandParser
 from ..cache import NatsCache, nats_caches
 from ..checks.streams import StreamOf, of_caches, of_counters
 from ..client import drivers
+from ..client.counters.config import nearly_full
 from ..client.counters.sources import SourceLag, lags_of
 from ..client.streams.config import NANOSECONDS
 from ..client.streams.differences import differences
@@ -40,6 +41,7 @@ class StreamStatus(ABC):
     storage: str | None = None
     replicas: int | None = None
     bytes: int = 0
+    max_bytes: int | None = None
     differences: list[str] = field(default_factory=list)
     """What differs from settings."""
 
@@ -49,6 +51,12 @@ class StreamStatus(ABC):
         self.storage = config["storage"]
         self.replicas = config["num_replicas"]
         self.bytes = state["bytes"]
+        self.max_bytes = _positive(config.get("max_bytes"))
+
+    @property
+    def size(self) -> str:
+        """Return the size of the stream and its limit."""
+        return f"{self.bytes:,}{_limit(self.max_bytes)}"
 
     @abstractmethod
     def lines(self) -> list[tuple[str, str]]:
@@ -63,7 +71,6 @@ class CacheStatus(StreamStatus):
     entries: int = 0
     """Messages in the bucket, including the tombstones of keys deleted in the last minute."""
     max_entries: int | None = None
-    max_bytes: int | None = None
     max_value_size: int | None = None
     near_cache: list[str] = field(default_factory=list)
     """Patterns of the keys of which each process keeps copies. Empty without NEAR_CACHE."""
@@ -75,14 +82,13 @@ class CacheStatus(StreamStatus):
         super().learn(config, state)
         self.entries = state["messages"]
         self.max_entries = _positive(config.get("max_msgs"))
-        self.max_bytes = _positive(config.get("max_bytes"))
         self.max_value_size = _positive(config.get("max_msg_size"))
 
     def lines(self) -> list[tuple[str, str]]:
         """Return entries, bytes, the limit of values, and what the near cache copies."""
         lines = [
             ("entries", f"{self.entries:,}{_limit(self.max_entries)}"),
-            ("bytes", f"{self.bytes:,}{_limit(self.max_bytes)}"),
+            ("bytes", self.size),
         ]
         if self.max_value_size is not None:
             lines.append(("values", f"up to {self.max_value_size:,} bytes each"))
@@ -107,6 +113,8 @@ class CounterStatus(StreamStatus):
     history: int | None = None
     max_age: float | None = None
     """The time without a change after which a counter is deleted, in seconds."""
+    nearly_full: str | None = None
+    """What will happen soon, if ``max_bytes`` is nearly used up."""
     sources: list[SourceLag] = field(default_factory=list)
 
     def learn(self, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -117,6 +125,7 @@ class CounterStatus(StreamStatus):
         self.history = _positive(config.get("max_msgs_per_subject"))
         age = _positive(config.get("max_age"))
         self.max_age = None if age is None else age / NANOSECONDS
+        self.nearly_full = nearly_full(config, state)
 
     def lines(self) -> list[tuple[str, str]]:
         """Return counters, messages and bytes, and how far behind each source is."""
@@ -127,7 +136,7 @@ class CounterStatus(StreamStatus):
         lines = [
             ("counters", f"{self.counters:,}, each kept {lifetime}"),
             ("messages", f"{self.messages:,}, {limit} for each counter"),
-            ("bytes", f"{self.bytes:,}"),
+            ("bytes", self.size),
         ]
         return [*lines, *(("source", _source_text(each)) for each in self.sources)]
 
@@ -185,6 +194,8 @@ class Status(Subcommand):
         self.stdout.write(f"  storage  {status.storage}, replicas: {status.replicas}")
         for name, text in status.lines():
             self.stdout.write(f"  {name:8} {text}")
+        if isinstance(status, CounterStatus) and status.nearly_full is not None:
+            self.stdout.write(f"  full     {status.nearly_full}", self.style.WARNING)
         for each in status.differences:
             self.stdout.write(f"  differs  {each}", self.style.WARNING)
         if status.differences:

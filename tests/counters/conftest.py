@@ -94,6 +94,18 @@ def counters(configure: Configure, server: NatsServer) -> Counters:
     return configure()
 
 
+def fill(counters: Counters, part: float) -> None:
+    """Count under new names until a part of MAX_BYTES is used."""
+    limit = counters.settings.stream.max_bytes
+    assert limit is not None
+    counters.incr("fill.first")
+    while (missing := part * limit - stream_info(counters)["state"]["bytes"]) > 0:
+        size = stream_info(counters)["state"]["bytes"] / stream_info(counters)["state"]["messages"]
+        for _ in range(max(1, int(missing / size / 2))):
+            counters.incr_later(f"fill.{secrets.token_hex(4)}")
+        counters.flush()
+
+
 def api_level(server: NatsServer) -> int:
     api: Any = request(server, "$JS.API.INFO")["api"]
     return int(api.get("level", 0))

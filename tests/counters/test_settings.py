@@ -127,6 +127,7 @@ def test_sources_may_be_names_domains_or_api_prefixes() -> None:
         ),
         ({"MAX_AGE": float("inf")}, "to 100 years, not inf"),
         ({"MAX_AGE": 1e12}, "to 100 years, not 1000000000000.0"),
+        ({"MAX_BYTES": 64}, "MAX_BYTES is 64; it must be at least 65536, since counters for which"),
         ({"DEADLINE": 0}, "DEADLINE must be a number of seconds"),
         ({"MAX_AGE": 29}, "MAX_AGE must be None, or a number of seconds from 30"),
         ({"MAX_AGE": True}, "MAX_AGE must be None, or a number of seconds from 30"),

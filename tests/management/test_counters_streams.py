@@ -13,7 +13,7 @@ from django_nats.client import drivers
 from django_nats.client.protocol.steps import Steps
 from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
-from tests.counters.conftest import Configure, api_level
+from tests.counters.conftest import Configure, api_level, fill
 from tests.management.conftest import Nats
 from tests.servers import eventually
 
@@ -110,7 +110,26 @@ def test_setup_keeps_values_that_settings_do_not_cover(configure: Configure, nat
 
     config = stream(counters)["config"]
     assert (config["description"], config["metadata"]["team"]) == ("Django counters", "web")
-    assert config["placement"] == {"tags": ["ssd"]}
+
+
+def test_setup_changes_what_the_options_of_the_stream_say(configure: Configure, nats: Nats) -> None:
+    counters = configure(MAX_BYTES="1MiB", COMPRESSION="s2", METADATA={"team": "web"})
+    make_stream(
+        counters, placement={"tags": ["ssd"]}, max_bytes=-1, compression="none", metadata={}
+    )
+    Counter("hits").incr(3)
+
+    output = nats("setup")
+
+    for line in (
+        "max_bytes: -1 → 1048576",
+        "compression: 'none' → 's2'",
+        "placement: {'tags': ['ssd']} → None",
+        "metadata: None → {'team': 'web'}",
+    ):
+        assert f"    {line}\n" in output
+    assert "nothing to do" in nats("setup")
+    assert Counter("hits").incr() == 4
 
 
 @pytest.mark.parametrize(
@@ -121,19 +140,21 @@ def test_setup_keeps_values_that_settings_do_not_cover(configure: Configure, nat
         ({"subjects": ["NAME.>"]}, ".>'] → ['"),
         ({"max_age": 0}, "max_age: none → 1 min"),
         ({"max_age": 90 * 10**9}, "max_age: 1 min 30 s → 1 min"),
+        ({"max_bytes": 10**9}, "max_bytes: 1000000000 → 65536"),
     ],
     ids=str,
 )
 def test_setup_refuses_changes_that_would_lose_totals(
     configure: Configure, failing_nats: FailingNats, changes: dict[str, Any], reason: str
 ) -> None:
-    counters = configure(MAX_AGE=60)
+    counters = configure(MAX_AGE=60, MAX_BYTES="64KiB", HISTORY=1000)
     config = counters.settings.stream
     if "subjects" in changes:
         changes = {"subjects": [f"{config.stream}.other.>"]}
     make_stream(counters, **{"max_age": 60 * 10**9, "description": "old", **changes})
-    if "max_age" in changes:
-        drivers.run(counters.session, counters.stream.incr("hits", 1))
+    if {"max_age", "max_bytes"} & changes.keys():
+        for _ in range(1000 if "max_bytes" in changes else 1):
+            drivers.run(counters.session, counters.stream.incr("hits", 1))
     before = stream(counters)
 
     output, error = failing_nats("setup")
@@ -224,7 +245,7 @@ def test_status_shows_server_and_stream(configure: Configure, nats: Nats) -> Non
     assert "storage  memory, replicas: 1" in output
     assert "counters 2, each kept for 1 min 30 s after its last change" in output
     assert "messages 3, up to 3 for each counter" in output
-    assert f"bytes    {stream(counters)['state']['bytes']}\n" in output
+    assert f"bytes    {stream(counters)['state']['bytes']}, no limit\n" in output
     assert "differs" not in output
 
 
@@ -265,6 +286,23 @@ def test_status_shows_the_lag_of_sources(configure: Configure, nats: Nats) -> No
 
     assert f"  source   {name}: up to date, last contact " in output
     assert re.search("  source   NOT_YET: (stream not found|it has not been reached yet)", output)
+
+
+def test_status_warns_of_a_stream_that_is_nearly_full(configure: Configure, nats: Nats) -> None:
+    counters = configure(MAX_BYTES="64KiB", HISTORY=1)
+    Counter("hits").incr()
+    assert " of at most 65,536\n" in nats("status")
+    assert "  full " not in nats("status")
+    (default,) = json.loads(nats("status", "--json"))["counters"]
+    assert (default["max_bytes"], default["nearly_full"]) == (65_536, None)
+
+    fill(counters, 0.9)
+
+    output = nats("status")
+    assert re.search("  full     (89|90)% of MAX_BYTES are used. When all are, the count", output)
+    assert "restart at 0" in output
+    (default,) = json.loads(nats("status", "--json"))["counters"]
+    assert default["nearly_full"].endswith("restart at 0")
 
 
 def test_status_prints_json_for_programs(configure: Configure, nats: Nats) -> None:

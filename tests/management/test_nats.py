@@ -84,6 +84,18 @@ def test_setup_keeps_values_that_settings_do_not_cover(configure_caches: Configu
     assert stream()["config"]["description"] == "Django cache"
 
 
+def test_setup_changes_metadata(configure_caches: ConfigureCaches) -> None:
+    configure_caches(default={"METADATA": {"team": "web", "cost": "7"}})
+    make_stream(metadata={"team": "shop", "cost": "7", "tool": "x"})
+
+    output = nats("setup")
+
+    assert "  updated\n    metadata: {'team': 'shop'} → {'team': 'web'}\n" in output
+    assert "nothing to do" in nats("setup")
+    metadata = stream()["config"]["metadata"]
+    assert (metadata["team"], metadata["cost"], metadata["tool"]) == ("web", "7", "x")
+
+
 def test_setup_removes_limits_that_settings_do_not_ask_for(
     configure_caches: ConfigureCaches,
 ) -> None:

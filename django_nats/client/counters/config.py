@@ -1,8 +1,8 @@
 """A counter stream's configuration: how it is created, and what an existing stream must be.
 
 Every subject of a counter stream is an integer that the server itself adds to (ADR-49). Settings
-that would let the server drop increments are never used: per-message TTL, discard new, limits of
-the whole stream.
+that would let the server drop increments are never used: per-message TTL, discard new, a limit of
+messages. A limit of bytes is only for accounts that require one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...exceptions import CounterMismatch
-from ..streams.config import NANOSECONDS, base_document
+from ..streams.config import NANOSECONDS, base_document, is_below_stored
 
 _WINDOW = 3
 """How many DEADLINEs the server remembers an increment's id for: a server that was stopped may pass
 on late what it had received before."""
 _SHORTEST_WINDOW_NS = NANOSECONDS // 10  # the server refuses less
 _LEAST_WINDOW_S = 1.0
+_NEARLY_FULL = 0.8
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,16 @@ class CounterConfig:
     """Seconds for which a request may go without an answer."""
     sources: tuple[SourceConfig, ...] = ()
     """The streams of which this one is the sum."""
+    max_bytes: int | None = None
+    """Beyond this size, the server deletes the messages that were stored longest ago, and with a
+    counter's last message the counter."""
+    compression: str = "none"
+    placement_cluster: str | None = None
+    placement_tags: tuple[str, ...] = ()
     description: str = "Django counters"
+    metadata: tuple[tuple[str, str], ...] = ()
+    reads: str = "any"
+    """Which replica answers reads: "any", or only the "leader"."""
 
     compared: ClassVar[tuple[str, ...]] = (
         "subjects",
@@ -89,6 +99,9 @@ class CounterConfig:
         "allow_msg_counter",
         "deny_delete",
         "duplicate_window",
+        "compression",
+        "placement",
+        "metadata",
     )
     api_level = 2
     minimum_server = "2.12.1"
@@ -109,7 +122,6 @@ class CounterConfig:
             **base_document(self),
             "max_msgs_per_subject": self.history,
             "max_age": int((self.max_age or 0) * NANOSECONDS),
-            "max_bytes": -1,
             "max_msgs": -1,
             "discard": "old",
             "allow_msg_counter": True,
@@ -172,7 +184,18 @@ class CounterConfig:
             wanted = set(map(_source, after or ()))
             return not wanted.issuperset(map(_source, before or ()))
         shorter = name == "max_age" and after and not 0 < before <= after
-        return bool(shorter and state.get("messages", 0))
+        return bool(shorter and state.get("messages", 0)) or is_below_stored(name, after, state)
+
+
+def nearly_full(existing: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
+    """Return in words how full a stream is that may soon lose counters; None for another."""
+    limit = existing.get("max_bytes", -1)
+    if limit <= 0 or state["bytes"] < _NEARLY_FULL * limit:
+        return None
+    return (
+        f"{state['bytes'] / limit:.0%} of MAX_BYTES are used. When all are, the counters that were "
+        "not changed for the longest time restart at 0"
+    )
 
 
 def _sum_of(sources: Sequence[Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from ...exceptions import CounterUnavailable, ServerError, Unavailable, Unreadab
 from ..protocol import documents, wire
 from ..protocol.steps import Steps, next_item
 from ..protocol.wire import Message
+from ..streams.lanes import info_subject
 from ..streams.messages import MAX_FROM_LEADER, Messages
 from ..streams.recent_writes import Recent
 from ..streams.requests import raise_error
@@ -45,7 +46,7 @@ class CounterStream:
             recent or Recent(),
             on_open=lambda document: self.publishing.learn(document),
         )
-        self._messages = Messages(self.stream)
+        self._messages = Messages(self.stream, from_leader=config.reads == "leader")
         self._totals = Totals(config.stream)
         self._prefix = f"{config.prefix}."
         self.increments = Increments(self.stream, self._messages, self._totals)
@@ -89,8 +90,8 @@ class CounterStream:
     def matching(self, subject_filter: str) -> Steps[dict[str, int | None]]:
         """Return the totals of all counters that match a filter with wildcards.
 
-        One round trip up to MAX_BATCH of them. None, and a line in the log, for a counter that
-        cannot be read.
+        One round trip up to MAX_BATCH of them, and more with READS "leader". None, and a line in
+        the log, for a counter that cannot be read.
         """
         subject_filter = self._prefix + subject_filter
         found = yield from self._read(self._all(subject_filter))
@@ -135,6 +136,12 @@ class CounterStream:
     def _all(self, subject_filter: str) -> Steps[dict[str, Message | None]]:
         found: dict[str, Message | None] = {}
         matches = subject_matcher(subject_filter)
+        if self._messages.from_leader:
+            subjects = yield from self._known_to_leader(subject_filter)
+            if not all(matches(each.encode()) for each in subjects):
+                raise self._messages.foreign(subject_filter)
+            yield from self._messages.add_from_leader(subjects, found)
+            return found
         request = self._messages.batch_request([subject_filter])
         (replies,) = yield from self.stream.pipeline([request])
         try:
@@ -153,6 +160,19 @@ class CounterStream:
                 raise
             return (yield from self._scan(subject_filter))
         return found
+
+    def _known_to_leader(self, subject_filter: str) -> Steps[list[str]]:
+        """Return the subjects that match a filter, as the stream's leader lists them."""
+        subjects: list[str] = []
+        while True:
+            wanted = {"subjects_filter": subject_filter, "offset": len(subjects)}
+            request = self.stream.api_request(info_subject(self.config), wire.compact_json(wanted))
+            reply = yield from self.stream.ask_leader(request)
+            page = wire.parse_api(reply, documents.SUBJECTS)
+            listed = page["state"].get("subjects", {})
+            subjects += listed
+            if not listed or len(subjects) >= page.get("total", 0):
+                return subjects
 
     def _scan(self, subject_filter: str) -> Steps[dict[str, Message | None]]:
         """Read more counters than fit into one answer."""

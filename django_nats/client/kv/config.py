@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...exceptions import BucketMismatch
-from ..streams.config import NANOSECONDS, base_document
+from ..streams.config import NANOSECONDS, base_document, is_below_stored
 
 MIB = 1024 * 1024
 MINIMUM_SERVERS = {1: "2.11.8", 2: "2.12.0"}
@@ -36,6 +36,7 @@ class BucketConfig:
     placement_cluster: str | None = None
     placement_tags: tuple[str, ...] = ()
     description: str = "Django cache"
+    metadata: tuple[tuple[str, str], ...] = ()
     reads: str = "any"
     """Which replica answers reads: "any", or only the "leader"."""
     request_timeout: float = 1.0
@@ -61,6 +62,7 @@ class BucketConfig:
         "allow_msg_ttl",
         "persist_mode",
         "placement",
+        "metadata",
     )
 
     @property
@@ -95,13 +97,11 @@ class BucketConfig:
             "subjects": [f"$KV.{self.name}.>"],
             "max_msgs_per_subject": 1,
             "max_age": 0,
-            "max_bytes": -1 if self.max_bytes is None else self.max_bytes,
             "max_msgs": -1 if self.max_entries is None else self.max_entries,
             # Under discard old, a message larger than max_bytes is acknowledged, and then
             # empties the bucket.
             "max_msg_size": self.max_value_size,
             "discard": "old" if self.evict else "new",
-            "compression": self.compression,
             # The server keeps every id of the window in memory, at 290 bytes each. A few seconds
             # are enough to recognise a retry; the default is two minutes.
             "duplicate_window": int(max(5.0, 3 * self.request_timeout) * NANOSECONDS),
@@ -110,13 +110,6 @@ class BucketConfig:
         }
         if self.persist == "async":
             document["persist_mode"] = "async"
-        placement: dict[str, Any] = {}
-        if self.placement_cluster is not None:
-            placement["cluster"] = self.placement_cluster
-        if self.placement_tags:
-            placement["tags"] = list(self.placement_tags)
-        if placement:
-            document["placement"] = placement
         return document
 
     def require(self, existing: Mapping[str, Any]) -> None:
@@ -155,5 +148,4 @@ class BucketConfig:
         if name == "max_msgs_per_subject":
             # No cache stores older revisions: another program may want them.
             return bool(state.get("messages", 0) > state.get("num_subjects", 0))
-        used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
-        return used is not None and after != -1 and state.get(used, 0) > after
+        return is_below_stored(name, after, state)

@@ -118,6 +118,14 @@ def _is_texts(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(map(_is_text, value)))
 
 
+def _is_labels(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value))
+
+
 def _is_time(value: Any) -> bool:
     try:
         return _is_text(value) and epoch(value.encode()) >= 0
@@ -154,6 +162,7 @@ _STREAM_CONFIG: Shape = {
     "max_msg_size?": _is_limit,
     "max_age?": _is_limit,
     "duplicate_window?": _is_limit,
+    "metadata?": _is_labels,
     "sources?": [
         {
             "name": _is_text,
@@ -182,6 +191,8 @@ STREAM: Shape = {
         }
     ],
 }
+SUBJECTS: Shape = {"total?": _is_count, "state": {"subjects?": _is_names}}
+"""A page of the subjects that match a filter, in the answer about their stream."""
 _SERVER: Shape = {"version?": _is_word, "nonce?": _is_text, "connect_urls?": _is_texts}
 GREETING: Shape = {**_SERVER, "max_payload": _is_size}
 """The INFO with which the server begins a connection."""

@@ -413,6 +413,7 @@ _NOWHERE = re.compile(b'"err_code":(?:%d|%d|%d)\\b' % (STREAM_NOT_FOUND, NO_LEAD
 STREAM_NAME_IN_USE = 10058
 NO_PEERS = 10005
 """Too few servers of the cluster are there to store a stream's replicas."""
+MAX_BYTES_REQUIRED = 10113
 SAME_ID_IN_FLIGHT = 10158
 WRITE_IN_FLIGHT = 10164
 STORE_FAILED = 10077

@@ -32,6 +32,26 @@ class StreamConfig(Protocol):
         """The number of servers that store the stream."""
 
     @property
+    def max_bytes(self) -> int | None:
+        """The largest size of the stream in bytes, or None for no limit."""
+
+    @property
+    def compression(self) -> str:
+        """How the stream's files are compressed: "none" or "s2"."""
+
+    @property
+    def placement_cluster(self) -> str | None:
+        """The cluster that stores the stream, or None for any."""
+
+    @property
+    def placement_tags(self) -> tuple[str, ...]:
+        """Tags that the servers which store the stream must have."""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Names and texts that settings attach to the stream, for the server's tools."""
+
+    @property
     def request_timeout(self) -> float:
         """Seconds for which a request may go without an answer."""
 
@@ -66,12 +86,30 @@ class StreamConfig(Protocol):
 
 def base_document(config: StreamConfig) -> dict[str, Any]:
     """Return the part of the document for STREAM.CREATE that all streams of this package share."""
-    return {
+    document: dict[str, Any] = {
         "name": config.stream,
         "description": config.description,
         "retention": "limits",
         "storage": config.storage,
         "num_replicas": config.replicas,
+        "max_bytes": -1 if config.max_bytes is None else config.max_bytes,
+        "compression": config.compression,
         "allow_direct": True,
         "deny_delete": True,  # deleting its last message would turn a counter back
     }
+    placement: dict[str, Any] = {}
+    if config.placement_cluster is not None:
+        placement["cluster"] = config.placement_cluster
+    if config.placement_tags:
+        placement["tags"] = list(config.placement_tags)
+    if placement:
+        document["placement"] = placement
+    if config.metadata:
+        document["metadata"] = dict(config.metadata)
+    return document
+
+
+def is_below_stored(name: str, limit: Any, state: Mapping[str, Any]) -> bool:
+    """Return True if a field is a limit below what a stream holds: the server would delete that."""
+    used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
+    return used is not None and limit != -1 and state.get(used, 0) > limit

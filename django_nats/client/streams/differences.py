@@ -25,6 +25,10 @@ class Difference(NamedTuple):
         existing, wanted = self.texts
         return f"{self.field}: {existing} on the server, {wanted} in settings"
 
+    def reverse(self) -> Difference:
+        """Return the same field with what exists and what is wanted exchanged."""
+        return self._replace(existing=self.wanted, wanted=self.existing)
+
     @property
     def texts(self) -> tuple[str, str]:
         """Return what exists and what is wanted, for people."""
@@ -62,6 +66,12 @@ def differences(
     [Difference(field='discard', existing='new', wanted='old', fixable=True)]
     """
     wanted = config.stream_config()
+    # Of the metadata, only what settings name: the server and other tools attach more.
+    stored, named = existing.get("metadata", {}), wanted.get("metadata", {})
+    other = [name for name, text in named.items() if stored.get(name) != text]
+    wanted["metadata"] = {name: named[name] for name in other} or None
+    known = {name: stored[name] for name in other if name in stored}
+    existing = {**existing, "metadata": known or None}
     found = []
     for name in config.compared:
         default = _DEFAULTS.get(name, False if name.startswith(_SWITCHES) else None)
@@ -79,8 +89,10 @@ def update(stream: Stream[Any], existing: Mapping[str, Any]) -> Steps[dict[str, 
     ServerError if the server refuses.
     """
     config = stream.config
+    wanted = config.stream_config()
     changed = {each.field: each.wanted for each in differences(config, existing, {})}
-    payload = wire.compact_json({**existing, **config.stream_config(), **changed})
+    metadata = {**existing.get("metadata", {}), **wanted.get("metadata", {})}
+    payload = wire.compact_json({**existing, **wanted, **changed, "metadata": metadata})
     wire.parse_api((yield stream.api_request(f"$JS.API.STREAM.UPDATE.{config.stream}", payload)))
     return (yield from stream.open())
 

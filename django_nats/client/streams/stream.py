@@ -431,7 +431,8 @@ class Stream(Generic[C]):
 
 def creation_error(config: StreamConfig, refusal: ServerError) -> ServerError:
     """Return the error to raise when the server refuses to create a stream."""
-    message = f"The {config.title} cannot be created: {refusal}"
+    advice = ". Set MAX_BYTES" if refusal.err_code == wire.MAX_BYTES_REQUIRED else ""
+    message = f"The {config.title} cannot be created: {refusal}{advice}"
     return type(refusal)(message, code=refusal.code, err_code=refusal.err_code)
 
 

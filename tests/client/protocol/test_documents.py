@@ -19,6 +19,7 @@ INFO = {
     "sources": [{"name": "S", "active": -1, "lag": 0, "external": {"api": "$JS.eu.API"}}],
 }
 INFO["config"]["sources"] = [{"name": "S", "subject_transforms": [{"src": "a", "dest": "b"}]}]
+INFO["config"]["metadata"] = {"team": "web"}
 EXAMPLES: list[tuple[documents.Shape, dict[str, Any]]] = [
     (documents.ERROR, {"error": {"code": 400, "err_code": 10071, "description": "because"}}),
     (documents.ACKNOWLEDGEMENT, {"stream": "KV_b", "seq": 1, "duplicate": True}),
