@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from .. import testrun
-from ..client.kv.config import DEFAULT_MAX_VALUE_SIZE, BucketConfig
+from ..client.kv.config import DEFAULT_MAX_VALUE_SIZE, BucketConfig, Republish
 from ..client.transport.config import ConnectionConfig
 from ..values import Codec, make_codec
 from .connection import CONNECTION_OPTIONS, EMBEDDED, EMBEDDED_OPTIONS, read_connection
@@ -38,6 +38,7 @@ BUCKET_OPTIONS = {
     "PLACEMENT": "placement",
     "DESCRIPTION": "description",
     "METADATA": "metadata",
+    "REPUBLISH": "republish",
     "READS": "reads",
     "REQUEST_TIMEOUT": "request_timeout",
 }
@@ -131,6 +132,14 @@ def _near_cache(reader: Reader) -> NearCacheConfig | None:
     return read_near_cache(reader)
 
 
+def _republish(reader: Reader, subjects: str) -> Republish | None:
+    if reader.options.get("REPUBLISH") is None:
+        return None
+    from .republish import read_republish  # not imported where no cache has the option
+
+    return read_republish(reader, subjects)
+
+
 def _alias_of(location: object, params: Mapping[str, Any]) -> str:
     """Return the alias whose entry has these settings, since Django does not pass it on."""
     for alias, entry in settings.CACHES.items():
@@ -162,6 +171,7 @@ def _bucket(reader: Reader, location: object) -> BucketConfig:
         max_value_size=max_value_size,
         evict=reader.boolean("EVICT", True),
         persist=reader.choice("PERSIST"),
+        republish=_republish(reader, f"$KV.{name}.>"),
         request_timeout=reader.seconds("REQUEST_TIMEOUT", 1.0),
         **shared,
     )

@@ -84,9 +84,10 @@ def test_setup_keeps_values_that_settings_do_not_cover(configure_caches: Configu
     assert stream()["config"]["description"] == "Django cache"
 
 
-def test_setup_changes_metadata(configure_caches: ConfigureCaches) -> None:
+def test_setup_changes_metadata_and_republish(configure_caches: ConfigureCaches) -> None:
     configure_caches(default={"METADATA": {"team": "web", "cost": "7"}})
     make_stream(metadata={"team": "shop", "cost": "7", "tool": "x"})
+    name = stream()["config"]["name"]
 
     output = nats("setup")
 
@@ -94,6 +95,18 @@ def test_setup_changes_metadata(configure_caches: ConfigureCaches) -> None:
     assert "nothing to do" in nats("setup")
     metadata = stream()["config"]["metadata"]
     assert (metadata["team"], metadata["cost"], metadata["tool"]) == ("web", "7", "x")
+
+    subjects = f"$KV.{name.removeprefix('KV_')}.>"
+    configure_caches(default={"REPUBLISH": {"dest": f"changes.{name}.>"}})
+    found = {"src": subjects, "dest": f"changes.{name}.>", "headers_only": False}
+    assert f"    republish: None → {found}\n" in nats("setup")
+    assert stream()["config"]["republish"]["dest"] == f"changes.{name}.>"
+    assert "nothing to do" in nats("setup")
+
+    configure_caches(default={})
+    assert "    republish: {" in nats("setup")
+    assert "republish" not in stream()["config"]
+    assert stream()["config"]["metadata"]["team"] == "web"
 
 
 def test_setup_removes_limits_that_settings_do_not_ask_for(

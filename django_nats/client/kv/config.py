@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ...exceptions import BucketMismatch
 from ..streams.config import NANOSECONDS, base_document, is_below_stored
@@ -18,6 +18,16 @@ MIB = 1024 * 1024
 MINIMUM_SERVERS = {1: "2.11.8", 2: "2.12.0"}
 """The oldest server for each level of the JetStream API that is fit for a cache."""
 DEFAULT_MAX_VALUE_SIZE = MIB
+
+
+class Republish(NamedTuple):
+    """What the server publishes again, under other subjects, of what it stores in a bucket."""
+
+    src: str
+    """A filter of subjects."""
+    dest: str
+    """What they become: a subject mapping."""
+    headers_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class BucketConfig:
     placement_tags: tuple[str, ...] = ()
     description: str = "Django cache"
     metadata: tuple[tuple[str, str], ...] = ()
+    republish: Republish | None = None
     reads: str = "any"
     """Which replica answers reads: "any", or only the "leader"."""
     request_timeout: float = 1.0
@@ -63,6 +74,7 @@ class BucketConfig:
         "persist_mode",
         "placement",
         "metadata",
+        "republish",
     )
 
     @property
@@ -110,6 +122,8 @@ class BucketConfig:
         }
         if self.persist == "async":
             document["persist_mode"] = "async"
+        if self.republish is not None:
+            document["republish"] = self.republish._asdict()
         return document
 
     def require(self, existing: Mapping[str, Any]) -> None:
