@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ...exceptions import CounterUnavailable, ServerError, Unavailable, Unreadable
 from ..protocol import documents, wire
-from ..protocol.steps import Steps, next_item
+from ..protocol.steps import Request, Steps, next_item
 from ..protocol.wire import Message
 from ..streams.lanes import info_subject
 from ..streams.messages import MAX_FROM_LEADER, Messages
@@ -166,7 +166,8 @@ class CounterStream:
         subjects: list[str] = []
         while True:
             wanted = {"subjects_filter": subject_filter, "offset": len(subjects)}
-            request = self.stream.api_request(info_subject(self.config), wire.compact_json(wanted))
+            where = info_subject(self.config)
+            request = Request(self.stream.lanes.questions, where, wire.compact_json(wanted))
             reply = yield from self.stream.ask_leader(request)
             page = wire.parse_api(reply, documents.SUBJECTS)
             listed = page["state"].get("subjects", {})
