@@ -55,8 +55,24 @@ async def test_writes_and_deletes_are_published_again(
     assert stored.headers["Django-Nats"] == "json;ms=100000"
     assert stored.headers["Nats-Subject"] == f"$KV.{bucket}.=.1.user.42"
     assert int(deleted.headers["Nats-Sequence"]) > int(stored.headers["Nats-Sequence"])
+    assert deleted.headers["Nats-Last-Sequence"] == stored.headers["Nats-Sequence"]
     assert (deleted.data, deleted.headers["KV-Operation"]) == (b"", "PURGE")
     assert await cache.aget("user:42") is None
+
+
+async def test_clear_is_published_as_one_message(make_cache: MakeCache, follow: Follow) -> None:
+    bucket = make_cache().bucket.config.name
+    cache = make_cache(OPTIONS={"REPUBLISH": {"dest": f"changes.{bucket}.>"}})
+    await cache.aset_many({"a": 1, "b": 2})
+    queue = await follow(f"changes.{bucket}.>")
+
+    await cache.aclear()
+    await cache.aset("c", 3)
+
+    assert [(await take(queue)).subject for _ in range(2)] == [
+        f"changes.{bucket}.=clear",
+        f"changes.{bucket}.=.1.c",
+    ]
 
 
 async def test_headers_only_leaves_the_values_out(make_cache: MakeCache, follow: Follow) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django_nats.client import drivers, process
 from django_nats.client.counters.config import CounterConfig
 from django_nats.client.kv.config import BucketConfig
+from django_nats.client.kv.entry import Write
 from django_nats.client.protocol.steps import Steps
 from django_nats.client.protocol.wire import parse_api
 from django_nats.client.streams.differences import differences, update
@@ -18,6 +19,7 @@ from django_nats.client.transport.config import ConnectionConfig
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import ServerError
 from tests.conftest import PATIENT
+from tests.support.cluster import Cluster
 
 MIB = 1024 * 1024
 LIMITED = """
@@ -38,6 +40,13 @@ def limited() -> Iterator[NatsServer]:
         if api_level_of(server) < 2:
             pytest.skip("the server is too old for counters")
         yield server
+        process.close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(3) as running:
+        yield running
         process.close()
 
 
@@ -156,6 +165,32 @@ def test_an_account_that_requires_max_bytes_is_named_as_the_reason(
     assert str(caught.value).startswith(f"The {stream.config.title} cannot be created: ")
     assert "account requires a stream config to have max bytes set" in str(caught.value)
     assert str(caught.value).endswith("Set MAX_BYTES")
+
+
+@KINDS
+def test_reads_and_placement_in_a_cluster(cluster: Cluster, kind: type) -> None:
+    options = {"replicas": 3, "placement_cluster": "c", "reads": "leader", "max_bytes": MIB}
+    where = ConnectionConfig(
+        tuple(cluster.urls), token=cluster.token, connect_timeout=PATIENT["CONNECT_TIMEOUT"]
+    )
+    name = f"placed-{kind.__name__}"
+    if kind is BucketConfig:
+        bucket = process.bucket(where, BucketConfig(name, request_timeout=30.0, **options))
+        stream, session = bucket.stream, process.session(where)
+        drivers.run(session, bucket.put("key", Write(b"1", None, None)))
+        entry = drivers.run(session, bucket.get("key"))
+        assert entry is not None
+        assert entry.payload == b"1"
+    else:
+        config = CounterConfig(name, "placed", request_timeout=30.0, deadline=30.0, **options)
+        counters = process.counter_stream(where, config)
+        stream, session = counters.stream, process.session(where)
+        assert drivers.run(session, counters.incr("a.b", 2)) == 2
+        assert drivers.run(session, counters.value("a.b")) == 2
+        assert drivers.run(session, counters.matching("a.*")) == {"a.b": 2}
+    document = drivers.run(session, stream.info())
+    assert document["config"]["placement"] == {"cluster": "c"}
+    assert differences(stream.config, document["config"], document["state"]) == []
 
 
 @KINDS
