@@ -11,14 +11,13 @@ from django_nats.client import drivers, process
 from django_nats.client.counters.config import CounterConfig
 from django_nats.client.kv.config import BucketConfig
 from django_nats.client.kv.entry import Write
-from django_nats.client.protocol.steps import Steps
-from django_nats.client.protocol.wire import parse_api
 from django_nats.client.streams.differences import differences, update
 from django_nats.client.streams.stream import Stream
 from django_nats.client.transport.config import ConnectionConfig
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import ServerError
 from tests.conftest import PATIENT
+from tests.counters.conftest import api_level
 from tests.support.cluster import Cluster
 
 MIB = 1024 * 1024
@@ -33,12 +32,17 @@ accounts {
 """
 
 
+@pytest.fixture(params=[BucketConfig, CounterConfig])
+def kind(request: pytest.FixtureRequest, server: NatsServer) -> type:
+    if request.param is CounterConfig and api_level(server) < 2:
+        pytest.skip("the server is too old for counters")
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
 def limited() -> Iterator[NatsServer]:
     """Start a server with tags, whose account requires a limit of bytes for every stream."""
     with NatsServer(token="", config=LIMITED) as server:
-        if api_level_of(server) < 2:
-            pytest.skip("the server is too old for counters")
         yield server
         process.close()
 
@@ -68,19 +72,6 @@ def run(server: NatsServer, steps: Any) -> Any:
     return drivers.run(process.session(connection(server)), steps)
 
 
-def api_level_of(server: NatsServer) -> int:
-    stream = stream_of(server, BucketConfig, "level")
-
-    def steps() -> Steps[dict[str, Any]]:
-        return parse_api((yield stream.api_request("$JS.API.INFO")))
-
-    return int(run(server, steps())["api"].get("level", 0))
-
-
-KINDS = pytest.mark.parametrize("kind", [BucketConfig, CounterConfig])
-
-
-@KINDS
 @pytest.mark.parametrize(
     ("options", "field", "expected"),
     [
@@ -102,7 +93,6 @@ def test_options_configure_the_stream(
     assert differences(stream.config, document["config"], document["state"]) == []
 
 
-@KINDS
 def test_metadata_is_stored_beside_the_servers_own(limited: NatsServer, kind: type) -> None:
     stream = stream_of(limited, kind, f"meta-{kind.__name__}", metadata=(("team", "web"),))
     document = run(limited, stream.open())
@@ -112,7 +102,6 @@ def test_metadata_is_stored_beside_the_servers_own(limited: NatsServer, kind: ty
     assert differences(stream.config, document["config"], document["state"]) == []
 
 
-@KINDS
 def test_what_differs_is_changed_and_other_metadata_stays(limited: NatsServer, kind: type) -> None:
     name = f"changed-{kind.__name__}"
     before = stream_of(
@@ -155,7 +144,6 @@ def test_what_differs_is_changed_and_other_metadata_stays(limited: NatsServer, k
     }
 
 
-@KINDS
 def test_an_account_that_requires_max_bytes_is_named_as_the_reason(
     limited: NatsServer, kind: type
 ) -> None:
@@ -167,7 +155,6 @@ def test_an_account_that_requires_max_bytes_is_named_as_the_reason(
     assert str(caught.value).endswith("Set MAX_BYTES")
 
 
-@KINDS
 def test_reads_and_placement_in_a_cluster(cluster: Cluster, kind: type) -> None:
     options = {"replicas": 3, "placement_cluster": "c", "reads": "leader", "max_bytes": MIB}
     where = ConnectionConfig(
@@ -193,7 +180,6 @@ def test_reads_and_placement_in_a_cluster(cluster: Cluster, kind: type) -> None:
     assert differences(stream.config, document["config"], document["state"]) == []
 
 
-@KINDS
 def test_a_limit_below_what_is_stored_is_not_fixable(kind: type) -> None:
     config = kind("web", max_bytes=100)
     existing = kind("web").stream_config()
