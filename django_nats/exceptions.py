@@ -41,12 +41,20 @@ class ServerError(NatsError):
         """JetStream's number for the error, such as 10071, or 0."""
 
 
-class PermissionDenied(ServerError):
+class PermissionDenied(ServerError, Unavailable):
     """The server's permissions do not allow the request."""
 
 
 class NoLeader(ServerError, Unavailable):
     """The stream has no leader at the moment."""
+
+
+class NotServed(ServerError, Unavailable):
+    """JetStream is switched off, or does not serve the stream at the moment."""
+
+
+class LimitReached(ServerError, Unavailable):
+    """The account or the server allows no more streams, consumers or subscriptions."""
 
 
 class WrongRevision(ServerError):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from ..client.kv.bucket import Bucket
 from ..client.protocol.steps import Steps
-from ..exceptions import NatsError, Unavailable
+from ..exceptions import NatsError, PermissionDenied, Unavailable
 from .core import logger
 
 
@@ -14,10 +14,10 @@ def raise_unavailable(failed: Mapping[str, NatsError]) -> None:
     """Raise the first error that says that the server is away, if there is one.
 
     An operation on many keys reports the keys that failed. A server that is away has failed for all
-    of them, which is an error of the operation.
+    of them, which is an error of the operation. Permissions may differ from key to key.
     """
     for error in failed.values():
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable) and not isinstance(error, PermissionDenied):
             raise error
 
 

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..exceptions import BucketFull, NatsError, Unavailable, UnexpectedReply
+from ..exceptions import BucketFull, LimitReached, NatsError, Unavailable, UnexpectedReply
 from ..realtime import monotonic
 from . import drivers
+from .protocol.server_errors import SINGLE
 from .protocol.steps import ItemSteps, Steps
 
 if TYPE_CHECKING:
@@ -32,20 +33,29 @@ UNKNOWN: Any = object()
 _NOTHING: Any = object()
 """No result is given for the time when the server is away, so that its absence is an error."""
 _QUIET_S = 10.0
-"""How long no further warning of an unexpected reply follows the last one."""
+"""How long no further warning of one request follows the last one."""
 _last_warning = -_QUIET_S
 
 
 def note_hidden(error: NatsError) -> None:
-    """Log an unexpected reply that FAIL_OPEN is about to hide, at most once in 10 seconds.
+    """Log an error of one request that FAIL_OPEN is about to hide, at most once in 10 seconds.
 
-    All other failures that FAIL_OPEN hides are logged where they are noticed.
+    It is an unexpected reply, or a refusal by a stream that serves other requests. All other
+    failures that FAIL_OPEN hides are logged where they are noticed.
     """
     global _last_warning
-    unexpected = error if isinstance(error, UnexpectedReply) else error.__cause__
-    if isinstance(unexpected, UnexpectedReply) and monotonic() - _last_warning >= _QUIET_S:
+    if monotonic() - _last_warning < _QUIET_S:
+        return
+    for each in (error, error.__cause__):
+        if isinstance(each, UnexpectedReply):
+            what = "Unexpected reply"
+        elif isinstance(each, LimitReached) or getattr(each, "err_code", 0) in SINGLE:
+            what = "Refused"
+        else:
+            continue
         _last_warning = monotonic()
-        logger.warning("Unexpected reply; going on without it (FAIL_OPEN): %s", unexpected)
+        logger.warning("%s; going on without it (FAIL_OPEN): %s", what, each)
+        return
 
 
 class Operations:

@@ -10,7 +10,7 @@ import pytest
 from django.core.management.base import OutputWrapper
 from django.core.management.color import color_style
 
-from django_nats.client.protocol import wire
+from django_nats.client.protocol import server_errors, wire
 from django_nats.client.transport import driver_errors
 from django_nats.counters import Counter, Counters
 from django_nats.exceptions import NatsError
@@ -72,7 +72,7 @@ def test_error_messages_escape_the_servers_words() -> None:
     document = {"err_code": 1, "description": ATTACK}
     status = f"NATS/1.0 409 {ATTACK}\r\n\r\n".encode()
     for message in (
-        str(wire.api_error(document)),
+        str(server_errors.error_of(document)),
         str(wire.status_error(409, status)),
         driver_errors.explain(OSError(ATTACK)),
     ):

@@ -5,17 +5,22 @@ from __future__ import annotations
 from ...exceptions import (
     AuthenticationFailed,
     BucketFull,
+    LimitReached,
     NoLeader,
     NotSent,
+    NotServed,
+    PermissionDenied,
     ServerError,
     ThreadRefused,
     Unavailable,
 )
 from ...realtime import monotonic
-from ..protocol import wire
+from ..protocol import server_errors
 
 _UNAVAILABLE = 503
 _TOO_MANY_REQUESTS = 429
+_LASTING = (AuthenticationFailed, ThreadRefused, PermissionDenied, LimitReached)
+"""Outages that last until somebody ends them: callers do not wait."""
 
 
 def reached_no_stream(failure: Unavailable | ServerError) -> bool:
@@ -26,16 +31,16 @@ def reached_no_stream(failure: Unavailable | ServerError) -> bool:
 def passes(failure: Unavailable | ServerError) -> bool:
     """Return True if a failure is temporary, so that it makes sense to try again."""
     if isinstance(failure, Unavailable):
-        return not isinstance(failure, (AuthenticationFailed, ThreadRefused))
+        return not isinstance(failure, _LASTING)
     # Of those with code 500, the temporary ones are NoLeader: the others come again each time.
-    in_flight = failure.err_code in (wire.SAME_ID_IN_FLIGHT, wire.WRITE_IN_FLIGHT)
+    in_flight = failure.err_code in (server_errors.SAME_ID_IN_FLIGHT, server_errors.WRITE_IN_FLIGHT)
     busy = failure.code in (_UNAVAILABLE, _TOO_MANY_REQUESTS)
     return in_flight or (busy and not isinstance(failure, BucketFull))
 
 
 def may_be_applied(failure: Unavailable | ServerError) -> bool:
     """Return True if the server may have applied the request, or may still do so."""
-    if isinstance(failure, NotSent) or reached_no_stream(failure):
+    if isinstance(failure, (NotSent, NotServed)) or reached_no_stream(failure):
         return False
     return passes(failure) and getattr(failure, "code", 0) != _TOO_MANY_REQUESTS
 

@@ -17,12 +17,14 @@ from ...exceptions import (
     BucketFull,
     NatsError,
     OutcomeUnknown,
+    PermissionDenied,
     ServerError,
     Unavailable,
     ValueTooLarge,
     WrongRevision,
 )
 from ...realtime import monotonic
+from ..protocol.server_errors import SINGLE
 from ..protocol.steps import Pause, Request, Steps
 from ..protocol.wire import Reply
 from ..streams.clock import Clock
@@ -144,11 +146,13 @@ class Bucket:
         if not refused:
             return
         kept: dict[str, NatsError] = {}
-        full = [key for key, error in refused.items() if isinstance(error, BucketFull)]
-        others = [key for key, error in refused.items() if not isinstance(error, BucketFull)]
+        # Where the server takes no values at the moment, it takes no tombstones either.
+        away = (BucketFull, Unavailable)
+        hidden = {key for key, error in refused.items() if isinstance(error, away)}
+        others = [key for key in refused if key not in hidden]
         try:
-            if full:
-                kept.update((yield from self._purge(dict.fromkeys(full)))[1])
+            if hidden:
+                kept.update((yield from self._purge(dict.fromkeys(hidden)))[1])
             if others:
                 kept.update((yield from self.delete_many(others)))
         except NatsError as failure:
@@ -161,7 +165,7 @@ class Bucket:
                 f"{str(refusal).rstrip('.')}. Its old value may still be readable, since it could "
                 f"not be deleted either: {reason}",
             )
-            if isinstance(refusal, BucketFull):  # FAIL_OPEN hides them all
+            if key in hidden:  # FAIL_OPEN hides them all
                 self._fullness.note_kept(refusal)
 
     def add(self, key: str, write: Write) -> Steps[int | None]:
@@ -335,4 +339,6 @@ class Bucket:
 
 def _is_refusal(error: NatsError) -> bool:
     """Return True if a write was refused, and not left without an answer."""
-    return isinstance(error, (ServerError, ValueTooLarge)) and not isinstance(error, Unavailable)
+    if isinstance(error, Unavailable):
+        return isinstance(error, PermissionDenied) or getattr(error, "err_code", 0) in SINGLE
+    return isinstance(error, (ServerError, ValueTooLarge))

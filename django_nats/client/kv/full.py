@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import logging
 
-from ...exceptions import BucketFull, ServerError
+from ...exceptions import BucketFull, NatsError, PermissionDenied, ServerError
 from ...realtime import monotonic
-from ..protocol import wire
-from ..streams.stream import creation_error
+from ..protocol import server_errors
+from ..streams.refusals import Refusals
 from .config import BucketConfig
 
 logger = logging.getLogger("django_nats")
 
 _QUIET_S = 10.0
 """A bucket that was full counts as one with room after this time without a refusal."""
-_STREAM_LIMITS = ("maximum messages", "maximum bytes")
+_STREAM_LIMITS = ("maximum messages exceeded", "maximum bytes exceeded")
+"""What the server says of a bucket that is full. Only these are mended by EVICT."""
+_CREATION_ADVICE = {
+    server_errors.MAX_BYTES_REQUIRED: "Set MAX_BYTES in OPTIONS.",
+    server_errors.MAX_BYTES_TOO_LARGE: (
+        "Lower MAX_BYTES, or raise the account's limit for one stream (mem_max_stream_bytes, "
+        "disk_max_stream_bytes)."
+    ),
+}
+REFUSALS = (BucketFull, PermissionDenied)
+"""Refusals of single values, which Fullness logs."""
 
 
 class Fullness:
@@ -30,19 +40,22 @@ class Fullness:
         self._refused = 0.0
         """When a value was last refused, by the monotonic clock."""
 
-    def error(self, key: str, refusal: BucketFull) -> BucketFull:
+    def error(self, key: str, refusal: ServerError) -> ServerError:
         """Return the error to raise for a key whose value was refused, and log the first one."""
-        reason = advice(self._config, refusal)
+        reason = advice(self._config, refusal) if isinstance(refusal, BucketFull) else str(refusal)
         self._note(reason)
-        return _reworded(refusal, f"{key!r} was not stored: {reason}")
+        return server_errors.reworded(refusal, f"{key!r} was not stored: {reason}")
 
     def creation_error(self, refusal: ServerError) -> ServerError:
         """Return the error to raise when the server refuses to create the bucket."""
         if not isinstance(refusal, BucketFull):
-            return creation_error(self._config, refusal)
+            error = Refusals(self._config).creation(refusal)
+            if refusal.err_code in _CREATION_ADVICE:
+                error.args = (f"{error}. {_CREATION_ADVICE[refusal.err_code]}",)
+            return error
         reason = f"{self._config.title} cannot be created: {advice(self._config, refusal)}"
         self._note(f"the {reason}")
-        return _reworded(refusal, f"The {reason}")
+        return server_errors.reworded(refusal, f"The {reason}")
 
     def note_stored(self) -> None:
         """Log that a value has been stored, where others were refused before.
@@ -53,7 +66,7 @@ class Fullness:
             self.is_full = self._said_kept = False
             logger.warning("The bucket %s takes values again", self._config.name)
 
-    def note_kept(self, refusal: BucketFull) -> None:
+    def note_kept(self, refusal: NatsError) -> None:
         """Log the first refusal after which the old value could not be deleted either."""
         if not self._said_kept:
             self._said_kept = True
@@ -66,16 +79,10 @@ class Fullness:
             logger.warning("Values are not stored: %s", reason)
 
 
-def _reworded(refusal: BucketFull, message: str) -> BucketFull:
-    reworded = BucketFull(message, code=refusal.code, err_code=refusal.err_code)
-    reworded.__cause__ = refusal
-    return reworded
-
-
 def advice(config: BucketConfig, error: BucketFull) -> str:
     """Return a sentence that names what is full, and one that says what to do."""
     code = error.err_code
-    if code == wire.STORE_FAILED and any(each in str(error) for each in _STREAM_LIMITS):
+    if code == server_errors.STORE_FAILED and any(each in str(error) for each in _STREAM_LIMITS):
         if config.evict:
             return (
                 f"the bucket {config.name} is full, and was made without EVICT, which settings "
@@ -85,18 +92,18 @@ def advice(config: BucketConfig, error: BucketFull) -> str:
             f"the bucket {config.name} is full and does not evict. Raise MAX_BYTES or MAX_ENTRIES, "
             f"or set EVICT to True."
         )
-    if code == wire.STORE_FAILED:
+    if code == server_errors.STORE_FAILED:
         return f"the server could not store it. See its log and its disk. ({error})"
     in_memory = config.storage == "memory"
     storage = "memory" if in_memory else "file"
-    if code in (wire.MEMORY_RESERVED, wire.STORAGE_RESERVED):
+    if code in (server_errors.MEMORY_RESERVED, server_errors.STORAGE_RESERVED):
         limits = ("max_mem", "max_memory_store") if in_memory else ("max_file", "max_file_store")
         return (
             f"the account or the NATS server has not enough JetStream {storage} storage left to "
             f"reserve MAX_BYTES for the bucket {config.name} ({code}). Lower MAX_BYTES, or raise "
             f"the limit ({limits[0]} of the account, {limits[1]} of the server)."
         )
-    if code == wire.ACCOUNT_FULL:
+    if code == server_errors.ACCOUNT_FULL:
         whose = "the account"
         limit = "max_mem" if in_memory else "max_file"
     else:

@@ -1,11 +1,11 @@
-"""Deleting keys of a bucket that is too full for tombstones."""
+"""Deleting keys of a bucket that does not take their tombstones, as it is full."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ...exceptions import BucketFull, NatsError, WrongRevision
+from ...exceptions import BucketFull, NatsError, NotServed, PermissionDenied, WrongRevision
 from ..protocol import documents, wire
 from ..protocol.steps import Request, Steps
 from ..protocol.wire import Reply
@@ -94,7 +94,7 @@ class Purges:
             try:
                 ack = self._messages.acknowledged(raise_error(answer))
                 self._messages.remember(tombstone.subject, ack.sequence)
-            except (BucketFull, WrongRevision):
+            except (BucketFull, WrongRevision, PermissionDenied, NotServed):
                 pass  # another writer took the room, or the key; the value is deleted all the same
             except NatsError as error:
                 failed[key] = error

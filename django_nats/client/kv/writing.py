@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ... import keys
 from ...exceptions import (
-    BucketFull,
     NatsError,
     OutcomeUnknown,
     ServerError,
@@ -18,7 +17,7 @@ from ...exceptions import (
     WrongRevision,
 )
 from ...realtime import monotonic
-from ..protocol import wire
+from ..protocol import server_errors, wire
 from ..protocol.steps import Pause, Publications, Request, Steps
 from ..streams.clock import Clock
 from ..streams.messages import Messages
@@ -26,7 +25,7 @@ from ..streams.requests import raise_error
 from ..streams.stream import Stream
 from .config import BucketConfig
 from .entry import Write, headers_of
-from .full import Fullness
+from .full import REFUSALS, Fullness
 from .near_caches import NearCaches
 from .subjects import Subjects
 
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from .copies import Attempt, Copies
 
 N = TypeVar("N", int, "int | None")
+
+_NOT_READY = (server_errors.WRITE_IN_FLIGHT, server_errors.SEQUENCE_NOT_READY)
+"""Errors after which a conditional write was not applied, and may succeed at once."""
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 LONGEST_PAUSE_S = 0.05
@@ -77,7 +79,7 @@ class Writer:
     def _put(self, key: str, request: Request) -> Steps[int]:
         try:
             ack = self._messages.acknowledged((yield from self._stream.ask(request)))
-        except BucketFull as error:
+        except REFUSALS as error:
             raise self._fullness.error(key, error) from error
         if self._fullness.is_full:
             self._fullness.note_stored()
@@ -99,7 +101,7 @@ class Writer:
                     failed[key] = error
             refused = yield from self.publish_each(list(requests), list(requests.values()), writes)
         for key, refusal in refused.items():
-            if isinstance(refusal, BucketFull):
+            if isinstance(refusal, REFUSALS):
                 refusal = self._fullness.error(key, refusal)
             failed[key] = refusal
         return failed
@@ -191,7 +193,7 @@ class Writer:
         request = self._request(key, write, **{EXPECTED: str(expected), "Nats-Msg-Id": identity})
         try:
             sequence = yield from self.publish_if(key, write, request, identity)
-        except BucketFull as error:
+        except REFUSALS as error:
             raise self._fullness.error(key, error) from error
         if sequence is not None and self._fullness.is_full:
             self._fullness.note_stored()
@@ -230,9 +232,9 @@ class Writer:
             code = failure.err_code if isinstance(failure, ServerError) else 0
             if isinstance(failure, OutcomeUnknown):
                 doubt = failure
-            elif code == wire.SAME_ID_IN_FLIGHT:
+            elif code == server_errors.SAME_ID_IN_FLIGHT:
                 doubt = OutcomeUnknown(str(failure))
-            elif code == wire.WRITE_IN_FLIGHT:
+            elif code in _NOT_READY:
                 pass
             elif isinstance(failure, WrongRevision):
                 return None if doubt is None else (yield from self._won(request, identity, doubt))

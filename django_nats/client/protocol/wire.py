@@ -1,4 +1,4 @@
-"""The bytes of requests and replies, and the errors that replies carry.
+"""The bytes of requests and replies.
 
 Pure functions. Subjects and header names are those of the JetStream API (ADR-31 for direct gets,
 ADR-43 for per-message TTL, ADR-8 for the key-value layout).
@@ -15,17 +15,17 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from ...exceptions import (
-    BucketFull,
-    NatsError,
-    NoLeader,
-    ServerError,
-    UnexpectedReply,
-    ValueTooLarge,
-    WrongRevision,
-)
+from ...exceptions import NatsError, NoLeader, ServerError, UnexpectedReply
 from ...printable import printable
 from . import documents
+from .server_errors import (
+    MAX_QUOTED,
+    NO_LEADER,
+    NO_MESSAGE,
+    NOT_THE_LEADER,
+    STREAM_NOT_FOUND,
+    error_of,
+)
 
 MAX_CONTROL_LINE_BYTES = 4096
 """The server closes a connection that sends a longer control line."""
@@ -301,7 +301,7 @@ def parse_leader(reply: Reply) -> Message | None:
     try:
         message = parse_api(reply, documents.STORED_MESSAGE)["message"]
     except ServerError as error:
-        if error.err_code == 10037:
+        if error.err_code == NO_MESSAGE:
             return None
         raise
     return Message(
@@ -356,7 +356,7 @@ def parse_api(reply: Reply, shape: documents.Shape = documents.ANYTHING) -> dict
         raise status_error(code, reply.header)
     document = documents.read(reply.payload, "the answer of JetStream's API", documents.ERROR)
     if "error" in document:
-        raise api_error(document["error"])
+        raise error_of(document["error"])
     documents.require(document, "the answer of JetStream's API", shape)
     return document
 
@@ -384,10 +384,6 @@ def answers_for_stream(reply: Reply) -> bool:
     return True
 
 
-_MAX_QUOTED = 200
-"""Bytes or characters of the server's own text that an error quotes."""
-
-
 def status_error(code: int, header: bytes) -> ServerError | UnexpectedReply:
     """Return the error for a status that came in place of an answer."""
     if code == 503:
@@ -395,7 +391,7 @@ def status_error(code: int, header: bytes) -> ServerError | UnexpectedReply:
             "No server answers for the stream: it does not exist, or has no leader at the moment",
             code=503,
         )
-    line = printable(header[9 : header.find(b"\r\n")][:_MAX_QUOTED].decode("utf-8", "replace"))
+    line = printable(header[9 : header.find(b"\r\n")][:MAX_QUOTED].decode("utf-8", "replace"))
     if not 400 <= code < 600:
         return UnexpectedReply(
             f"The server answered with a status in place of a message: {line!r}"
@@ -405,43 +401,5 @@ def status_error(code: int, header: bytes) -> ServerError | UnexpectedReply:
     return ServerError(f"The server refused the request: {line}", code=code)
 
 
-# Codes of nats-server's errors.json.
-STREAM_NOT_FOUND = 10059
-NO_LEADER, NOT_THE_LEADER = 10008, 10009
 _NOWHERE_START = b'"err_code":100'
 _NOWHERE = re.compile(b'"err_code":(?:%d|%d|%d)\\b' % (STREAM_NOT_FOUND, NO_LEADER, NOT_THE_LEADER))
-STREAM_NAME_IN_USE = 10058
-NO_PEERS = 10005
-"""Too few servers of the cluster are there to store a stream's replicas."""
-MAX_BYTES_REQUIRED = 10113
-SAME_ID_IN_FLIGHT = 10158
-WRITE_IN_FLIGHT = 10164
-STORE_FAILED = 10077
-"""The stream is full, or its store has failed: the description says which."""
-ACCOUNT_FULL = 10002
-SERVER_FULL = 10023
-MEMORY_RESERVED = 10028
-STORAGE_RESERVED = 10047
-_ERRORS: dict[int, type[ServerError]] = {
-    10071: WrongRevision,
-    WRITE_IN_FLIGHT: WrongRevision,
-    STORE_FAILED: BucketFull,
-    ACCOUNT_FULL: BucketFull,
-    SERVER_FULL: BucketFull,
-    MEMORY_RESERVED: BucketFull,
-    STORAGE_RESERVED: BucketFull,
-    NO_LEADER: NoLeader,
-    NOT_THE_LEADER: NoLeader,
-    10118: NoLeader,
-}
-
-
-def api_error(error: Mapping[str, Any]) -> Exception:
-    """Return the exception for the error in an API reply."""
-    err_code = error.get("err_code", 0)
-    description = printable(error.get("description", "no description")[:_MAX_QUOTED])
-    if err_code == 10054:
-        return ValueTooLarge("The server refused the value: it is over the bucket's limit")
-    kind = _ERRORS.get(err_code, ServerError)
-    message = f"The server refused the request: {description} ({err_code})"
-    return kind(message, code=error.get("code", 0), err_code=err_code)

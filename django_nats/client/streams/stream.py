@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from random import SystemRandom
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +12,7 @@ from ...exceptions import (
     NatsError,
     NoLeader,
     NotSent,
+    NotServed,
     OutcomeUnknown,
     ServerError,
     ServerTooOld,
@@ -20,13 +20,14 @@ from ...exceptions import (
     UnexpectedReply,
 )
 from ...realtime import monotonic
-from ..protocol import documents, wire
+from ..protocol import documents, server_errors, wire
 from ..protocol.steps import Lane, Pause, Publications, Request, Steps
 from ..protocol.wire import Reply
 from .clock import Clock
 from .config import StreamConfig
 from .lanes import Lanes, info_subject
 from .recent_writes import Recent
+from .refusals import Refusals
 from .requests import raise_error, send_all, unanswered, without_stream
 from .server import Server
 
@@ -71,7 +72,8 @@ class Stream(Generic[C]):
         self.clock = clock
         self.replicated = config.replicas > 1
         self._on_open = on_open
-        self._creation_error = on_refusal or partial(creation_error, config)
+        self._refusals = Refusals(config)
+        self._creation_error = on_refusal or self._refusals.creation
         self._opened = -1
         """The epoch of the connection that has opened the stream."""
         self._ever_opened = False
@@ -111,7 +113,7 @@ class Stream(Generic[C]):
             if self.lanes.writes.fault is None:
                 try:
                     yield from self.open(self.lanes.reopening)
-                except UnexpectedReply:
+                except (UnexpectedReply, NotServed):
                     raise
                 except OutcomeUnknown:
                     self._suspend(self.lanes.writes)  # or every call would wait for this
@@ -143,7 +145,7 @@ class Stream(Generic[C]):
         The server refuses too many replicas with the same error, so that only one call waits.
         """
         now = monotonic()
-        if error.err_code != wire.NO_PEERS or now - self._no_peers_at < _NO_PEERS_QUIET_S:
+        if error.err_code != server_errors.NO_PEERS or now - self._no_peers_at < _NO_PEERS_QUIET_S:
             return False
         if now >= deadline:
             self._no_peers_at = now
@@ -156,6 +158,13 @@ class Stream(Generic[C]):
         Raises what the config's ``require`` raises if the stream exists but cannot serve,
         ServerTooOld, or ServerError.
         """
+        try:
+            return (yield from self._open(lane))
+        except ServerError as error:
+            self._refusals.note(error)
+            raise
+
+    def _open(self, lane: Lane | None) -> Steps[dict[str, Any]]:
         try:
             document = yield from self.info(lane)
         except UnexpectedReply:
@@ -176,6 +185,7 @@ class Stream(Generic[C]):
         self._on_open(document)
         self._opened = self.server.epoch
         self._ever_opened = True
+        self._refusals.end()
         return document
 
     def info(self, lane: Lane | None = None) -> Steps[dict[str, Any] | None]:
@@ -202,7 +212,7 @@ class Stream(Generic[C]):
         try:
             wire.parse_api((yield request))
         except ServerError as error:
-            if error.err_code != wire.STREAM_NAME_IN_USE:
+            if error.err_code != server_errors.STREAM_NAME_IN_USE:
                 raise self._creation_error(error) from error
         document = yield from self.info()
         if document is None:
@@ -221,17 +231,13 @@ class Stream(Generic[C]):
 
     def _document(self, reply: Reply) -> dict[str, Any] | None:
         if wire.status(reply) == 503:
-            # At first, a mistake in the server's configuration; later, a server that came back
-            # without JetStream.
-            raise (NoLeader if self._ever_opened else ServerError)(
-                "JetStream is not enabled on the NATS server, or not for this account: "
-                "start nats-server with -js, or with `jetstream {}` in its configuration, and "
-                "enable it for the account if the server has accounts"
-            )
+            raise self._refusals.not_enabled(was_open=self._ever_opened)
         try:
             document = wire.parse_api(reply, documents.STREAM)
+        except NotServed as error:
+            raise self._refusals.opening(error) from error
         except ServerError as error:
-            if error.err_code == wire.STREAM_NOT_FOUND:
+            if error.err_code == server_errors.STREAM_NOT_FOUND:
                 return None
             raise
         if document["config"]["name"] != self.config.stream:
@@ -427,13 +433,6 @@ class Stream(Generic[C]):
         # A question to the leader fails together with writes, which only the leader takes.
         lane = self.lanes.writes if lane is self.lanes.questions else lane
         self.server.suspend(lane, f"{lane.name}: the stream has no leader at the moment")
-
-
-def creation_error(config: StreamConfig, refusal: ServerError) -> ServerError:
-    """Return the error to raise when the server refuses to create a stream."""
-    advice = ". Set MAX_BYTES" if refusal.err_code == wire.MAX_BYTES_REQUIRED else ""
-    message = f"The {config.title} cannot be created: {refusal}{advice}"
-    return type(refusal)(message, code=refusal.code, err_code=refusal.err_code)
 
 
 def _pause_for_leader(pause: float) -> Steps[float]:

@@ -325,7 +325,7 @@ NO_STREAM = refusal(10059, 404)
 LEVEL = document({"api": {"level": 2}})
 
 
-@pytest.mark.parametrize("answer", [refusal(10074, 500), refusal(10035, 503)], ids=["500", "503"])
+@pytest.mark.parametrize("answer", [refusal(10074, 500), refusal(10036, 503)], ids=["500", "503"])
 def test_an_increment_fails_at_once_if_the_stream_cannot_be_created(answer: object) -> None:
     stream = CounterStream(CounterConfig("C", "c"), Session())
     with pytest.raises(ServerError, match="counter stream C cannot be created") as caught:

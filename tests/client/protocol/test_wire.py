@@ -13,7 +13,6 @@ from django_nats.client.protocol import wire
 from django_nats.client.protocol.steps import Request, Steps
 from django_nats.client.protocol.wire import Reply
 from django_nats.exceptions import (
-    BucketFull,
     NoLeader,
     ServerError,
     UnexpectedReply,
@@ -331,31 +330,6 @@ def test_a_field_that_is_not_base64_is_refused() -> None:
 def error(err_code: int, code: int = 400) -> Reply:
     description = {"code": code, "err_code": err_code, "description": "because"}
     return api_reply({"error": description, "stream": "KV_b", "seq": 0})
-
-
-@pytest.mark.parametrize(
-    ("err_code", "kind"),
-    [
-        (10071, WrongRevision),
-        (10164, WrongRevision),
-        (10077, BucketFull),
-        (10002, BucketFull),
-        (10023, BucketFull),
-        (10047, BucketFull),
-        (10008, NoLeader),
-        (10009, NoLeader),
-        (10118, NoLeader),
-        (10158, ServerError),
-        (10059, ServerError),
-        (99999, ServerError),
-    ],
-)
-def test_error_codes_become_exceptions(err_code: int, kind: type[ServerError]) -> None:
-    for parse in (ack_of, wire.parse_api):
-        with pytest.raises(ServerError, match=rf"because \({err_code}\)") as caught:
-            parse(error(err_code))
-        assert type(caught.value) is kind
-        assert (caught.value.code, caught.value.err_code) == (400, err_code)
 
 
 def test_an_error_is_found_in_an_answer_that_begins_like_an_acknowledgement() -> None:
