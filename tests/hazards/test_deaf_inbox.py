@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +19,12 @@ from django_nats.client.transport import hearing
 from django_nats.client.transport.connection import Connection
 from django_nats.client.transport.loop import thread as loop_thread
 from django_nats.counters import Counter, counters
-from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
 from django_nats.exceptions import OutcomeUnknown, PermissionDenied, Unavailable
 from tests.conftest import PATIENT
 from tests.servers import ROOT
 from tests.support.patience import hurry
+from tests.support.reloading import Reloading
 
 USERS = (
     "authorization {{ timeout: 60, users: [{{ user: u, password: p, permissions: {{ {} }} }}] }}"
@@ -36,17 +34,12 @@ NO_INBOX = 'subscribe: { allow: ">", deny: "_INBOX.>" }'
 TIMEOUT = 1.0
 
 
-class Server(NatsServer):
+class Server(Reloading):
     """A server whose users' permissions can be changed while it runs."""
 
     def permit(self, permissions: str) -> None:
         """Reload with other permissions, and return when the server has done so."""
-        config = self.directory / "server.conf"
-        self._config = USERS.format(permissions)
-        config.write_text(self._settings())
-        before = self.log().count("Reloaded server configuration")
-        os.kill(self.pid, signal.SIGHUP)
-        assert soon(lambda: self.log().count("Reloaded server configuration") > before)
+        self.reload(USERS.format(permissions))
 
 
 def soon(condition: Callable[[], bool]) -> bool:

@@ -38,9 +38,12 @@ def user() -> Identity:
 
 
 class Operator:
-    """An operator with one account that may use JetStream."""
+    """An operator with one account that may use JetStream.
 
-    def __init__(self) -> None:
+    ``limits`` are those of the account, such as conn=1. What is not given is unlimited.
+    """
+
+    def __init__(self, **limits: int) -> None:
         operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
         system = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
         self._account = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
@@ -48,11 +51,11 @@ class Operator:
             ("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1
         )
         jetstream = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
-        limits = {**unlimited, "wildcards": True}
+        free = {**unlimited, "wildcards": True}
         accounts = {
-            system: operator.sign(system, "SYS", {"type": "account", "limits": limits}),
+            system: operator.sign(system, "SYS", {"type": "account", "limits": free}),
             self._account: operator.sign(
-                self._account, "APP", {"type": "account", "limits": {**limits, **jetstream}}
+                self._account, "APP", {"type": "account", "limits": {**free, **jetstream, **limits}}
             ),
         }
         own = operator.sign(operator, "OP", {"type": "operator", "system_account": system.public})

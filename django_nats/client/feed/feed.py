@@ -26,6 +26,7 @@ from ..protocol.steps import Lane, Request, Steps
 from ..protocol.wire import Reply
 from ..streams.config import NANOSECONDS
 from ..streams.scan import delivery_of, subject_matcher
+from ..transport.driver_errors import explain
 
 if TYPE_CHECKING:
     from ..transport.connection import Connection
@@ -143,6 +144,8 @@ class Feed:
         self._fault: asyncio.Future[str] = self._loop.create_future()
         self._reason = ""
         """Why the feed is broken. Empty while it is not."""
+        self._refusal: NatsError | None = None
+        """The error with which the server has refused the feed's subscription."""
         self._delivered = 0
         """Sequence of the last change, as the consumer counts."""
         self._revision = 0
@@ -163,12 +166,13 @@ class Feed:
         """Whether the server holds back changes until it gets an answer to its flow control."""
         self.lag = 0.0
         """Seconds from the time the last change was stored until it arrived."""
-        self._sid, deliver_to = connection.listen(self._receive)
+        self._sid, deliver_to = connection.listen(self._receive, self._refuse)
         self._control = deliver_to.encode()
 
     def open(self) -> Steps[None]:
         """Create the consumer. Raise the error if the server refuses it, and Broken."""
         stream = yield from self._bucket.stream.open()
+        self._raise_refusal()  # the server would wait for the subscription before it answers
         position = self._listener.position(stream)
         request = create_request(
             self._bucket, self._name, self._control.decode(), self._filters, self._within, position
@@ -177,11 +181,17 @@ class Feed:
         wire.parse_api((yield from self._bucket.stream.ask(request)), documents.CONSUMER)
         if (yield from self._bucket.stream.open())["created"] != stream["created"]:
             raise Broken("The stream was recreated, and its sequences start again")
+        self._raise_refusal()
+
+    def _raise_refusal(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
 
     async def follow(self) -> None:
         """Report to the listener that the feed is open, and how current it is, until it breaks.
 
-        Raise Broken, or NotSent if the connection was lost.
+        Raise Broken, NotSent if the connection was lost, or the error with which the server
+        refuses the feed.
         """
         with self._connection.outstanding.lock:
             if not self._reason:
@@ -190,7 +200,7 @@ class Feed:
             sent = monotonic()
             needed = await self._ask_position()
             if self._reason:
-                raise Broken(self._reason)
+                raise self._refusal or Broken(self._reason)
             if self._connection.lost.done():
                 raise NotSent("The connection was lost")
             # All that the server had sent has been read by now, so it is the feed that is silent.
@@ -300,6 +310,11 @@ class Feed:
         self._position = max(self._position, position)
         while self._unproven and self._unproven[0][0] <= self._position:
             self._current_at = self._unproven.popleft()[1]
+
+    def _refuse(self, error: NatsError) -> None:
+        if not self._reason:
+            self._refusal = error
+            self._break(explain(error))
 
     def _break(self, why: str) -> None:
         if not self._reason:

@@ -10,7 +10,14 @@ from functools import partial
 from random import SystemRandom
 from typing import Any
 
-from ...exceptions import AuthenticationFailed, NatsError, NotSent, Unavailable
+from ...exceptions import (
+    AuthenticationFailed,
+    LimitReached,
+    NatsError,
+    NotSent,
+    PermissionDenied,
+    Unavailable,
+)
 from ..kv.bucket import Bucket
 from ..protocol.steps import Steps
 from ..transport.driver_errors import explain
@@ -56,6 +63,8 @@ class Watcher:
         """WHOLE while no change can have been missed, otherwise a text that says why not."""
         self.started = False
         """Whether the watcher keeps a feed open, or tries to."""
+        self._refused: type[NatsError] | None = None
+        """The class of the error with which the server refuses the feed, while it does."""
         self._feed: Feed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -136,27 +145,33 @@ class Watcher:
         self._listener.ended(ended)
 
     async def _keep(self) -> None:
-        refused = ""
         pause = _RETRY_FIRST_S
         while True:
             try:
                 async with self._opened() as feed:
-                    if refused:
+                    if self._refused:
                         await self._log("is available again")
-                    refused, pause, self.state = "", _RETRY_FIRST_S, WHOLE
+                    self._refused, pause, self.state = None, _RETRY_FIRST_S, WHOLE
                     await feed.follow()
+            except (PermissionDenied, LimitReached) as error:
+                pause = await self._refuse(error)
             except (Broken, Unavailable) as error:
                 pause, self.state = min(pause, _RETRY_MAX_S), explain(error)
                 if isinstance(error, AuthenticationFailed):  # the session logs it
                     self._listener.refused(error)
             except NatsError as error:
-                pause, self.state = _RETRY_REFUSED_S, explain(error)
-                self._listener.refused(error)
-                if refused != self.state:
-                    refused = self.state
-                    await self._log(f"is unavailable: {refused}")
+                pause = await self._refuse(error)
             await asyncio.sleep(_chance.uniform(pause / 2, pause))
             pause = min(pause * 2, max(pause, _RETRY_MAX_S))
+
+    async def _refuse(self, error: NatsError) -> float:
+        """Inform the listener, log the first of a kind, and return the next pause."""
+        self.state = explain(error)
+        self._listener.refused(error)
+        if self._refused is not type(error):  # its text may name the consumer of this try
+            self._refused = type(error)
+            await self._log(f"is unavailable: {self.state}")
+        return _RETRY_REFUSED_S
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[Feed]:

@@ -21,12 +21,13 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from ...exceptions import NotSent, OutcomeUnknown, UnexpectedReply
+from ...exceptions import NatsError, NotSent, OutcomeUnknown, UnexpectedReply
 from ...realtime import monotonic
 from ..protocol import documents
 from ..protocol.steps import Lane
 from ..protocol.wire import Reply
 from .driver_errors import Interrupted, explain, without_frames
+from .error_lines import ErrorLines, LastWords, inbox_refused
 from .hearing import Hearing
 from .incoming import Incoming
 from .outgoing import Outgoing
@@ -85,8 +86,10 @@ class Connection(Client):
         """The socket that callers may read; None before open(), and where only the loop reads."""
         self._inbox = b""
         """Prefix of the subjects for replies. Empty before nats-py has connected."""
-        self._opened = self._needs_tls = self._closing = False
+        self._needs_tls = self._closing = False
         self._server_version = ""
+        self._error_lines = ErrorLines(self.outstanding, self.lose)
+        self._last_words: LastWords | None = None
         self._line_tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, server: str, options: dict[str, Any], inbox_prefix: str) -> None:
@@ -111,9 +114,9 @@ class Connection(Client):
             self._transport.write(b"SUB %b* %b\r\n" % (self._inbox, INBOX_SID))
             self._reading_task.add_done_callback(self._ended)
             await self.flush()
-            if self.last_error is not None:  # no answer could ever arrive
-                raise _inbox_refused(self.last_error)
-            self._opened = True
+            if refusal := self.last_error or self._error_lines.inbox_refusal:
+                raise inbox_refused(refusal)  # no answer could ever arrive
+            self._error_lines.opened = True
         except BaseException:
             self.abort()
             raise
@@ -121,12 +124,19 @@ class Connection(Client):
     async def _connect(self, **options: Any) -> None:
         try:
             await self.connect(**options)
+        except OSError as error:
+            if words := self._last_words and self._last_words.read():
+                raise NotSent(f"the server refused the connection: {words}") from error
+            raise
         except UnicodeDecodeError as error:
             raise UnexpectedReply("The server refuses with an error that is not UTF-8") from error
         except AttributeError as error:
             if isinstance(self._server_info, dict):
                 raise
             raise UnexpectedReply("The server's INFO is not an object") from error
+        finally:
+            if self._last_words is not None:
+                self._last_words.close()
 
     # Sending ---------------------------------------------------------------------------------
 
@@ -211,12 +221,15 @@ class Connection(Client):
         waiter.end_offset = self.outgoing.reserve(size)
         return size
 
-    def listen(self, listener: Callable[[Reply], None]) -> tuple[bytes, str]:
+    def listen(
+        self, listener: Callable[[Reply], None], on_refusal: Callable[[NatsError], object]
+    ) -> tuple[bytes, str]:
         """Subscribe to a new subject. Return the subscription's id and the subject.
 
         ``listener`` gets every message on it, on any thread, under the lock of ``outstanding``.
+        ``on_refusal`` gets the error if the server refuses the subscription.
         """
-        sid, subject = self.outstanding.listen(listener)
+        sid, subject = self.outstanding.listen(listener, on_refusal)
         self.outgoing.write(b"SUB %b %b\r\n" % (subject, sid))
         return sid, subject.decode()
 
@@ -304,9 +317,9 @@ class Connection(Client):
         elif line == b"PONG":
             self._run_line_task(self._process_pong())
         elif line.startswith(b"-ERR"):
-            self._run_line_task(
-                self._process_err(line[4:].strip().decode("utf-8", "replace").lower())
-            )
+            text = line[4:].strip().decode("utf-8", "replace").lower()
+            if not self._error_lines.takes(text):
+                self._run_line_task(self._process_err(text))
         elif line.startswith(b"INFO "):
             try:
                 info = documents.read(line[5:], "the server's INFO", documents.SERVER_CHANGED)
@@ -335,6 +348,7 @@ class Connection(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection:
             documents.require(info, "the server's INFO", documents.GREETING)
+            self._last_words = LastWords(self._transport._io_reader, self._transport._io_writer)
         if self._needs_tls and initial_connection:
             # nats-py leaves the choice to the server, and would send credentials in the clear.
             if not (info.get("tls_required") or info.get("tls_available")):
@@ -428,19 +442,8 @@ class Connection(Client):
         if not self._inbox:
             # Raising while it connects ends nats-py's own retries.
             raise error
-        message, inbox = str(error).lower(), self._inbox.decode().lower()
-        if "permissions violation" not in message:
-            return
-        if f'"{inbox}*"' in message:
-            if self._opened:  # otherwise open() raises it
-                self.lose(_inbox_refused(error))
-        elif f'"{inbox}0"' in message:
+        message, inbox = str(error).lower(), self._inbox.decode()
+        if f'"{inbox.lower()}0"' in message:
             self.hearing.permitted = False
-        else:
-            if inbox not in message:
-                logger.warning("The NATS server refused a request: %s", explain(error))
-            self.outstanding.refuse(message)
-
-
-def _inbox_refused(error: Exception) -> NotSent:
-    return NotSent(f"{error} (INBOX_PREFIX is where answers come in)")
+        elif "permissions violation" in message:
+            self._error_lines.not_permitted(error, inbox)

@@ -18,7 +18,7 @@ PRIVATE_NAMES = {
         *("_process_op_err", "_pongs", "_reading_task", "_pings_outstanding", "_transport"),
         *("_server_info", "_max_payload"),
     ),
-    "nats.aio.transport.TcpTransport": ("_io_writer",),
+    "nats.aio.transport.TcpTransport": ("_io_reader", "_io_writer"),
 }
 """The names that connection.py uses, by the class whose instances have them."""
 

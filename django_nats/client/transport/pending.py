@@ -67,6 +67,10 @@ class Outstanding:
         self._loop_thread_id = get_ident()
         self._waiting: dict[bytes, tuple[Waiter, int]] = {}
         self._listeners: dict[bytes, Callable[[wire.Reply], None]] = {}
+        self._on_refusal: dict[bytes, Callable[[NatsError], object]] = {}
+        """What to call if the server refuses the subscription of a listener."""
+        self._unheard: set[bytes] = set()
+        """Subscriptions on which nothing has arrived yet, so that the server may refuse them."""
         self._tokens: list[bytes] = []
         """Unused random parts of the subjects for replies."""
         self._inbox = b""
@@ -285,25 +289,35 @@ class Outstanding:
                 self.forget(waiting[0])
                 waiting[0].fail(OutcomeUnknown("The answer arrived, but could not be handled"))
 
-    def listen(self, listener: Callable[[wire.Reply], None]) -> tuple[bytes, bytes]:
-        """Register a function for all messages on a new subject.
+    def listen(
+        self, listener: Callable[[wire.Reply], None], on_refusal: Callable[[NatsError], object]
+    ) -> tuple[bytes, bytes]:
+        """Register a function for all messages on a new subject, and one for its refusal.
 
-        It is called under the lock, on any thread. Return the subscription's id and the subject,
-        to which the caller subscribes.
+        Both are called under the lock, the first on any thread. Return the subscription's id and
+        the subject, to which the caller subscribes.
         """
         with self.lock:
             sid = self._tokens.pop() if self._tokens else self._new_token()
             self._listeners[sid] = listener
-        return sid, b"%b%b.feed" % (self._inbox, sid)
+            self._on_refusal[sid] = on_refusal
+            self._unheard.add(sid)
+        return sid, self._feed_subject(sid)
+
+    def _feed_subject(self, sid: bytes) -> bytes:
+        return b"%b%b.feed" % (self._inbox, sid)
 
     def unlisten(self, sid: bytes) -> None:
-        """Remove the function that listen() has registered."""
+        """Remove the functions that listen() has registered."""
         with self.lock:
             self._listeners.pop(sid, None)
+            self._on_refusal.pop(sid, None)
+            self._unheard.discard(sid)
 
     def _notify(self, sid: bytes, reply: wire.Reply) -> None:
         listener = self._listeners.get(sid)
         if listener is not None:
+            self._unheard.discard(sid)
             try:
                 listener(reply)
             except Exception as error:
@@ -347,6 +361,23 @@ class Outstanding:
                     continue
                 del self._waiting[key]
                 waiter.answer(index, PermissionDenied(problem))
+            for sid, on_refusal in list(self._on_refusal.items()):
+                if f'"{self._feed_subject(sid).decode().lower()}"' in message:
+                    inbox = self._inbox.decode()
+                    on_refusal(PermissionDenied(f"No permission to subscribe to {inbox}*.feed"))
+
+    def refuse_subscriptions(self, error: NatsError) -> None:
+        """Fail what needs a subscription on which nothing has arrived yet.
+
+        The server does not say which subscription it has refused.
+        """
+        with self.lock:
+            for key, (waiter, index) in list(self._waiting.items()):
+                if waiter.requests[index].inbox:
+                    del self._waiting[key]
+                    waiter.answer(index, error)
+            for sid in list(self._unheard):
+                self._on_refusal[sid](error)
 
 
 def _too_large(size: int, max_bytes: int) -> UnexpectedReply:

@@ -287,7 +287,7 @@ class Link:
     def __init__(self) -> None:
         self.posted: list[bytes] = []
 
-    def listen(self, hear: Callable[[Reply], None]) -> tuple[bytes, str]:
+    def listen(self, *functions: Callable[..., object]) -> tuple[bytes, str]:
         return b"2", "_INBOX.x.token.feed"
 
     def post(self, subject: bytes) -> None:

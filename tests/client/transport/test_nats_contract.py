@@ -58,7 +58,7 @@ def test_the_private_names_in_use_are_those_that_are_listed() -> None:
     """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
     used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
-    theirs = {name for name in [*dir(Client()), "_io_writer"] if not name.startswith("__")}
+    theirs = {name for name in [*dir(Client()), "_io_reader", "_io_writer"] if name[:2] != "__"}
     assert (used | vars(Connection).keys()) & theirs == listed
 
 

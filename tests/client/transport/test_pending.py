@@ -168,7 +168,7 @@ def test_subjects_for_replies_cannot_be_guessed(monkeypatch: pytest.MonkeyPatch)
     assert all(re.fullmatch(rb"[-_A-Za-z0-9]{12}", each) for each in tokens)
     assert sum(drawn) >= 9 * 1000
     assert waiter.keys == [INBOX + each for each in tokens]
-    _, subject = table.listen(lambda reply: None)
+    _, subject = table.listen(lambda reply: None, lambda error: None)
     assert re.fullmatch(re.escape(INBOX) + rb"[-_A-Za-z0-9]{12}\.feed", subject)
 
 
@@ -248,14 +248,14 @@ def test_a_reply_that_is_too_large_fails_its_request_alone(table: Table) -> None
 
 def test_a_listener_is_called_for_a_message_that_is_too_large(table: Table) -> None:
     heard: list[Reply] = []
-    sid, subject = table.listen(heard.append)
+    sid, subject = table.listen(heard.append, lambda error: None)
     table.refuse_large(sid, subject, 10**6)
     assert heard == [Reply(b"", b"", b"", b"")]
 
 
 def test_a_listener_is_called_when_its_reader_is_interrupted(table: Table) -> None:
     heard: list[Reply] = []
-    sid, _ = table.listen(heard.append)
+    sid, _ = table.listen(heard.append, lambda error: None)
     table.interrupt(sid, b"$KV.b.k")
     assert heard == [Reply(b"", b"", b"", b"")]
 

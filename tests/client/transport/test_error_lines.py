@@ -1,0 +1,206 @@
+"""What the server refuses on a line of its own: connections and subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_nats.cache import NatsCache
+from django_nats.client import drivers, process
+from django_nats.client.feed import watcher
+from django_nats.client.transport import error_lines
+from django_nats.client.transport.error_lines import LastWords
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import LimitReached, NotSent, PermissionDenied, Unavailable
+from tests.client.lanes import PATIENT as PATIENT_LANE
+from tests.client.lanes import asking, session_of
+from tests.conftest import PATIENT
+from tests.servers import eventually
+from tests.support.accounts import Operator
+from tests.support.following import Following
+from tests.support.reloading import LOGIN, Reloading, account
+
+
+@contextmanager
+def occupied(server: NatsServer) -> Iterator[None]:
+    """Keep the only connection that a server allows taken."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as peer:
+        lines = peer.makefile("rb")
+        assert lines.readline().startswith(b"INFO")
+        peer.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        assert lines.readline() == b"PONG\r\n"  # the server counts it by now
+        yield
+
+
+# Connections ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speed", ["asyncio", "uvloop"])
+def test_the_limit_of_connections_is_named_and_its_end_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, speed: str
+) -> None:
+    if speed == "asyncio":
+        monkeypatch.setitem(__import__("sys").modules, "uvloop", None)
+    else:
+        pytest.importorskip("uvloop")
+    process.close()
+    with NatsServer(config="max_connections: 1", token="") as server:
+        session = session_of(server, max_reconnect_wait=0.2)
+        with occupied(server), pytest.raises(NotSent, match="maximum connections exceeded"):
+            drivers.run(session, asking(PATIENT_LANE, "a"))
+        assert eventually(lambda: session.connected)
+        process.close()
+
+
+def test_the_limit_of_an_accounts_connections_is_named(tmp_path: Path) -> None:
+    operator = Operator(conn=1)
+    with NatsServer(config=operator.server_config, token="") as server:
+        sessions = [
+            session_of(server, credentials=operator.write_credentials(tmp_path / name))
+            for name in ("first", "second")
+        ]
+        drivers.run(sessions[0], asking(PATIENT_LANE, "a"))
+        with pytest.raises(NotSent, match="maximum account active connections exceeded"):
+            drivers.run(sessions[1], asking(PATIENT_LANE, "a"))
+        process.close()
+
+
+@pytest.mark.parametrize(
+    ("buffered", "unread", "words"),
+    [
+        (b"-ERR 'too many'\r\n", b"", "too many"),
+        (b"", b"-ERR 'too many'\r\n", "too many"),
+        (b"-ERR 'too", b" many'\r\n", "too many"),
+        (b"PING\r\n-ERR 'too many'\r\n", b"", "too many"),
+        (b"-ERR 'a\x1b\xff'\r\n", b"", "a\\x1b\ufffd"),
+        (b"PING\r\n", b"", ""),
+        (b"", b"", ""),
+    ],
+)
+def test_the_last_words_are_found_wherever_they_are(
+    buffered: bytes, unread: bytes, words: str
+) -> None:
+    async def read() -> str:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        reader.feed_data(buffered)
+        reader.set_exception(ConnectionResetError())
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        with theirs:
+            theirs.sendall(unread)
+            last = LastWords(reader, writer)
+            writer.transport.abort()  # as asyncio does after an error
+            await asyncio.sleep(0)
+            try:
+                return last.read()
+            finally:
+                last.close()
+
+    assert asyncio.run(read()) == words
+
+
+# Subscriptions -------------------------------------------------------------------------------
+
+
+def make(server: NatsServer, **options: Any) -> NatsCache:
+    return NatsCache(server.url, {"OPTIONS": {**PATIENT, **options}})
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "_RETRY_REFUSED_S", 0.05)
+
+
+def test_too_many_subscriptions_cost_the_feed_and_not_the_connection(impatient: None) -> None:
+    with NatsServer(config="max_subscriptions: 2", token="") as server:
+        cache = make(server)
+        first = Following(cache)
+        connection = cache.session.connection
+        following = Following(cache, wait=False)
+        following.wait_for(lambda: len(following.recorder.refusals) >= 3)
+        assert isinstance(following.recorder.refusals[0], LimitReached)
+        assert "maximum subscriptions exceeded" in following.watcher.state
+        cache.set("key", 1)
+        assert cache.get("key") == 1
+        first.stop()
+        following.wait_for(lambda: bool(following.recorder.proofs))
+        following.stop()
+        assert cache.session.connection is connection
+        process.close()
+
+
+def test_too_many_subscriptions_fail_a_listing_and_leave_the_feed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_nats.client.operations._last_warning", -3600.0)
+    with NatsServer(config="max_subscriptions: 2", token="") as server:
+        cache = make(server)
+        following = Following(cache, within=3600.0)
+        cache.set("key", 1)
+        following.wait_for(following.recorder.heard.is_set)
+        connection = cache.session.connection
+        with pytest.raises(LimitReached, match="raise max_subscriptions"):
+            cache.keys()
+        for _ in range(2):
+            assert make(server, FAIL_OPEN=True).keys() == []
+        hidden = [each for each in caplog.messages if "going on without it (FAIL_OPEN)" in each]
+        assert len(hidden) == 1
+        assert "maximum subscriptions exceeded" in hidden[0]
+        assert cache.session.connection is connection
+        assert following.recorder.lives == 1
+        assert following.watcher.state == "whole"
+        following.stop()
+        process.close()
+
+
+def test_an_account_without_any_subscription_is_reported(tmp_path: Path) -> None:
+    operator = Operator(subs=0)
+    with NatsServer(config=operator.server_config, token="") as server:
+        credentials = operator.write_credentials(tmp_path / "user")
+        session = session_of(server, credentials=credentials)
+        with pytest.raises(NotSent, match="maximum subscriptions exceeded"):
+            drivers.run(session, asking(PATIENT_LANE, "a"))
+        process.close()
+
+
+def test_a_feed_whose_subject_may_not_be_subscribed_to_is_refused(impatient: None) -> None:
+    only_replies = 'subscribe: { allow: "_INBOX.*.*" }'
+    with Reloading(config=account(permissions=only_replies), token="") as server:
+        cache = make(server, **LOGIN)
+        cache.set("key", 1)
+        connection = cache.session.connection
+        following = Following(cache, wait=False)
+        following.wait_for(lambda: len(following.recorder.refusals) >= 2)
+        assert isinstance(following.recorder.refusals[0], PermissionDenied)
+        assert "No permission to subscribe to _INBOX." in following.watcher.state
+        assert cache.get("key") == 1
+        assert cache.session.connection is connection
+
+        server.reload(account())
+        following.wait_for(lambda: bool(following.recorder.proofs))
+        # Withdrawn from a feed that is open, the permission ends it at once.
+        server.reload(account(permissions=only_replies))
+        following.wait_for(lambda: "No permission to subscribe" in following.watcher.state)
+        following.stop()
+        process.close()
+
+
+def test_refused_requests_are_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    denied = 'publish: { deny: "$JS.API.DIRECT.>" }'
+    with NatsServer(config=account(permissions=denied), token="") as server:
+        cache = make(server, **LOGIN, FAIL_OPEN=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(error_lines, "_QUIET_S", 3600.0)
+            for _ in range(3):
+                assert cache.get("key") is None
+        refused = "The NATS server refused a request: "
+        assert len([each for each in caplog.messages if each.startswith(refused)]) == 1
+        with pytest.raises(Unavailable):
+            make(server, **LOGIN).get("key")
+        process.close()
