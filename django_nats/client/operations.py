@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..exceptions import BucketFull, LimitReached, NatsError, Unavailable, UnexpectedReply
+from ..exceptions import BucketFull, NatsError, ServerError, Unavailable, UnexpectedReply
 from ..realtime import monotonic
 from . import drivers
-from .protocol.server_errors import SINGLE
+from .protocol.server_errors import is_single
 from .protocol.steps import ItemSteps, Steps
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def note_hidden(error: NatsError) -> None:
     for each in (error, error.__cause__):
         if isinstance(each, UnexpectedReply):
             what = "Unexpected reply"
-        elif isinstance(each, LimitReached) or getattr(each, "err_code", 0) in SINGLE:
+        elif isinstance(each, ServerError) and is_single(each):
             what = "Refused"
         else:
             continue

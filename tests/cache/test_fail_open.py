@@ -12,12 +12,13 @@ from django.contrib.sessions.backends.cache import SessionStore
 from django_nats.cache import NatsCache
 from django_nats.client import process
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import BucketFull, NotSent, OutcomeUnknown
+from django_nats.exceptions import BucketFull, NotSent, NotServed, OutcomeUnknown
 from tests.conftest import PATIENT, MakeCache
 from tests.servers import eventually
 from tests.support.operations import ANY_REVISION, CACHE, Expected, alisted, listed, run
 from tests.support.patience import hurried
 from tests.support.ports import free_port
+from tests.support.reloading import LOGIN, Reloading, account
 
 Call = Callable[..., Any]
 
@@ -127,6 +128,54 @@ def test_operations_raise_without_fail_open_while_the_server_does_not_answer(
         _called(call, cache, row)
     with pytest.raises(NotSent):
         _called(call, cache, row)
+
+
+@pytest.fixture(scope="module")
+def switched_off() -> Iterator[str]:
+    """Yield the URL of a server that has switched JetStream off for the account of LOGIN.
+
+    It was on when this process opened the bucket ``known``.
+    """
+    with Reloading(config=account(), token="") as running:
+        _cache(running.url, **LOGIN, BUCKET="known").set("key", 1)
+        running.reload(account("disabled"))
+        yield running.url
+        process.close()
+
+
+@pytest.mark.parametrize("bucket", ["known", "never opened"])
+@pytest.mark.parametrize("row", [row for row in CACHE if row != "stats"])
+def test_every_operation_returns_its_fail_open_result_while_jetstream_is_switched_off(
+    call: Call, switched_off: str, row: str, bucket: str
+) -> None:
+    options = {**LOGIN, "BUCKET": bucket.replace(" ", "_"), "FAIL_OPEN": True}
+    assert CACHE[row].away == _called(call, _cache(switched_off, **options), row)
+
+
+@pytest.mark.parametrize("row", [row for row in CACHE if CACHE[row].asks])
+def test_every_operation_raises_without_fail_open_while_jetstream_is_switched_off(
+    call: Call, switched_off: str, row: str
+) -> None:
+    with pytest.raises(NotServed, match="Enable JetStream for the account"):
+        _called(call, _cache(switched_off, **LOGIN, BUCKET="known"), row)
+
+
+@pytest.fixture(scope="module")
+def forbidden() -> Iterator[str]:
+    """Yield the URL of a server that has withdrawn the permission to publish anything."""
+    with Reloading(config=account(), token="") as running:
+        _cache(running.url, **LOGIN).set("key", 1)
+        running.reload(account(permissions='publish: { deny: [">"] }'))
+        yield running.url
+        process.close()
+
+
+@pytest.mark.parametrize("row", [row for row in CACHE if row != "stats"])
+def test_every_operation_returns_its_fail_open_result_while_permissions_are_withdrawn(
+    call: Call, forbidden: str, row: str
+) -> None:
+    found = _called(call, _cache(forbidden, **LOGIN, FAIL_OPEN=True), row)
+    assert CACHE[row].away == found
 
 
 @pytest.mark.parametrize("row", ["get_or_set a function", "update"])

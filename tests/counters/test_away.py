@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from django_nats.client import drivers
+from django_nats.client import drivers, process
 from django_nats.client.protocol.steps import Pause, Steps
 from django_nats.counters import Counter, Counters, write_behind
 from django_nats.devserver import NatsServer
@@ -49,6 +50,29 @@ def test_every_operation_returns_its_fail_open_result_while_the_server_is_away(
     configure: Configure, nowhere: dict[str, object], kind: Any, call: Call, twin: bool
 ) -> None:
     configure(**nowhere, FAIL_OPEN=True)
+    try:
+        if not twin:
+            assert call.sync(host_of(kind)) == call.away
+        elif call.twin:
+            assert call.in_a_loop(host_of(kind)) == call.away
+    finally:
+        write_behind.discard()
+
+
+@pytest.fixture(scope="module")
+def switched_off() -> Iterator[dict[str, object]]:
+    """Yield the options for a server that has JetStream switched off."""
+    with NatsServer(jetstream=False) as running:
+        yield {"LOCATION": running.url, "TOKEN": running.token, "DEADLINE": DEADLINE}
+        process.close()
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(("kind", "call"), OPERATIONS)
+def test_every_operation_returns_its_fail_open_result_while_jetstream_is_switched_off(
+    configure: Configure, switched_off: dict[str, object], kind: Any, call: Call, twin: bool
+) -> None:
+    configure(**switched_off, FAIL_OPEN=True)
     try:
         if not twin:
             assert call.sync(host_of(kind)) == call.away

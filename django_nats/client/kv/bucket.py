@@ -24,7 +24,7 @@ from ...exceptions import (
     WrongRevision,
 )
 from ...realtime import monotonic
-from ..protocol.server_errors import SINGLE
+from ..protocol.server_errors import is_single
 from ..protocol.steps import Pause, Request, Steps
 from ..protocol.wire import Reply
 from ..streams.clock import Clock
@@ -340,5 +340,6 @@ class Bucket:
 def _is_refusal(error: NatsError) -> bool:
     """Return True if a write was refused, and not left without an answer."""
     if isinstance(error, Unavailable):
-        return isinstance(error, PermissionDenied) or getattr(error, "err_code", 0) in SINGLE
+        single = isinstance(error, ServerError) and is_single(error)
+        return single or isinstance(error, PermissionDenied)
     return isinstance(error, (ServerError, ValueTooLarge))

@@ -81,8 +81,7 @@ ERRORS: Mapping[int, type[ServerError]] = {
     MAX_STREAMS: LimitReached,
 }
 
-SINGLE = frozenset({MAX_CONSUMERS, NO_LIMITS, SEQUENCE_NOT_READY, TOO_MANY_REQUESTS})
-"""Errors that concern one request, while the stream serves others."""
+_SINGLE = frozenset({NO_LIMITS, SEQUENCE_NOT_READY, TOO_MANY_REQUESTS})
 
 _UPGRADE = (
     "A newer version of nats-server has written it, or uses features of it: run that version on "
@@ -94,7 +93,7 @@ NOT_ENABLED_HINT = (
     "its disk is full, its log says so."
 )
 _ADVICE: Mapping[int, str] = {
-    NO_PEERS: "Start the servers that are down, or lower REPLICAS.",
+    NO_PEERS: "Start the servers that are down, or correct REPLICAS or PLACEMENT.",
     MAX_CONSUMERS: (
         "Each listing of keys, each near cache and each watch() takes a consumer: raise "
         "max_consumers of the account or of the stream."
@@ -125,6 +124,13 @@ def error_of(error: Mapping[str, Any]) -> ServerError | ValueTooLarge:
         message += f". {_ADVICE[err_code]}"
     kind = ERRORS.get(err_code, ServerError)
     return kind(message, code=error.get("code", 0), err_code=err_code)
+
+
+def is_single(error: ServerError) -> bool:
+    """Return True if an outage concerns one request, while the stream serves others."""
+    if isinstance(error, LimitReached):
+        return error.err_code != MAX_STREAMS
+    return error.err_code in _SINGLE
 
 
 def reworded(refusal: ServerError, message: str) -> ServerError:

@@ -172,6 +172,10 @@ class Stream(Generic[C]):
             with suppress(Unavailable):
                 yield from self._require_server()
             raise
+        except NotServed as error:
+            if error.err_code == server_errors.STREAM_UNSUPPORTED:
+                yield from self._require_server()
+            raise
         if document is None:
             document = yield from self.create()
         try:

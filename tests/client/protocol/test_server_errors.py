@@ -76,7 +76,7 @@ def test_an_error_has_the_numbers_and_the_words_of_the_server() -> None:
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (10005, "Start the servers that are down, or lower REPLICAS"),
+        (10005, "Start the servers that are down, or correct REPLICAS or PLACEMENT"),
         (10026, "raise max_consumers"),
         (10027, "Raise max_streams"),
         (10039, "Enable JetStream for the account"),
