@@ -14,7 +14,7 @@ from ..client.feed.feed import create_request
 from ..client.kv.bucket import Bucket
 from ..client.protocol import wire
 from ..client.protocol.steps import Steps
-from ..exceptions import NatsError, Unavailable
+from ..exceptions import NatsError, NotSent, OutcomeUnknown
 from .streams import outages_unlogged
 
 _MAX_SILENCE_S = 1.0
@@ -59,5 +59,5 @@ def _open_and_close(bucket: Bucket, subjects: Sequence[str]) -> Steps[None]:
     create = create_request(bucket, name, f"_INBOX.{name}", subjects, _MAX_SILENCE_S, position)
     wire.parse_api((yield create))
     wire.parse_api((yield bucket.stream.api_request(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")))
-    with suppress(Unavailable):  # flow control gets no answer, unless it is refused
+    with suppress(NotSent, OutcomeUnknown):  # it gets no answer, unless it is refused
         yield bucket.stream.api_request(f"$JS.FC.{stream}.{name}.{secrets.token_hex(4)}")

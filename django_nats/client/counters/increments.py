@@ -197,7 +197,7 @@ class Increments:
                     doubts.note(counter, request, thread_of_loop())
                 # The error with which the server refuses to create the stream comes again.
                 passing = passes(failure) and (sent or isinstance(failure, Unavailable))
-                if passing or isinstance(failure, Unavailable):
+                if passing or isinstance(failure, NotSent):
                     self.outage.note_failure(begun)
                 if reached_no_stream(failure):
                     stream.reopen()

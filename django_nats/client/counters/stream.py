@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from ...exceptions import CounterUnavailable, ServerError, Unavailable, Unreadable
+from ...exceptions import (
+    CounterUnavailable,
+    LimitReached,
+    PermissionDenied,
+    ServerError,
+    Unavailable,
+    Unreadable,
+)
 from ..protocol import documents, wire
 from ..protocol.steps import Request, Steps, next_item
 from ..protocol.wire import Message
@@ -128,6 +135,8 @@ class CounterStream:
     def _read(self, steps: Steps[T]) -> Steps[T]:
         try:
             return (yield from steps)
+        except (PermissionDenied, LimitReached):
+            raise
         except Unavailable as error:
             raise CounterUnavailable(
                 f"The counter stream {self.config.stream} could not be read: {error}"

@@ -318,6 +318,8 @@ class Bucket:
         while True:
             try:
                 return parse((yield from self.stream.ask(request)))
+            except PermissionDenied:
+                raise
             except Unavailable as error:
                 has_begun = has_begun or isinstance(error, OutcomeUnknown)
                 if not has_begun:

@@ -11,6 +11,7 @@ from ... import keys
 from ...exceptions import (
     NatsError,
     OutcomeUnknown,
+    PermissionDenied,
     ServerError,
     Unavailable,
     ValueTooLarge,
@@ -240,6 +241,8 @@ class Writer:
                 return None if doubt is None else (yield from self._won(request, identity, doubt))
             elif doubt is None or not isinstance(failure, Unavailable):
                 raise failure
+            elif isinstance(failure, PermissionDenied):
+                raise doubt from failure
             if monotonic() > deadline:
                 if doubt is None or doubt is failure:
                     raise failure

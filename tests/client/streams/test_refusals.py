@@ -15,6 +15,7 @@ from django_nats.exceptions import (
     NatsError,
     NoLeader,
     NotServed,
+    OutcomeUnknown,
     PermissionDenied,
     ServerError,
     ServerTooOld,
@@ -164,6 +165,19 @@ def test_only_a_full_bucket_is_told_to_evict(words: str, evict: bool) -> None:
     assert ("EVICT" in str(caught.value)) is evict
 
 
+def test_a_write_in_doubt_that_is_then_not_permitted_stays_in_doubt() -> None:
+    denied = PermissionDenied("No permission to publish to $KV.b.k")
+    with pytest.raises(OutcomeUnknown) as caught:
+        finish(opened().add(":1:k", WRITE), OutcomeUnknown(), denied)
+    assert caught.value.__cause__ is denied
+
+
+def test_a_clear_whose_announcement_is_not_permitted_is_not_repeated() -> None:
+    denied = PermissionDenied("No permission to publish to $KV.b.=clear")
+    with pytest.raises(PermissionDenied):
+        finish(opened().clear(), document({"purged": 1}), denied)
+
+
 # Counters ------------------------------------------------------------------------------------
 
 
@@ -188,3 +202,17 @@ def test_an_increment_does_not_wait_for_what_somebody_must_change(
     assert isinstance(caught, (LimitReached, PermissionDenied))
     assert isinstance(caught, NatsError)
     assert len(asked) == 1
+
+
+def test_a_missing_permission_to_read_a_counter_is_named() -> None:
+    with pytest.raises(PermissionDenied):
+        finish(counting.opened().value("k"), PermissionDenied("No permission to publish to x"))
+
+
+def test_a_counter_that_may_not_be_changed_does_not_begin_an_outage(clock: Clock) -> None:
+    stream = counting.opened()
+    run_until_error(clock, stream.incr("secret", 1), PermissionDenied("No."))
+    clock.now += stream.config.deadline - 1
+    began = clock.now
+    run_until_error(clock, stream.incr("k", 1), counting.refusal(OFF, 503))
+    assert clock.now - began >= stream.config.deadline
