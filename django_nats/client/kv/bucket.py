@@ -116,7 +116,7 @@ class Bucket:
         """Store a value and return its revision; discard the key if that is refused.
 
         Raises ValueTooLarge, BucketFull, PermissionDenied or another ServerError. Its message says
-        so if the old value could not be discarded.
+        so if the old value could not be discarded. It is kept while the stream is not served.
         """
         if not self.stream.is_ready:
             yield from self.stream.ready()
