@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+import ssl
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from django_nats.cache import NatsCache
 from django_nats.client import drivers, process
 from django_nats.client.feed import watcher
+from django_nats.client.feed.feed import Feed
 from django_nats.client.transport import error_lines
 from django_nats.client.transport.error_lines import LastWords
 from django_nats.devserver import NatsServer
@@ -23,7 +26,9 @@ from tests.client.lanes import asking, session_of
 from tests.conftest import PATIENT
 from tests.servers import eventually
 from tests.support.accounts import Operator
-from tests.support.following import Following
+from tests.support.answers import finish, opened, stream_info
+from tests.support.certificates import Authority
+from tests.support.following import Following, Recorder
 from tests.support.reloading import LOGIN, Reloading, account
 
 
@@ -31,11 +36,17 @@ from tests.support.reloading import LOGIN, Reloading, account
 def occupied(server: NatsServer) -> Iterator[None]:
     """Keep the only connection that a server allows taken."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as peer:
-        lines = peer.makefile("rb")
-        assert lines.readline().startswith(b"INFO")
-        peer.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
-        assert lines.readline() == b"PONG\r\n"  # the server counts it by now
+        assert peer.recv(4096).startswith(b"INFO")
+        log_in(peer)
         yield
+
+
+def log_in(peer: socket.socket) -> None:
+    """Log in, and return when the server counts the connection."""
+    peer.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+    lines = peer.makefile("rb")
+    while (line := lines.readline()) != b"PONG\r\n":
+        assert line, "the server hung up"
 
 
 # Connections ---------------------------------------------------------------------------------
@@ -46,7 +57,7 @@ def test_the_limit_of_connections_is_named_and_its_end_is_noticed(
     monkeypatch: pytest.MonkeyPatch, speed: str
 ) -> None:
     if speed == "asyncio":
-        monkeypatch.setitem(__import__("sys").modules, "uvloop", None)
+        monkeypatch.setitem(sys.modules, "uvloop", None)
     else:
         pytest.importorskip("uvloop")
     process.close()
@@ -55,6 +66,21 @@ def test_the_limit_of_connections_is_named_and_its_end_is_noticed(
         with occupied(server), pytest.raises(NotSent, match="maximum connections exceeded"):
             drivers.run(session, asking(PATIENT_LANE, "a"))
         assert eventually(lambda: session.connected)
+        process.close()
+
+
+def test_the_limit_of_connections_is_named_before_tls_begins(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server", "127.0.0.1")
+    tls = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
+    with NatsServer(config=f"max_connections: 1\n{tls}", token="") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as peer:
+            secured = ssl.create_default_context(cafile=authority.ca)
+            assert peer.recv(4096).startswith(b"INFO")
+            with secured.wrap_socket(peer, server_hostname="127.0.0.1") as stream:
+                log_in(stream)
+                with pytest.raises(NotSent, match="maximum connections exceeded"):
+                    make(server, TLS={"CA": authority.ca}).get("key")
         process.close()
 
 
@@ -133,6 +159,25 @@ def test_too_many_subscriptions_cost_the_feed_and_not_the_connection(impatient: 
         following.stop()
         assert cache.session.connection is connection
         process.close()
+
+
+class Link:
+    """The part of a connection with which a feed begins, without a server."""
+
+    def listen(self, *functions: Callable[..., object]) -> tuple[bytes, str]:
+        return b"2", "_INBOX.x.token.feed"
+
+    def post(self, subject: bytes) -> None:
+        raise AssertionError(f"a message to {subject!r}")
+
+
+async def test_a_feed_whose_subscription_was_refused_creates_no_consumer() -> None:
+    bucket, refusal = opened(), LimitReached("maximum subscriptions exceeded")
+    feed = Feed(Link(), bucket, ["$KV.b.=.1.>"], Recorder(), 1.0, None)  # type: ignore[arg-type]
+    feed._refuse(refusal)
+    with pytest.raises(LimitReached) as caught:
+        finish(feed.open(), stream_info(bucket.config))
+    assert caught.value is refusal
 
 
 def test_too_many_subscriptions_fail_a_listing_and_leave_the_feed(
