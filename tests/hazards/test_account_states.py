@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -110,13 +111,14 @@ def test_the_limit_of_consumers_costs_listings_and_the_near_cache_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watcher, "_RETRY_REFUSED_S", 0.05)
-    monkeypatch.setattr("django_nats.client.operations._last_warning", -3600.0)
+    monkeypatch.setattr("django_nats.client.operations._last_warning", -math.inf)
+    monkeypatch.setattr("django_nats.client.operations._QUIET_S", 3600.0)
     with serving(account()) as server:
         cache = make(server, MAX_ENTRIES=10)
         cache.set("key", 1)
         config = {**cache.bucket.config.stream_config(), "max_consumers": 1}
         update(cache, config)
-        following = Following(cache)
+        following = Following(cache, within=3600.0)
         second = Following(make(server, MAX_ENTRIES=10), wait=False)
         second.wait_for(lambda: bool(second.recorder.refusals))
         refused = second.recorder.refusals[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 import sys
@@ -146,7 +147,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_many_subscriptions_cost_the_feed_and_not_the_connection(impatient: None) -> None:
     with NatsServer(config="max_subscriptions: 2", token="") as server:
         cache = make(server)
-        first = Following(cache)
+        first = Following(cache, within=3600.0)
         connection = cache.session.connection
         following = Following(cache, wait=False)
         following.wait_for(lambda: len(following.recorder.refusals) >= 3)
@@ -183,7 +184,8 @@ async def test_a_feed_whose_subscription_was_refused_creates_no_consumer() -> No
 def test_too_many_subscriptions_fail_a_listing_and_leave_the_feed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_nats.client.operations._last_warning", -3600.0)
+    monkeypatch.setattr("django_nats.client.operations._last_warning", -math.inf)
+    monkeypatch.setattr("django_nats.client.operations._QUIET_S", 3600.0)
     with NatsServer(config="max_subscriptions: 2", token="") as server:
         cache = make(server)
         following = Following(cache, within=3600.0)
