@@ -125,8 +125,8 @@ class Connection(Client):
         try:
             await self.connect(**options)
         except OSError as error:
-            if words := self._last_words and self._last_words.read():
-                raise NotSent(f"the server refused the connection: {words}") from error
+            if refusal := self._last_words and self._last_words.refusal(error):
+                raise refusal from error
             raise
         except UnicodeDecodeError as error:
             raise UnexpectedReply("The server refuses with an error that is not UTF-8") from error

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,18 @@ class LastWords:
         """Take the streams of a connection, which asyncio may close. Call close() in the end."""
         self._reader = reader
         self._descriptor = os.dup(writer.get_extra_info("socket").fileno())
+
+    def refusal(self, failure: OSError) -> NotSent | None:
+        """Return the error to raise for a failed login, or None if the server has said nothing."""
+        if words := self.read():
+            return NotSent(f"the server refused the connection: {words}")
+        if isinstance(failure, ssl.SSLError) and failure.reason == "WRONG_VERSION_NUMBER":
+            # The words came after TLS had begun, which took them for a record of its own.
+            return NotSent(
+                "the server answers the TLS handshake in plain text, as one does that allows no "
+                "more connections (max_connections)"
+            )
+        return None
 
     def read(self) -> str:
         """Return the error that has arrived, or an empty string."""

@@ -7,6 +7,7 @@ import math
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from django_nats.client import drivers, process
 from django_nats.client.feed import watcher
 from django_nats.client.feed.feed import Feed
 from django_nats.client.transport import error_lines
+from django_nats.client.transport.config import ConnectionConfig
 from django_nats.client.transport.error_lines import LastWords
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import LimitReached, NotSent, PermissionDenied, Unavailable
@@ -50,6 +52,8 @@ def log_in(peer: socket.socket) -> None:
         assert line, "the server hung up"
 
 
+IN_PLAIN_TEXT = "the server answers the TLS handshake in plain text"
+
 # Connections ---------------------------------------------------------------------------------
 
 
@@ -80,9 +84,31 @@ def test_the_limit_of_connections_is_named_before_tls_begins(tmp_path: Path) -> 
             assert peer.recv(4096).startswith(b"INFO")
             with secured.wrap_socket(peer, server_hostname="127.0.0.1") as stream:
                 log_in(stream)
-                with pytest.raises(NotSent, match="maximum connections exceeded"):
+                with pytest.raises(NotSent, match=f"maximum connections exceeded|{IN_PLAIN_TEXT}"):
                     make(server, TLS={"CA": authority.ca}).get("key")
         process.close()
+
+
+def test_words_that_come_after_tls_has_begun_are_explained() -> None:
+    greeting = b'INFO {"server_id":"x","version":"2.15.1","tls_required":true,"max_payload":1}\r\n'
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(greeting)
+                assert peer.recv(4096)  # the handshake
+                peer.sendall(b"-ERR 'maximum connections exceeded'\r\n")
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        url = f"nats://127.0.0.1:{listener.getsockname()[1]}"
+        session = process.session(ConnectionConfig((url,), connect_timeout=30.0))
+        with pytest.raises(NotSent, match=IN_PLAIN_TEXT) as caught:
+            drivers.run(session, asking(PATIENT_LANE, "a"))
+        assert isinstance(caught.value.__cause__, NotSent)
+        process.close()
+        refusing.join()
 
 
 def test_the_limit_of_an_accounts_connections_is_named(tmp_path: Path) -> None:
