@@ -148,8 +148,8 @@ class Bucket:
         kept: dict[str, NatsError] = {}
         # Where the server takes no values at the moment, it takes no tombstones either.
         away = (BucketFull, Unavailable)
-        hidden = {key for key, error in refused.items() if isinstance(error, away)}
-        others = [key for key in refused if key not in hidden]
+        hidden = [key for key, error in refused.items() if isinstance(error, away)]
+        others = [key for key, error in refused.items() if not isinstance(error, away)]
         try:
             if hidden:
                 kept.update((yield from self._purge(dict.fromkeys(hidden)))[1])
@@ -165,7 +165,7 @@ class Bucket:
                 f"{str(refusal).rstrip('.')}. Its old value may still be readable, since it could "
                 f"not be deleted either: {reason}",
             )
-            if key in hidden:  # FAIL_OPEN hides them all
+            if isinstance(refusal, away):  # FAIL_OPEN hides them all
                 self._fullness.note_kept(refusal)
 
     def add(self, key: str, write: Write) -> Steps[int | None]:
