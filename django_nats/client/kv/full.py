@@ -16,13 +16,6 @@ _QUIET_S = 10.0
 """A bucket that was full counts as one with room after this time without a refusal."""
 _STREAM_LIMITS = ("maximum messages exceeded", "maximum bytes exceeded")
 """What the server says of a bucket that is full. Only these are mended by EVICT."""
-_CREATION_ADVICE = {
-    server_errors.MAX_BYTES_REQUIRED: "Set MAX_BYTES in OPTIONS.",
-    server_errors.MAX_BYTES_TOO_LARGE: (
-        "Lower MAX_BYTES, or raise the account's limit for one stream (mem_max_stream_bytes, "
-        "disk_max_stream_bytes)."
-    ),
-}
 REFUSALS = (BucketFull, PermissionDenied)
 """Refusals of single values, which Fullness logs."""
 
@@ -49,10 +42,7 @@ class Fullness:
     def creation_error(self, refusal: ServerError) -> ServerError:
         """Return the error to raise when the server refuses to create the bucket."""
         if not isinstance(refusal, BucketFull):
-            error = Refusals(self._config).creation(refusal)
-            if refusal.err_code in _CREATION_ADVICE:
-                error.args = (f"{error}. {_CREATION_ADVICE[refusal.err_code]}",)
-            return error
+            return Refusals(self._config).creation(refusal)
         reason = f"{self._config.title} cannot be created: {advice(self._config, refusal)}"
         self._note(f"the {reason}")
         return server_errors.reworded(refusal, f"The {reason}")

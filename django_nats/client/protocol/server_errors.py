@@ -104,6 +104,11 @@ _ADVICE: Mapping[int, str] = {
     ),
     NOT_CLUSTERED: "Set REPLICAS to 1, or run a cluster.",
     NOT_ENABLED: NOT_ENABLED_HINT,
+    MAX_BYTES_REQUIRED: "Set MAX_BYTES.",
+    MAX_BYTES_TOO_LARGE: (
+        "Lower MAX_BYTES, or raise the account's limit for one stream (mem_max_stream_bytes, "
+        "disk_max_stream_bytes)."
+    ),
     STREAM_OFFLINE: "Start the servers that store it.",
     CONSUMER_OFFLINE: "Start the servers that store the stream.",
     NO_LIMITS: "Give the account JetStream limits that allow this number of replicas.",

@@ -152,7 +152,7 @@ def test_an_account_that_requires_max_bytes_is_named_as_the_reason(
         run(limited, stream.open())
     assert str(caught.value).startswith(f"The {stream.config.title} cannot be created: ")
     assert "account requires a stream config to have max bytes set" in str(caught.value)
-    assert str(caught.value).endswith("Set MAX_BYTES")
+    assert str(caught.value).endswith("Set MAX_BYTES.")
 
 
 def test_reads_and_placement_in_a_cluster(cluster: Cluster, kind: type) -> None:

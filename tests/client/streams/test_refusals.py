@@ -86,7 +86,7 @@ def test_a_limit_of_streams_is_an_outage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(10113, "Set MAX_BYTES in OPTIONS."), (10122, "Lower MAX_BYTES")]
+    ("number", "advice"), [(10113, "Set MAX_BYTES[.]"), (10122, "Lower MAX_BYTES")]
 )
 def test_a_refused_bucket_says_what_to_do_about_max_bytes(number: int, advice: str) -> None:
     with pytest.raises(ServerError, match=f"^The bucket b cannot be created: .*{advice}") as caught:
