@@ -115,9 +115,9 @@ def test_the_limit_of_consumers_costs_listings_and_the_near_cache_only(
     monkeypatch.setattr("django_nats.client.operations._QUIET_S", 3600.0)
     with serving(account()) as server:
         cache = make(server, MAX_ENTRIES=10)
-        cache.set("key", 1)
         config = {**cache.bucket.config.stream_config(), "max_consumers": 1}
-        update(cache, config)
+        assert "error" not in api(cache, f"STREAM.CREATE.{config['name']}", config)
+        cache.set("key", 1)
         following = Following(cache, within=3600.0)
         second = Following(make(server, MAX_ENTRIES=10), wait=False)
         second.wait_for(lambda: bool(second.recorder.refusals))
@@ -134,11 +134,6 @@ def test_the_limit_of_consumers_costs_listings_and_the_near_cache_only(
         following.stop()
         second.wait_for(lambda: bool(second.recorder.proofs))
         second.stop()
-
-
-def update(cache: NatsCache, config: dict[str, Any]) -> None:
-    answer = api(cache, f"STREAM.UPDATE.{cache.bucket.config.stream}", config)
-    assert "error" not in answer, answer
 
 
 @pytest.mark.parametrize(
