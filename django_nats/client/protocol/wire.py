@@ -184,7 +184,7 @@ def field(header: bytes, name: str) -> str | None:
     """Return the last value of a header field, or None.
 
     The server appends its fields to those of the writer. Since the last value counts, no writer
-    can pass off a field as the server's. As for the server, blanks after the colon are optional:
+    can pass off a field as the server's. As for the server, the blank after the colon is optional:
     the Java client writes none.
     """
     needle = b"\r\n%b:" % name.encode()
@@ -216,7 +216,7 @@ def _raw(header: bytes, needle: bytes) -> bytes:
     if start < 0:
         return b""
     start += len(needle)
-    return header[start : header.find(b"\r\n", start)].lstrip(b" ")
+    return header[start : header.find(b"\r\n", start)].removeprefix(b" ")
 
 
 def format_field(header: bytes) -> bytes:
