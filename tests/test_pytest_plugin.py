@@ -59,7 +59,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     ) -> pytest.RunResult:
         pytester.makepyfile(project_settings=settings, test_project=tests)
         pytester.makeini(f"{CONFIGURATION}\n{ini}")
-        return pytester.runpytest_subprocess(*loading, *arguments, timeout=250)
+        return pytester.runpytest_subprocess(*loading, *arguments, timeout=850)
 
     return run
 

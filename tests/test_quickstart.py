@@ -17,7 +17,7 @@ from tests.test_docs import DOCS, WALKED, Block, blocks
 pytestmark = pytest.mark.once
 
 PAGE = DOCS / "quickstart.md"
-PATIENCE = 250
+PATIENCE = 850
 """Seconds after which a command counts as hung."""
 PATIENT = """
 for _options in (CACHES["default"]["OPTIONS"], *globals().get("NATS_COUNTERS", {}).values()):

@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django_nats.devserver import Endpoint
 from tests.servers import ROOT, eventually, request
 
-PATIENCE = 250
+PATIENCE = 850
 """Seconds after which a run counts as hung."""
 
 SETTINGS = """

@@ -193,14 +193,14 @@ def test_a_watch_ends_in_a_forked_child_and_continues_in_the_parent(
         """
 import os, signal
 from django_nats.exceptions import NatsError
-signal.alarm(110)  # ends a script that hangs
+signal.alarm(510)  # ends a script that hangs
 print("ready", flush=True)
 sys.stdin.readline()
 changes = iter(cache.watch())
 next(changes)
 pid = os.fork()
 if not pid:
-    signal.alarm(100)
+    signal.alarm(500)
     cache.set("key", 1)
     try:
         next(changes)
@@ -230,14 +230,14 @@ def test_a_child_forked_while_a_watch_waits_is_woken(
         """
 import os, signal, threading
 from django_nats.exceptions import NatsError
-signal.alarm(110)
+signal.alarm(510)
 print("ready", flush=True)
 sys.stdin.readline()
 children = []
 def fork(*args):
     children.append(os.fork())
     if children == [0]:
-        signal.alarm(100)
+        signal.alarm(500)
     else:
         # Started here because threads do not survive in a forked child.
         threading.Thread(target=lambda: (os.waitpid(children[0], 0), cache.set("key", 1))).start()
@@ -298,7 +298,7 @@ def test_a_signal_handler_may_use_the_cache_while_the_reader_begins_to_wait(
     ended = run_script(
         """
 import faulthandler, threading
-faulthandler.dump_traceback_later(100, exit=True)  # ends and shows a script that hangs
+faulthandler.dump_traceback_later(500, exit=True)  # ends and shows a script that hangs
 from django_nats.client import drivers, process
 print("ready", flush=True)
 sys.stdin.readline()

@@ -114,7 +114,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
             "[pytest]\npythonpath = .\nasyncio_mode = auto\nfilterwarnings = error\n"
             "asyncio_default_fixture_loop_scope = function\n"
         )
-        return pytester.runpytest_subprocess(*loading, *arguments, timeout=250)
+        return pytester.runpytest_subprocess(*loading, *arguments, timeout=850)
 
     return run
 
@@ -179,7 +179,7 @@ def test_the_mixin_works_with_djangos_runner(tmp_path: Path, parallel: int) -> N
         env=environment,
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=850,
     )
     assert re.search(r"^Ran 9 tests", done.stderr, re.MULTILINE), done.stderr
     assert re.search(r"^OK$", done.stderr, re.MULTILINE), done.stderr

@@ -160,7 +160,7 @@ class Load:
         """Stop the processes and add their outcomes to the figures."""
         self._send_line("stop")
         for process in self._processes:
-            stdout, stderr = process.communicate(timeout=240)
+            stdout, stderr = process.communicate(timeout=850)
             assert process.returncode == 0, stderr
             report = json.loads(stdout)
             for name in NAMES:

@@ -25,7 +25,7 @@ from tests.support.patience import hurry
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.xdist_group("test_cluster"),  # one cluster, on one worker
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 TIMEOUT = 2.0

@@ -21,7 +21,7 @@ from tests.support.proxy import Proxy
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.xdist_group("test_counters_failover"),  # one cluster, on one worker
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1200),
 ]
 
 ROUNDS = 5

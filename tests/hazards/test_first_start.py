@@ -15,7 +15,7 @@ from tests.support.process import run_together
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.xdist_group("test_cluster"),  # one cluster, on one worker
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 
 PROCESSES = 4

@@ -12,7 +12,7 @@ Script = Callable[..., Ended]
 
 _FORK = """
 import os, signal, threading
-signal.alarm(110)  # ends the program if it hangs
+signal.alarm(550)  # ends the program if it hangs
 
 def fork(child):
     pid = os.fork()
@@ -159,7 +159,7 @@ def test_a_fork_works_while_a_thread_reads_the_shared_socket(script: Script) -> 
         _FORK
         + """
 import asyncio, time
-from django_nats.client.transport import shared_socket
+from django_nats.client.transport import connection, shared_socket
 from django_nats.devserver.files import eventually
 
 if not shared_socket.AVAILABLE:
@@ -167,6 +167,7 @@ if not shared_socket.AVAILABLE:
     print("done")
     sys.exit()
 
+connection.PING_INTERVAL_S = 600  # no answer is read while the reader waits
 shared_socket.READ_PATIENCE_S = 600
 cache.set("key", "value")
 mine = cache.session._connection._shared

@@ -21,7 +21,7 @@ import faulthandler, logging, os, random, signal, threading, time
 from django_nats.devserver.files import eventually
 from django_nats.exceptions import Unavailable
 
-faulthandler.dump_traceback_later(100, exit=True)  # ends the program with a traceback if it hangs
+faulthandler.dump_traceback_later(500, exit=True)  # ends the program with a traceback if it hangs
 logging.disable()
 # A call that has lost its reader or its waiter hangs; the long timeouts make that visible.
 values = {{f"key-{{each}}": f"value-{{each}}" for each in range(10)}}
@@ -164,7 +164,7 @@ import faulthandler, random, signal, time
 from collections import Counter
 from django_nats.exceptions import NotSent
 
-faulthandler.dump_traceback_later(100, exit=True)  # ends the program with a traceback if it hangs
+faulthandler.dump_traceback_later(500, exit=True)  # ends the program with a traceback if it hangs
 cache.set("key", "value")
 print("ready", flush=True)
 sys.stdin.readline()

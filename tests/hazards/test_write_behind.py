@@ -222,7 +222,7 @@ def test_a_flush_whose_acknowledgement_is_lost_counts_once(own_server: NatsServe
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_increments_count_once_while_leaders_are_killed_and_paused() -> None:
     with Cluster(3) as cluster:
         entry = {"LOCATION": cluster.urls, "TOKEN": cluster.token, "REPLICAS": 3, "STREAM": "C"}

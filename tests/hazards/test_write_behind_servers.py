@@ -69,7 +69,7 @@ def test_uvicorn_workers_publish_their_increments(
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(_UWSGI is None, reason="uWSGI is not installed")
 @pytest.mark.parametrize("option", ["--lazy-apps", "--py-call-uwsgi-fork-hooks", ""])
 def test_uwsgi_workers_publish_their_increments(

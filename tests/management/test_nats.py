@@ -289,7 +289,7 @@ from django.core.management import execute_from_command_line
 execute_from_command_line(sys.argv)
 """
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250)
+    return subprocess.run(command, capture_output=True, text=True, timeout=850)
 
 
 @pytest.mark.parametrize("subcommand", ["setup", "status"])

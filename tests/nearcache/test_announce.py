@@ -59,7 +59,7 @@ def test_announcing_does_not_wait_for_the_thread_to_start() -> None:
         """
 import faulthandler, threading
 from django_nats.nearcache.announce import announcer
-faulthandler.dump_traceback_later(100, exit=True)  # ends and shows a script that hangs
+faulthandler.dump_traceback_later(500, exit=True)  # ends and shows a script that hangs
 print("ready", flush=True)
 sys.stdin.readline()
 announced = threading.Event()

@@ -21,7 +21,7 @@ from tests.nearcache import model
 from tests.nearcache.fleet import Fleet
 
 EXAMPLES = int(os.environ.get("NEAR_CACHE_EXAMPLES", "0"))
-pytestmark = pytest.mark.timeout(600 + 10 * EXAMPLES)
+pytestmark = pytest.mark.timeout(900 + 10 * EXAMPLES)
 
 
 def run(machine: type[model.Model], fleet: Fleet, examples: int, steps: int = 12) -> None:

@@ -178,7 +178,7 @@ threading.Thread(target=hold, daemon=True).start()
 held.wait()
 pid = os.fork()
 if not pid:
-    signal.alarm(100)
+    signal.alarm(500)
     NatsCache(sys.argv[1], {"OPTIONS": {"NEAR_CACHE": {}}})
     os._exit(0)
 print(os.waitpid(pid, 0)[1])

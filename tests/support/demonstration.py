@@ -44,7 +44,7 @@ def run(data: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess
         env=environment(data, **more),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

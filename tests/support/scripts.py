@@ -28,7 +28,7 @@ cache = NatsCache(
 """
 # Background jobs of a shell ignore SIGINT, and so do the processes they start.
 _CONTROL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-PATIENCE = 150
+PATIENCE = 600
 """Seconds after which a program counts as hung. Tests do not assert that programs are fast."""
 # Python 3.12 warns of every fork of a process with threads, as gunicorn does it.
 _FORKING = "ignore:This process:DeprecationWarning"

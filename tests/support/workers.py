@@ -17,7 +17,7 @@ from django_nats.devserver import NatsServer
 from tests.servers import ROOT, eventually
 from tests.support.ports import free_port
 
-PATIENCE = 120.0  # seconds; a replaced worker imports everything again
+PATIENCE = 600.0  # seconds; a replaced worker imports everything again
 
 _SETTINGS = """
 import os
