@@ -45,7 +45,8 @@ from .waiter import Waiter
 logger = logging.getLogger("django_nats")
 
 PING_INTERVAL_S = 1.5
-"""After three pings in a row without an answer or any other byte, the connection counts as lost."""
+"""After three pings in a row without an answer or other bytes, the connection counts as lost."""
+_MOST_PINGS = 10  # that are not answered while other bytes arrive
 HIGH_WATER_BYTES = 8 * 1024 * 1024
 """With more than this in the transport's buffer, further requests wait in the session's queue."""
 _LAST_FLUSH_S = 0.5
@@ -339,8 +340,8 @@ class Connection(Client):
             logger.debug("nats-py could not handle a line of the server: %s", explain(error))
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        if future is None and not self.silent_since(PING_INTERVAL_S):
-            # nats-py's timer. The answers may be behind what has arrived and is not read yet.
+        arriving = future is None and not self.silent_since(PING_INTERVAL_S)
+        if arriving and len(self._pongs) < _MOST_PINGS:  # the answers may not have been read yet
             self._pings_outstanding = 1
         self._pongs.append(future or self._loop.create_future())
         self.outgoing.write(b"PING\r\n")
