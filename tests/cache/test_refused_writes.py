@@ -374,6 +374,19 @@ def test_a_set_without_permission_to_publish_leaves_no_value_if_purges_are_permi
     assert admin.get_many(["key", "many"]) == {}
 
 
+def test_deletes_at_a_revision_raise_without_permission_to_publish(
+    users: Callable[..., NatsCache],
+) -> None:
+    users("admin", BUCKET="revisions").set("key", "old")
+    cache = users("reader", BUCKET="revisions")
+    _, revision = cache.get_with_revision("key")
+    with pytest.raises(PermissionDenied):
+        cache.set("key", "new", 0, revision=revision)
+    with pytest.raises(PermissionDenied):
+        cache.delete_pattern("*")
+    assert cache.get("key") == "old"
+
+
 def test_the_error_says_the_old_value_may_be_readable_without_permission_to_purge(
     users: Callable[..., NatsCache], caplog: pytest.LogCaptureFixture
 ) -> None:

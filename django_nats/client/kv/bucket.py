@@ -116,7 +116,8 @@ class Bucket:
         """Store a value and return its revision; discard the key if that is refused.
 
         Raises ValueTooLarge, BucketFull, PermissionDenied or another ServerError. Its message says
-        so if the old value could not be discarded. It is kept while the stream is not served.
+        so if the old value could not be discarded. The old value is kept while the stream is not
+        served.
         """
         if not self.stream.is_ready:
             yield from self.stream.ready()
@@ -342,6 +343,5 @@ class Bucket:
 def _is_refusal(error: NatsError) -> bool:
     """Return True if a write was refused, and not left without an answer."""
     if isinstance(error, Unavailable):
-        single = isinstance(error, ServerError) and is_single(error)
-        return single or isinstance(error, PermissionDenied)
+        return is_single(error) or isinstance(error, PermissionDenied)
     return isinstance(error, (ServerError, ValueTooLarge))
