@@ -47,7 +47,7 @@ def discard_unstored(
     for made_key, reason in failed.items():
         logger.warning(
             "Cache %r: the value of %r was not stored (%s), and the old one may still be "
-            "readable, since it could not be deleted either: %s",
+            "readable: %s",
             alias,
             made_key,
             type(error).__name__,
