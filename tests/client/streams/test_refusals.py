@@ -225,13 +225,30 @@ def test_an_increment_waits_while_the_stream_is_not_served_and_was_not_applied(
     clock: Clock,
 ) -> None:
     stream = counting.opened()
-    off = counting.refusal(OFF, 503)
+    too_few_servers = counting.refusal(10005, 503)
     began = clock.now
-    error, asked = run_until_error(clock, stream.incr("k", 1), off)
+    error, asked = run_until_error(clock, stream.incr("k", 1), too_few_servers)
     assert isinstance(error, CounterUnavailable)
     assert error.may_have_happened is False
     assert len(asked) > 1
     assert clock.now - began >= stream.config.deadline
+
+
+@pytest.mark.parametrize("number", [OFF, 10076, 10120, OFFLINE, 10195])
+def test_an_increment_does_not_wait_for_what_is_switched_off(clock: Clock, number: int) -> None:
+    stream = counting.opened()
+    began = clock.now
+    error, asked = run_until_error(clock, stream.incr("k", 1), counting.refusal(number, 503))
+    assert isinstance(error, NotServed)
+    assert (error.err_code, len(asked), clock.now) == (number, 1, began)
+    assert "The counter k of the stream C was not changed" in str(error)
+
+
+def test_an_increment_in_doubt_stays_in_doubt_if_the_stream_is_switched_off(clock: Clock) -> None:
+    answers = [OutcomeUnknown(), counting.refusal(OFF, 503)]
+    error, _ = run_until_error(clock, counting.opened().incr("k", 1), *answers)
+    assert isinstance(error, CounterUnavailable)
+    assert error.may_have_happened is True
 
 
 @pytest.mark.parametrize("error", [counting.refusal(10027), PermissionDenied("No.")], ids=str)
@@ -254,5 +271,5 @@ def test_a_counter_that_may_not_be_changed_does_not_begin_an_outage(clock: Clock
     run_until_error(clock, stream.incr("secret", 1), PermissionDenied("No."))
     clock.now += stream.config.deadline - 1
     began = clock.now
-    run_until_error(clock, stream.incr("k", 1), counting.refusal(OFF, 503))
+    run_until_error(clock, stream.incr("k", 1), counting.refusal(10005, 503))
     assert clock.now - began >= stream.config.deadline
