@@ -66,7 +66,7 @@ class Fullness:
             logger.warning("%s", refusal)
 
     def deletion_error(self, key: str, error: NatsError, *, is_purged: bool) -> NatsError:
-        """Return the error to raise for a key that was not deleted, or whose purge is not known.
+        """Return the error to raise for a key that was not deleted, or was so without a tombstone.
 
         Log a missing permission, at most once in 10 seconds.
         """
