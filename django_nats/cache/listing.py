@@ -8,7 +8,7 @@ from ..client.kv import listing
 from ..client.protocol.steps import Item, ItemSteps, Steps, next_item
 from .core import Core
 from .made_patterns import made_pattern
-from .unstored import raise_unavailable
+from .unstored import raise_failure
 
 _LISTED = 4000
 """Keys that the server is asked for at a time."""
@@ -104,7 +104,7 @@ class Listing(Core):
                     return deleted
                 # A key that was written after it was listed has another revision, and stays.
                 failed = yield from self._bucket.delete_many(revisions, revisions)
-                raise_unavailable(failed)
+                raise_failure(failed)
                 deleted += len(revisions) - len(failed)
         finally:
             found.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..client.kv.bucket import Bucket
+from ..client.protocol.server_errors import is_single
 from ..client.protocol.steps import Steps
-from ..exceptions import NatsError, PermissionDenied, Unavailable
+from ..exceptions import NatsError, PermissionDenied, Unavailable, WrongRevision
 from .core import logger
 
 
@@ -14,10 +15,19 @@ def raise_unavailable(failed: Mapping[str, NatsError]) -> None:
     """Raise the first error that says that the server is away, if there is one.
 
     An operation on many keys reports the keys that failed. A server that is away has failed for all
-    of them, which is an error of the operation. Permissions may differ from key to key.
+    of them, which is an error of the operation. Permissions may differ from key to key, and a
+    server that has too much to do may refuse some keys and store others.
     """
     for error in failed.values():
-        if isinstance(error, Unavailable) and not isinstance(error, PermissionDenied):
+        of_one_key = isinstance(error, PermissionDenied) or is_single(error)
+        if isinstance(error, Unavailable) and not of_one_key:
+            raise error
+
+
+def raise_failure(failed: Mapping[str, NatsError]) -> None:
+    """Raise the first error, if there is one that does not say that the key has changed."""
+    for error in failed.values():
+        if not isinstance(error, WrongRevision):
             raise error
 
 
@@ -37,7 +47,7 @@ def discard_unstored(
     for made_key, reason in failed.items():
         logger.warning(
             "Cache %r: the value of %r was not stored (%s), and the old one may still be "
-            "readable, since it could not be deleted either: %s",
+            "readable: %s",
             alias,
             made_key,
             type(error).__name__,

@@ -14,7 +14,7 @@ from ..client.kv.entry import Entry, Write
 from ..client.operations import UNKNOWN
 from ..client.protocol.steps import Call, Steps
 from .core import MISSING, Core, logger
-from .unstored import discard_unstored, raise_unavailable
+from .unstored import discard_unstored, raise_failure, raise_unavailable
 
 _NO_ANSWER: Any = object()
 
@@ -126,7 +126,7 @@ class Writing(Core):
             if entry is None:
                 return True
             failed = yield from self._bucket.delete_many([made_key], {made_key: revision})
-            raise_unavailable(failed)
+            raise_failure(failed)
             return not failed
 
         def is_readable(entry: Entry) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..exceptions import BucketFull, NatsError, ServerError, Unavailable, UnexpectedReply
+from ..exceptions import BucketFull, NatsError, Unavailable, UnexpectedReply
 from ..realtime import monotonic
 from . import drivers
 from .protocol.server_errors import is_single
@@ -49,7 +49,7 @@ def note_hidden(error: NatsError) -> None:
     for each in (error, error.__cause__):
         if isinstance(each, UnexpectedReply):
             what = "Unexpected reply"
-        elif isinstance(each, ServerError) and is_single(each):
+        elif isinstance(each, NatsError) and is_single(each):
             what = "Refused"
         else:
             continue

@@ -15,7 +15,7 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django_nats.cache import NatsCache
 from django_nats.client import process
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import BucketFull, PermissionDenied, ValueTooLarge
+from django_nats.exceptions import BucketFull, ValueTooLarge
 from tests.cache.conftest import MakeTwin, stored
 from tests.conftest import PATIENT, MakeCache, api
 from tests.support.ports import free_port
@@ -308,87 +308,6 @@ def _limit(max_bytes: int | None) -> dict[str, Any]:
 
 
 # The old value cannot be deleted -------------------------------------------------------------
-
-_USERS = """
-authorization { timeout: 60, users: [
-  { user: admin, password: pw }
-  { user: reader, password: pw, permissions: { publish: {
-    deny: ["$KV.>", "$JS.API.STREAM.PURGE.>"]
-  } } }
-  { user: no-publish, password: pw, permissions: { publish: { deny: ["$KV.>"] } } }
-  { user: no-purge, password: pw, permissions: { publish: { deny: ["$JS.API.STREAM.PURGE.>"] } } }
-] }
-"""
-OLD_VALUE_KEPT = "Its old value may still be readable, since it could not be deleted either: "
-
-
-@pytest.fixture(scope="module")
-def users() -> Iterator[Callable[..., NatsCache]]:
-    with NatsServer(config=_USERS, token="") as server:
-
-        def make(user: str, **options: Any) -> NatsCache:
-            options = {**PATIENT, **options, "USER": user, "PASSWORD": "pw"}
-            return NatsCache(server.url, {"OPTIONS": options})
-
-        yield make
-        process.close()
-
-
-def test_the_error_says_the_old_value_may_be_readable_without_permission_to_publish(
-    users: Callable[..., NatsCache], caplog: pytest.LogCaptureFixture
-) -> None:
-    users("admin", BUCKET="reader").set("key", "old")
-    cache = users("reader", BUCKET="reader")
-    with pytest.raises(PermissionDenied) as raised:
-        cache.set("key", "new")
-    assert "':1:key' was not stored: No permission to publish to $KV.reader" in str(raised.value)
-    assert f"{OLD_VALUE_KEPT}No permission to publish to $JS.API.STREAM" in str(raised.value)
-    with pytest.raises(ValueTooLarge) as too_large:
-        cache.set("key", "x" * 3_000_000)
-    assert OLD_VALUE_KEPT in str(too_large.value)
-    assert cache.get("key") == "old"
-    assert cache.set_many({"key": "new"}) == ["key"]
-    caplog.clear()
-    hidden = users("reader", BUCKET="reader", FAIL_OPEN=True, NAME="hidden")
-    for _ in range(3):
-        assert hidden.set("key", "new") is None
-    assert len([each for each in caplog.messages if OLD_VALUE_KEPT in each]) == 1
-    assert hidden.set_many({"key": "new"}) == ["key"]
-
-
-@pytest.mark.parametrize("fail_open", [False, True])
-def test_a_set_without_permission_to_publish_leaves_no_value_if_purges_are_permitted(
-    users: Callable[..., NatsCache], fail_open: bool
-) -> None:
-    bucket = f"no_publish_{fail_open}"
-    admin = users("admin", BUCKET=bucket)
-    admin.set_many({"key": "old", "many": "old"})
-    cache = users("no-publish", BUCKET=bucket, FAIL_OPEN=fail_open)
-    if fail_open:
-        assert cache.set("key", "new") is None
-    else:
-        with pytest.raises(PermissionDenied) as raised:
-            cache.set("key", "new")
-        assert OLD_VALUE_KEPT not in str(raised.value)
-    assert cache.set_many({"many": "new"}) == ["many"]
-    assert admin.get_many(["key", "many"]) == {}
-
-
-def test_the_error_says_the_old_value_may_be_readable_without_permission_to_purge(
-    users: Callable[..., NatsCache], caplog: pytest.LogCaptureFixture
-) -> None:
-    options = {"BUCKET": "brimful", "EVICT": False, "MAX_ENTRIES": 2}
-    users("admin", **options).set_many({"key": "old", "other": 1})
-    users("admin", **options).delete("other")  # its tombstone takes the last place
-    cache = users("no-purge", **options)
-    with pytest.raises(BucketFull) as raised:
-        cache.set("new", "x")
-    assert f"{OLD_VALUE_KEPT}No permission to publish to $JS.API.STREAM.PURGE" in str(raised.value)
-    caplog.clear()
-    hidden = users("no-purge", **options, FAIL_OPEN=True, NAME="hidden")
-    for _ in range(3):
-        assert hidden.set("new", "x") is None
-    assert len([each for each in caplog.messages if OLD_VALUE_KEPT in each]) == 1
 
 
 def test_a_too_large_value_says_the_old_one_is_kept_while_the_server_is_unreachable() -> None:

@@ -230,6 +230,8 @@ def test_increments_are_published_once_jetstream_is_switched_on_again(server: Na
             counters = Counters()
             counters.incr("k", 1)
             own.reload(OFF)
+            with pytest.raises(NotServed, match="k of the stream COUNTERS was not changed"):
+                counters.incr("k", 100)
             counters.incr_later("k", 10)
             with pytest.raises(NatsError) as caught:
                 counters.flush(0)

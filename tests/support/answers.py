@@ -12,6 +12,7 @@ from django_nats.client.kv.bucket import Bucket
 from django_nats.client.kv.config import BucketConfig
 from django_nats.client.kv.entry import Write
 from django_nats.client.protocol import wire
+from django_nats.client.protocol.server_errors import TOO_MANY_REQUESTS
 from django_nats.client.protocol.steps import Lane, Pause, Request, Steps
 from django_nats.client.protocol.wire import Reply
 from django_nats.client.streams.config import StreamConfig
@@ -149,8 +150,17 @@ def ack(sequence: int) -> Reply:
 
 
 def refusal(err_code: int) -> Reply:
+    if err_code == TOO_MANY_REQUESTS:
+        return too_many_requests("KV_b")
     error = {"code": 400, "err_code": err_code, "description": "because"}
     return document({"error": error, "stream": "KV_b", "seq": 0})
+
+
+def too_many_requests(stream: str) -> Reply:
+    """Return the refusal of a stream that has too much to do: the only one with a header."""
+    error = {"code": 429, "err_code": TOO_MANY_REQUESTS, "description": "too many requests"}
+    answer = document({"error": error, "stream": stream, "seq": 0})
+    return Reply(b"NATS/1.0 429 Too Many Requests\r\n\r\n", answer.payload)
 
 
 def stored(

@@ -8,8 +8,9 @@ from typing import Any
 
 from django_nats.client.counters.config import CounterConfig
 from django_nats.client.counters.stream import CounterStream
+from django_nats.client.protocol.server_errors import TOO_MANY_REQUESTS
 from django_nats.client.protocol.wire import Reply
-from tests.support.answers import Session, document, finish, stream_document
+from tests.support.answers import Session, document, finish, stream_document, too_many_requests
 
 
 def opened(last_seq: int = 0, **options: Any) -> CounterStream:
@@ -33,6 +34,8 @@ def duplicate(sequence: int) -> Reply:
 
 
 def refusal(err_code: int, code: int = 400) -> Reply:
+    if err_code == TOO_MANY_REQUESTS:
+        return too_many_requests("C")
     error = {"code": code, "err_code": err_code, "description": "because"}
     return document({"error": error, "stream": "C", "seq": 0})
 

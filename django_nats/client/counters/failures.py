@@ -20,7 +20,17 @@ from ..protocol import server_errors
 _UNAVAILABLE = 503
 _TOO_MANY_REQUESTS = 429
 _LASTING = (AuthenticationFailed, ThreadRefused, PermissionDenied, LimitReached)
-"""Outages that last until somebody ends them: callers do not wait."""
+"""Outages that last until somebody ends them."""
+_SWITCHED_OFF = frozenset(
+    {
+        server_errors.NOT_ENABLED_FOR_ACCOUNT,
+        server_errors.NOT_ENABLED,
+        server_errors.NO_LIMITS,
+        server_errors.STREAM_UNSUPPORTED,
+        server_errors.CONSUMER_UNSUPPORTED,
+    }
+)
+"""States that operators end. What is published in the background goes on trying."""
 
 
 def reached_no_stream(failure: Unavailable | ServerError) -> bool:
@@ -36,6 +46,11 @@ def passes(failure: Unavailable | ServerError) -> bool:
     in_flight = failure.err_code in (server_errors.SAME_ID_IN_FLIGHT, server_errors.WRITE_IN_FLIGHT)
     busy = failure.code in (_UNAVAILABLE, _TOO_MANY_REQUESTS)
     return in_flight or (busy and not isinstance(failure, BucketFull))
+
+
+def is_waited_for(failure: Unavailable | ServerError) -> bool:
+    """Return True if a failure may pass while a caller waits for it, until DEADLINE."""
+    return passes(failure) and getattr(failure, "err_code", 0) not in _SWITCHED_OFF
 
 
 def may_be_applied(failure: Unavailable | ServerError) -> bool:

@@ -40,7 +40,7 @@ from ..streams.stream import Stream
 from .config import CounterConfig
 from .digits import MAX_DIGITS, is_too_large, text_of
 from .doubts import Doubts, thread_of_loop
-from .failures import Outage, may_be_applied, passes, reached_no_stream
+from .failures import Outage, is_waited_for, may_be_applied, reached_no_stream
 from .totals import Totals
 
 T = TypeVar("T")
@@ -196,7 +196,7 @@ class Increments:
                     in_doubt = True
                     doubts.note(counter, request, thread_of_loop())
                 # The error with which the server refuses to create the stream comes again.
-                passing = passes(failure) and (sent or isinstance(failure, Unavailable))
+                passing = is_waited_for(failure) and (sent or isinstance(failure, Unavailable))
                 if passing or isinstance(failure, NotSent):
                     self.outage.note_failure(begun)
                 if reached_no_stream(failure):

@@ -31,6 +31,7 @@ from ..transport.driver_errors import explain
 if TYPE_CHECKING:
     from ..transport.connection import Connection
 
+CONSUMER_PREFIX = "feed-"
 _MIN_HEARTBEAT_S = 0.1
 """The server refuses shorter intervals."""
 _PROOFS_PER_LIMIT = 5
@@ -138,7 +139,7 @@ class Feed:
         self._listener = listener
         self._within = within
         self._loop = asyncio.get_running_loop()
-        self._name = f"feed-{secrets.token_hex(8)}"
+        self._name = f"{CONSUMER_PREFIX}{secrets.token_hex(8)}"
         self._ack_prefix = f"{bucket.config.stream}.{self._name}.".encode()
         self._matchers = [subject_matcher(each) for each in filters]
         self._fault: asyncio.Future[str] = self._loop.create_future()

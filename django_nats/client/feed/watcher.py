@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from random import SystemRandom
@@ -22,7 +23,7 @@ from ..kv.bucket import Bucket
 from ..protocol.steps import Steps
 from ..transport.driver_errors import explain
 from ..transport.session import Session
-from .feed import Broken, Feed, Listener
+from .feed import CONSUMER_PREFIX, Broken, Feed, Listener
 
 logger = logging.getLogger("django_nats")
 
@@ -31,6 +32,8 @@ WHOLE = "whole"
 
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 0.4
 _RETRY_REFUSED_S = 30.0
+_NAMES_OF_A_TRY = re.compile(rf"{CONSUMER_PREFIX}[0-9a-f]{{16}}\S*|_INBOX\.\S*")
+"""The names of the consumer and of the subject for changes, which differ from try to try."""
 _chance = SystemRandom()  # not the random module's state, which is the user's: tests seed it
 
 
@@ -63,8 +66,8 @@ class Watcher:
         """WHOLE while no change can have been missed, otherwise a text that says why not."""
         self.started = False
         """Whether the watcher keeps a feed open, or tries to."""
-        self._refused: type[NatsError] | None = None
-        """The class of the error with which the server refuses the feed, while it does."""
+        self._refused = ""
+        """Why the server refuses the feed, without the names of one try; empty if it does not."""
         self._feed: Feed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -151,7 +154,7 @@ class Watcher:
                 async with self._opened() as feed:
                     if self._refused:
                         await self._log("is available again")
-                    self._refused, pause, self.state = None, _RETRY_FIRST_S, WHOLE
+                    self._refused, pause, self.state = "", _RETRY_FIRST_S, WHOLE
                     await feed.follow()
             except (PermissionDenied, LimitReached) as error:
                 pause = await self._refuse(error)
@@ -165,11 +168,12 @@ class Watcher:
             pause = min(pause * 2, max(pause, _RETRY_MAX_S))
 
     async def _refuse(self, error: NatsError) -> float:
-        """Inform the listener, log the first of a kind, and return the next pause."""
+        """Inform the listener, log a new reason, and return the next pause."""
         self.state = explain(error)
         self._listener.refused(error)
-        if self._refused is not type(error):  # its text may name the consumer of this try
-            self._refused = type(error)
+        reason = _NAMES_OF_A_TRY.sub("", self.state)
+        if self._refused != reason:
+            self._refused = reason
             await self._log(f"is unavailable: {self.state}")
         return _RETRY_REFUSED_S
 

@@ -35,7 +35,7 @@ from ..streams.server import Server
 from ..streams.stream import Stream
 from .config import BucketConfig
 from .entry import Entry, Write
-from .full import Fullness
+from .full import REFUSALS, Fullness, unannounced
 from .near_caches import NearCaches
 from .payloads import Payload
 from .purging import Purges
@@ -116,7 +116,8 @@ class Bucket:
         """Store a value and return its revision; discard the key if that is refused.
 
         Raises ValueTooLarge, BucketFull, PermissionDenied or another ServerError. Its message says
-        so if the old value could not be discarded. It is kept while the stream is not served.
+        so if the old value could not be discarded. The old value is kept while the stream is not
+        served.
         """
         if not self.stream.is_ready:
             yield from self.stream.ready()
@@ -146,25 +147,33 @@ class Bucket:
         if not refused:
             return
         kept: dict[str, NatsError] = {}
+        purged: set[str] = set()
         # Where the server takes no values at the moment, it takes no tombstones either.
         away = (BucketFull, Unavailable)
         hidden = [key for key, error in refused.items() if isinstance(error, away)]
         others = [key for key, error in refused.items() if not isinstance(error, away)]
         try:
             if hidden:
-                kept.update((yield from self._purge(dict.fromkeys(hidden)))[1])
+                purged, kept = yield from self._purge(dict.fromkeys(hidden))
             if others:
-                kept.update((yield from self.delete_many(others)))
+                purged_too, kept_too = yield from self._delete_many(others)
+                purged |= purged_too
+                kept.update(kept_too)
         except NatsError as failure:
-            kept = dict.fromkeys(refused, failure)
+            purged, kept = set(), dict.fromkeys(refused, failure)
             for key in refused:
                 self._near_caches.forget(self._subjects.of(key))
         for key, reason in kept.items():
             refusal = refused[key]
-            refusal.args = (
-                f"{str(refusal).rstrip('.')}. Its old value may still be readable, since it could "
-                f"not be deleted either: {reason}",
+            consequence = (
+                unannounced(reason)
+                if key in purged
+                else (
+                    "Its old value may still be readable, since it could not be deleted either: "
+                    f"{reason}"
+                )
             )
+            refusal.args = (f"{str(refusal).rstrip('.')}. {consequence}",)
             if isinstance(refusal, away):  # FAIL_OPEN hides them all
                 self._fullness.note_kept(refusal)
 
@@ -224,11 +233,22 @@ class Bucket:
     # Deleting --------------------------------------------------------------------------------
 
     def delete(self, key: str) -> Steps[bool]:
-        """Delete a key. Return True if it had a value: of racing deletes, exactly one does."""
-        return (yield from self.pop(key)) is not None
+        """Delete a key. Return True if it had a value: of racing deletes, exactly one does.
+
+        Raises the error because of which near caches of other processes may still have the value.
+        """
+        entry, unannounced_by = yield from self._remove(key)
+        if unannounced_by is not None:
+            raise unannounced_by
+        return entry is not None
 
     def pop(self, key: str) -> Steps[Entry | None]:
         """Delete a key and return the entry it had: of racing deletes, exactly one gets it."""
+        entry, _ = yield from self._remove(key)  # an error would lose the value
+        return entry
+
+    def _remove(self, key: str) -> Steps[tuple[Entry | None, NatsError | None]]:
+        """Delete a key. Return the entry it had, and why that could not be announced."""
         yield from self.stream.ready()
         subject = self._subjects.of(key)
         leader = False
@@ -236,24 +256,32 @@ class Bucket:
             message, entry = yield from self._reader.current(subject, leader=leader)
             if message is None or entry is None:
                 self._near_caches.forget(subject)
-                return None
-            if (yield from self._delete_at(key, message.sequence)):
-                return entry
+                return None, None
+            deleted, unannounced_by = yield from self._delete_at(key, message.sequence)
+            if deleted:
+                return entry, unannounced_by
             leader = self.stream.replicated
 
-    def _delete_at(self, key: str, revision: int) -> Steps[bool]:
-        """Delete a key if it still has the revision. Return True if it had."""
+    def _delete_at(self, key: str, revision: int) -> Steps[tuple[bool, NatsError | None]]:
+        """Delete a key if it still has the revision.
+
+        Return whether it had, and why its deletion could not be announced.
+        """
         identity = secrets.token_hex(8)
         conditions = {EXPECTED: str(revision), "Nats-Msg-Id": identity}
         request = self._tombstones.request(self._subjects.of(key), key, **conditions)
         try:
-            return (yield from self._writer.publish_if(key, None, request, identity)) is not None
-        except BucketFull:
+            sequence = yield from self._writer.publish_if(key, None, request, identity)
+            return sequence is not None, None
+        except REFUSALS:
             pass
         purged, failed = yield from self._purge({key: revision})
-        for error in failed.values():
+        if key not in failed:
+            return key in purged, None
+        error = self._fullness.deletion_error(key, failed[key], is_purged=key in purged)
+        if key not in purged:
             raise error
-        return key in purged
+        return True, error
 
     def discard(self, key: str) -> Steps[None]:
         """Delete a key, whether it had a value or not. One round trip."""
@@ -267,6 +295,17 @@ class Bucket:
 
         With ``revisions``, a key is deleted only if it still has the revision given for it.
         """
+        purged, failed = yield from self._delete_many(keys, revisions)
+        fullness = self._fullness
+        return {
+            key: fullness.deletion_error(key, error, is_purged=key in purged)
+            for key, error in failed.items()
+        }
+
+    def _delete_many(
+        self, keys: Iterable[str], revisions: Mapping[str, int] | None = None
+    ) -> Steps[tuple[set[str], dict[str, NatsError]]]:
+        """Delete keys. Return those that had to be purged, and those that failed, as ``_purge``."""
         yield from self.stream.ready()
         keys = list(dict.fromkeys(keys))
         subjects = self._subjects.of_plain(keys) if revisions is None else None
@@ -279,17 +318,18 @@ class Bucket:
                 conditions = {} if revisions is None else {EXPECTED: str(revisions[key])}
                 requests.append(self._tombstones.request(self._subjects.of(key), key, **conditions))
             failed = yield from self._writer.publish_each(keys, requests, {})
-        full = [key for key, error in failed.items() if isinstance(error, BucketFull)]
-        if full:
-            wanted = {key: None if revisions is None else revisions[key] for key in full}
-            _, left = yield from begun(self._purge(wanted))
+        refused = [key for key, error in failed.items() if isinstance(error, REFUSALS)]
+        purged: set[str] = set()
+        if refused:
+            wanted = {key: None if revisions is None else revisions[key] for key in refused}
+            purged, left = yield from begun(self._purge(wanted))
             failed = {key: error for key, error in failed.items() if key not in wanted} | left
-        return failed
+        return purged, failed
 
     def _purge(
         self, revisions: Mapping[str, int | None]
     ) -> Steps[tuple[set[str], dict[str, NatsError]]]:
-        """Delete keys of a bucket that is too full for tombstones: see ``Purges.run``."""
+        """Delete keys of a bucket that takes no tombstones: see ``Purges.run``."""
         subjects = {key: self._subjects.of(key) for key in revisions}
         return self._purges.run(subjects, revisions)
 
@@ -342,6 +382,5 @@ class Bucket:
 def _is_refusal(error: NatsError) -> bool:
     """Return True if a write was refused, and not left without an answer."""
     if isinstance(error, Unavailable):
-        single = isinstance(error, ServerError) and is_single(error)
-        return single or isinstance(error, PermissionDenied)
+        return is_single(error) or isinstance(error, PermissionDenied)
     return isinstance(error, (ServerError, ValueTooLarge))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from ...exceptions import BucketFull, NatsError, PermissionDenied, ServerError
 from ...realtime import monotonic
@@ -32,6 +33,8 @@ class Fullness:
         self._said_kept = False
         self._refused = 0.0
         """When a value was last refused, by the monotonic clock."""
+        self._warned = -math.inf
+        """When a delete that was not permitted was last logged, by the monotonic clock."""
 
     def error(self, key: str, refusal: ServerError) -> ServerError:
         """Return the error to raise for a key whose value was refused, and log the first one."""
@@ -62,11 +65,36 @@ class Fullness:
             self._said_kept = True
             logger.warning("%s", refusal)
 
+    def deletion_error(self, key: str, error: NatsError, *, is_purged: bool) -> NatsError:
+        """Return the error to raise for a key that was not deleted, or was so without a tombstone.
+
+        Log a missing permission, at most once in 10 seconds.
+        """
+        denied = isinstance(error, PermissionDenied)
+        if not isinstance(error, ServerError) or not (denied or is_purged):
+            return error
+        what = f"was not deleted, and may still be readable: {error}"
+        if is_purged:
+            what = f"was deleted. {unannounced(error)}"
+        error = server_errors.reworded(error, f"{key!r} {what}")
+        if denied and monotonic() - self._warned >= _QUIET_S:
+            self._warned = monotonic()
+            logger.warning("%s", error)
+        return error
+
     def _note(self, reason: str) -> None:
         self._refused = monotonic()
         if not self.is_full:
             self.is_full = True
             logger.warning("Values are not stored: %s", reason)
+
+
+def unannounced(error: NatsError) -> str:
+    """Return a sentence about a key that was purged without a tombstone."""
+    return (
+        "Its old value may still be readable in the near caches of other processes, since its "
+        f"deletion could not be announced: {error}"
+    )
 
 
 def advice(config: BucketConfig, error: BucketFull) -> str:

@@ -1,11 +1,11 @@
-"""Deleting keys of a bucket that does not take their tombstones, as it is full."""
+"""Deleting keys of a bucket that takes no tombstones: it is full, or the account may not write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ...exceptions import BucketFull, NatsError, NotServed, PermissionDenied, WrongRevision
+from ...exceptions import BucketFull, NatsError, WrongRevision
 from ..protocol import documents, wire
 from ..protocol.steps import Request, Steps
 from ..protocol.wire import Reply
@@ -21,7 +21,7 @@ class Purges:
     """Purges keys, which the server does in a full bucket too, and then announces it.
 
     A purge itself is announced to nobody: feeds learn of it from the tombstones that are published
-    afterwards, as far as the purge has made room for them.
+    afterwards, as far as they are permitted and the purge has made room for them.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Purges:
         """Purge keys, given with their subjects, and announce that.
 
         With a revision, what was written after it stays: another's value, or its announcement.
-        Return the keys that had something to purge, and those that failed, with the reason.
+        Return the keys that had something to purge, and those that failed, with the reason. A key
+        that is among both was purged, but near caches of other processes may still have its value.
         """
         purges = []
         for key, revision in revisions.items():
@@ -94,7 +95,7 @@ class Purges:
             try:
                 ack = self._messages.acknowledged(raise_error(answer))
                 self._messages.remember(tombstone.subject, ack.sequence)
-            except (BucketFull, WrongRevision, PermissionDenied, NotServed):
+            except (BucketFull, WrongRevision):
                 pass  # another writer took the room, or the key; the value is deleted all the same
             except NatsError as error:
                 failed[key] = error

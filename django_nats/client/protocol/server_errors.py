@@ -12,6 +12,7 @@ from typing import Any
 from ...exceptions import (
     BucketFull,
     LimitReached,
+    NatsError,
     NoLeader,
     NotServed,
     ServerError,
@@ -131,11 +132,11 @@ def error_of(error: Mapping[str, Any]) -> ServerError | ValueTooLarge:
     return kind(message, code=error.get("code", 0), err_code=err_code)
 
 
-def is_single(error: ServerError) -> bool:
+def is_single(error: NatsError) -> bool:
     """Return True if an outage concerns one request, while the stream serves others."""
     if isinstance(error, LimitReached):
         return error.err_code != MAX_STREAMS
-    return error.err_code in _SINGLE
+    return isinstance(error, ServerError) and error.err_code in _SINGLE
 
 
 def reworded(refusal: ServerError, message: str) -> ServerError:

@@ -192,6 +192,7 @@ def field(header: bytes, name: str) -> str | None:
 
 
 _AFTER_CODE = (b" ", b"\r")
+_TOO_MANY_REQUESTS = 429
 _SEQUENCE = b"\r\nNats-Sequence: "
 _SUBJECT = b"\r\nNats-Subject: "
 PLAIN_HEADER = (
@@ -352,11 +353,14 @@ def parse_api(reply: Reply, shape: documents.Shape = documents.ANYTHING) -> dict
     Raise the error that it carries, and UnexpectedReply if it does not have the shape.
     """
     code = status(reply)
-    if code:
+    # A refusal for too much to do has a payload as well, which names the error.
+    if code and not (code == _TOO_MANY_REQUESTS and reply.payload):
         raise status_error(code, reply.header)
     document = documents.read(reply.payload, "the answer of JetStream's API", documents.ERROR)
     if "error" in document:
         raise error_of(document["error"])
+    if code:
+        raise status_error(code, reply.header)
     documents.require(document, "the answer of JetStream's API", shape)
     return document
 
@@ -374,7 +378,7 @@ def answers_for_stream(reply: Reply) -> bool:
     """Return True if a reply shows that a server answers for the stream, if only by an error."""
     code = status(reply)
     if code or _SEQUENCE in reply.header:
-        return code in (0, 404)
+        return code in (0, 404, _TOO_MANY_REQUESTS)
     try:
         parse_api(reply)
     except (NoLeader, UnexpectedReply):

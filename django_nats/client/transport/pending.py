@@ -359,8 +359,7 @@ class Outstanding:
                     problem = f"No permission to subscribe to {self._inbox.decode()}*.pull"
                 else:
                     continue
-                del self._waiting[key]
-                waiter.answer(index, PermissionDenied(problem))
+                self._refuse(key, PermissionDenied(problem))
             for sid, on_refusal in list(self._on_refusal.items()):
                 if f'"{self._feed_subject(sid).decode().lower()}"' in message:
                     inbox = self._inbox.decode()
@@ -374,10 +373,16 @@ class Outstanding:
         with self.lock:
             for key, (waiter, index) in list(self._waiting.items()):
                 if waiter.requests[index].inbox:
-                    del self._waiting[key]
-                    waiter.answer(index, error)
+                    self._refuse(key, error)
             for sid in list(self._unheard):
                 self._on_refusal[sid](error)
+
+    def _refuse(self, key: bytes, error: NatsError) -> None:
+        """Fail a request, and end the subscription of its own that it may have."""
+        waiter, index = self._waiting.pop(key)
+        if waiter.requests[index].inbox:  # the server may have accepted the subscription
+            self._unsubscribe(key)
+        waiter.answer(index, error)
 
 
 def _too_large(size: int, max_bytes: int) -> UnexpectedReply:

@@ -19,6 +19,7 @@ from django_nats.exceptions import NotSent, PermissionDenied, ServerError
 from tests.conftest import PATIENT, MakeCache, api
 from tests.support.following import Following, Recorder
 from tests.support.logins import authorization
+from tests.support.reloading import LOGIN, Reloading, account
 
 
 @pytest.fixture
@@ -61,6 +62,31 @@ def test_a_refusal_and_its_end_are_logged_once(
     assert following.watcher.state == "whole"
     assert about_feeds(caplog)[1:] == [f"The change feed of the bucket {bucket} is available again"]
     following.stop()
+
+
+def test_a_new_reason_of_a_refusal_is_logged(
+    impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def denying(subject: str) -> str:
+        return account(permissions=f'publish: {{ deny: ["{subject}"] }}')
+
+    create, info = "$JS.API.CONSUMER.CREATE.", "$JS.API.STREAM.INFO."
+    with Reloading(config=account(), token="") as server:
+        cache = NatsCache(server.url, {"OPTIONS": {**LOGIN, **PATIENT}})
+        cache.set("key", 1)
+        server.reload(denying(f"{create}>"))
+        following = Following(cache, wait=False)
+        following.wait_for(lambda: len(following.recorder.refusals) >= 3)
+        assert len(about_feeds(caplog)) == 1
+        assert create in about_feeds(caplog)[0]
+        server.reload(denying(f"{info}>"))
+        following.wait_for(lambda: len(about_feeds(caplog)) == 2)
+        seen = len(following.recorder.refusals)
+        following.wait_for(lambda: len(following.recorder.refusals) >= seen + 2)
+        assert len(about_feeds(caplog)) == 2
+        assert info in about_feeds(caplog)[1]
+        following.stop()
+        process.close()
 
 
 def test_a_refused_feed_is_retried_rarely(crowded: NatsCache) -> None:

@@ -14,12 +14,14 @@ from django_nats.client.protocol.steps import Request, Steps
 from django_nats.client.protocol.wire import Reply
 from django_nats.exceptions import (
     NoLeader,
+    NotServed,
     ServerError,
     UnexpectedReply,
     ValueTooLarge,
     WrongRevision,
 )
 from tests.conftest import MakeCache
+from tests.support.answers import too_many_requests
 
 STORED = (
     b"NATS/1.0\r\nDjango-Nats: pickle;ms=300000\r\nNats-TTL: 300\r\nNats-Stream: KV_b\r\n"
@@ -376,6 +378,7 @@ def test_a_message_from_the_leader_is_parsed() -> None:
         (Reply(b"NATS/1.0 503\r\n\r\n", b""), True, False),
         (error(10059, 404), True, True),
         (Reply(b"NATS/1.0 404 Not Found\r\n\r\n", b""), False, True),
+        (Reply(b"NATS/1.0 429 Too Many Requests\r\n\r\n", b"{}"), False, True),
         (error(10008, 503), True, False),
         (error(10009), True, False),
         (error(10071), False, True),
@@ -391,3 +394,16 @@ def test_a_message_from_the_leader_is_parsed() -> None:
 def test_answers_for_the_stream_are_recognised(reply: Reply, without: bool, answers: bool) -> None:
     assert wire.is_without_stream(reply) is without
     assert wire.answers_for_stream(reply) is answers
+
+
+def test_a_status_of_a_busy_stream_is_explained_by_its_payload() -> None:
+    with pytest.raises(NotServed) as caught:
+        wire.parse_api(too_many_requests("KV_b"))
+    assert (caught.value.code, caught.value.err_code) == (429, 10167)
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}"])
+def test_a_status_is_an_error_whatever_the_payload_says(payload: bytes) -> None:
+    for status in (b"429 Too Many Requests", b"409 Consumer Deleted"):
+        with pytest.raises(ServerError, match=status.decode()):
+            wire.parse_api(Reply(b"NATS/1.0 %b\r\n\r\n" % status, payload))

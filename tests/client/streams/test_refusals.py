@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from django_nats.client.counters.config import CounterConfig
 from django_nats.client.counters.stream import CounterStream
+from django_nats.client.kv import full
 from django_nats.client.kv.bucket import Bucket
 from django_nats.client.kv.config import BucketConfig
 from django_nats.exceptions import (
@@ -40,6 +43,12 @@ from tests.support.counting import NO_RESPONDERS
 pytestmark = pytest.mark.usefixtures("clock")
 LEVEL = document({"api": {"level": 1}})
 OFF, OFFLINE = 10039, 10194
+PURGED = document({"purged": 1})
+UNANNOUNCED = "Its old value may still be readable in the near caches of other processes, since"
+
+
+def denied() -> PermissionDenied:
+    return PermissionDenied("No permission to publish to $KV.b.k")
 
 
 def new_bucket() -> Bucket:
@@ -122,18 +131,50 @@ def test_a_counter_stream_of_a_newer_server_needs_that_server() -> None:
 @pytest.mark.parametrize("number", [10120, 10163, 10167])
 def test_a_key_whose_write_was_refused_is_purged(number: int) -> None:
     """The stream still serves reads, which must not find the old value."""
-    purged = document({"purged": 1})
-    for ending in (ack(9), refusal(number)):
+    for ending, announced in ((ack(9), True), (refusal(number), False)):
         with pytest.raises(NotServed) as caught:
-            finish(opened().put(":1:k", WRITE), refusal(number), [purged], [ending])
-        assert "Its old value may still be readable" not in str(caught.value)
+            finish(opened().put(":1:k", WRITE), refusal(number), [PURGED], [ending])
+        assert ("readable in the near caches of other" not in str(caught.value)) is announced
 
 
 def test_a_write_that_was_not_permitted_names_its_key_and_purges_it() -> None:
-    denied = PermissionDenied("No permission to publish to $KV.b.k")
-    purged = document({"purged": 1})
-    with pytest.raises(PermissionDenied, match=r"^':1:k' was not stored: No permission"):
-        finish(opened().put(":1:k", WRITE), denied, [purged], [denied])
+    with pytest.raises(PermissionDenied, match=UNANNOUNCED) as caught:
+        finish(opened().put(":1:k", WRITE), denied(), [PURGED], [denied()])
+    assert str(caught.value).startswith("':1:k' was not stored: No permission")
+    assert "deleted either" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [[ack(9)], [denied()], [refusal(10167)]], ids=str)
+def test_a_key_is_purged_whose_tombstone_is_not_permitted(ending: list[Any]) -> None:
+    """A purge that cannot be announced is an error, except of what returns the value."""
+    read, announced = stored(7), ending == [ack(9)]
+    popped, asked = finish(opened().pop(":1:k"), read, denied(), [PURGED], ending)
+    assert popped.revision == 7
+    assert asked[2][0].payload == b'{"filter":"$KV.b.=.1.k","seq":8}'
+    deleting = opened().delete(":1:k"), [read, denied(), [PURGED], ending]
+    failed, _ = finish(opened().delete_many([":1:k"]), [denied()], [PURGED], ending)
+    if announced:
+        assert finish(deleting[0], *deleting[1])[0] is True
+        assert failed == {}
+    else:
+        with pytest.raises(
+            (PermissionDenied, NotServed), match=f"^':1:k' was deleted[.] {UNANNOUNCED}"
+        ):
+            finish(deleting[0], *deleting[1])
+        assert list(failed) == [":1:k"]
+
+
+def test_a_key_that_can_neither_be_deleted_nor_purged_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full, "_QUIET_S", 3600.0)
+    bucket = opened()
+    for steps in (bucket.delete, bucket.pop):
+        with pytest.raises(PermissionDenied, match=r"^':1:k' was not deleted, and may still be"):
+            finish(steps(":1:k"), stored(7), denied(), [denied()])
+    failed, _ = finish(bucket.delete_many([":1:k"]), [denied()], [denied()])
+    assert "':1:k' was not deleted, and may still be" in str(failed[":1:k"])
+    assert len([each for each in caplog.messages if "may still be readable" in each]) == 1
 
 
 def test_a_value_is_not_discarded_while_the_stream_is_not_served() -> None:
@@ -166,16 +207,15 @@ def test_only_a_full_bucket_is_told_to_evict(words: str, evict: bool) -> None:
 
 
 def test_a_write_in_doubt_that_is_then_not_permitted_stays_in_doubt() -> None:
-    denied = PermissionDenied("No permission to publish to $KV.b.k")
+    refused = denied()
     with pytest.raises(OutcomeUnknown) as caught:
-        finish(opened().add(":1:k", WRITE), OutcomeUnknown(), denied)
-    assert caught.value.__cause__ is denied
+        finish(opened().add(":1:k", WRITE), OutcomeUnknown(), refused)
+    assert caught.value.__cause__ is refused
 
 
 def test_a_clear_whose_announcement_is_not_permitted_is_not_repeated() -> None:
-    denied = PermissionDenied("No permission to publish to $KV.b.=clear")
     with pytest.raises(PermissionDenied):
-        finish(opened().clear(), document({"purged": 1}), denied)
+        finish(opened().clear(), PURGED, denied())
 
 
 # Counters ------------------------------------------------------------------------------------
@@ -185,13 +225,30 @@ def test_an_increment_waits_while_the_stream_is_not_served_and_was_not_applied(
     clock: Clock,
 ) -> None:
     stream = counting.opened()
-    off = counting.refusal(OFF, 503)
+    too_few_servers = counting.refusal(10005, 503)
     began = clock.now
-    error, asked = run_until_error(clock, stream.incr("k", 1), off)
+    error, asked = run_until_error(clock, stream.incr("k", 1), too_few_servers)
     assert isinstance(error, CounterUnavailable)
     assert error.may_have_happened is False
     assert len(asked) > 1
     assert clock.now - began >= stream.config.deadline
+
+
+@pytest.mark.parametrize("number", [OFF, 10076, 10120, OFFLINE, 10195])
+def test_an_increment_does_not_wait_for_what_is_switched_off(clock: Clock, number: int) -> None:
+    stream = counting.opened()
+    began = clock.now
+    error, asked = run_until_error(clock, stream.incr("k", 1), counting.refusal(number, 503))
+    assert isinstance(error, NotServed)
+    assert (error.err_code, len(asked), clock.now) == (number, 1, began)
+    assert "The counter k of the stream C was not changed" in str(error)
+
+
+def test_an_increment_in_doubt_stays_in_doubt_if_the_stream_is_switched_off(clock: Clock) -> None:
+    answers = [OutcomeUnknown(), counting.refusal(OFF, 503)]
+    error, _ = run_until_error(clock, counting.opened().incr("k", 1), *answers)
+    assert isinstance(error, CounterUnavailable)
+    assert error.may_have_happened is True
 
 
 @pytest.mark.parametrize("error", [counting.refusal(10027), PermissionDenied("No.")], ids=str)
@@ -214,5 +271,5 @@ def test_a_counter_that_may_not_be_changed_does_not_begin_an_outage(clock: Clock
     run_until_error(clock, stream.incr("secret", 1), PermissionDenied("No."))
     clock.now += stream.config.deadline - 1
     began = clock.now
-    run_until_error(clock, stream.incr("k", 1), counting.refusal(OFF, 503))
+    run_until_error(clock, stream.incr("k", 1), counting.refusal(10005, 503))
     assert clock.now - began >= stream.config.deadline

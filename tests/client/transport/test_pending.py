@@ -19,6 +19,7 @@ from django_nats.client.transport import pending
 from django_nats.client.transport.pending import INBOX_SID, Outstanding
 from django_nats.client.transport.waiter import SMALL_REPLY_BYTES, Waiter
 from django_nats.exceptions import (
+    LimitReached,
     NotSent,
     OutcomeUnknown,
     PermissionDenied,
@@ -408,3 +409,19 @@ def test_only_requests_with_the_named_subject_are_refused(table: Table) -> None:
     assert [type(each) for each in asked.answers] == [PermissionDenied, type(None)]
     assert [type(each) for each in other.answers] == [PermissionDenied, type(None)]
     assert (len(table), table.woken) == (2, [])
+
+
+def test_a_refused_request_ends_the_subscription_of_its_own(table: Table) -> None:
+    asked = table.ask("one", request(subject="a", inbox=True), request(subject="a")).waiter
+    table.refuse('permissions violation for publish to "a"')
+    assert [type(each) for each in asked.answers] == [PermissionDenied] * 2
+    assert table.ended == [b"2"]
+
+
+def test_refused_subscriptions_are_ended_where_the_server_has_accepted_them(table: Table) -> None:
+    refusal = LimitReached("maximum subscriptions exceeded")
+    asked = [table.ask("a listing", request(inbox=True)).waiter for _ in range(2)]
+    table.ask("other", request())
+    table.refuse_subscriptions(refusal)
+    assert [each.answers for each in asked] == [[refusal], [refusal]]
+    assert (table.ended, len(table)) == ([b"2", b"3"], 1)
