@@ -44,12 +44,8 @@ def test_every_request_raises_counter_unavailable_while_the_server_is_away(
     assert counters.settings.stream.stream in str(caught.value)
 
 
-@pytest.mark.parametrize("twin", [False, True], ids=["sync", "async"])
-@pytest.mark.parametrize(("kind", "call"), OPERATIONS)
-def test_every_operation_returns_its_fail_open_result_while_the_server_is_away(
-    configure: Configure, nowhere: dict[str, object], kind: Any, call: Call, twin: bool
-) -> None:
-    configure(**nowhere, FAIL_OPEN=True)
+def assert_is_away(kind: Any, call: Call, twin: bool) -> None:
+    """Assert that an operation, or its async twin if it has one, returns its FAIL_OPEN result."""
     try:
         if not twin:
             assert call.sync(host_of(kind)) == call.away
@@ -57,6 +53,15 @@ def test_every_operation_returns_its_fail_open_result_while_the_server_is_away(
             assert call.in_a_loop(host_of(kind)) == call.away
     finally:
         write_behind.discard()
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(("kind", "call"), OPERATIONS)
+def test_every_operation_returns_its_fail_open_result_while_the_server_is_away(
+    configure: Configure, nowhere: dict[str, object], kind: Any, call: Call, twin: bool
+) -> None:
+    configure(**nowhere, FAIL_OPEN=True)
+    assert_is_away(kind, call, twin)
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +78,7 @@ def test_every_operation_returns_its_fail_open_result_while_jetstream_is_switche
     configure: Configure, switched_off: dict[str, object], kind: Any, call: Call, twin: bool
 ) -> None:
     configure(**switched_off, FAIL_OPEN=True)
-    try:
-        if not twin:
-            assert call.sync(host_of(kind)) == call.away
-        elif call.twin:
-            assert call.in_a_loop(host_of(kind)) == call.away
-    finally:
-        write_behind.discard()
+    assert_is_away(kind, call, twin)
 
 
 def test_an_unknown_total_prints_as_nothing_and_is_not_a_number(
