@@ -415,13 +415,15 @@ def test_connections_with_other_credentials_or_tls_are_never_shared() -> None:
 
 def test_reprs_show_no_secret() -> None:
     seed = accounts.user().seed
-    for options in (
-        {"USER": "web", "PASSWORD": seed},
-        {"TOKEN": seed},
-        {"NKEY_SEED": seed},
+    content = accounts.Operator().credentials()
+    for option, secret in (
+        ("PASSWORD", "s3cr3t"),
+        ("TOKEN", "s3cr3t"),
+        ("NKEY_SEED", seed),
+        ("CREDENTIALS_CONTENT", content),
     ):
-        made = config(**options)
+        made = config(**{option: secret}, **({"USER": "web"} if option == "PASSWORD" else {}))
         session = process.session(made.connection)
         bucket = process.bucket(made.connection, made.bucket)
         for each in (made, made.connection, session, bucket, vars(session), vars(bucket)):
-            assert seed not in repr(each)
+            assert secret.splitlines()[-2 if "\n" in secret else 0] not in repr(each)

@@ -83,9 +83,8 @@ def test_a_user_and_password_log_in(serve: Serve) -> None:
         "hunter3",
         correct="the credentials in LOCATION",
     )
-    assert_refused(
-        connect(server.url), correct="Set USER and PASSWORD, TOKEN, NKEY_SEED or CREDENTIALS"
-    )
+    ways = "USER and PASSWORD, TOKEN, NKEY_SEED, CREDENTIALS or CREDENTIALS_CONTENT"
+    assert_refused(connect(server.url), correct=f"Set {ways}")
 
 
 def test_a_refused_login_names_every_entry_of_settings_that_has_it(
@@ -173,9 +172,9 @@ def test_a_wrong_seed_is_named(server: NatsServer, seed: str) -> None:
     ("content", "problem"),
     [
         (None, "cannot be read: No such file or directory"),
-        ("", "is not a credentials file"),
-        ("nothing of the kind\n" * 10, "is not a credentials file"),
-        ("-----BEGIN NATS USER JWT-----\nabc\n", "is not a credentials file"),
+        ("", "does not hold a JWT and a seed"),
+        ("nothing of the kind\n" * 10, "does not hold a JWT and a seed"),
+        ("-----BEGIN NATS USER JWT-----\nabc\n", "does not hold a JWT and a seed"),
         ("-----BEGIN NATS USER JWT-----\nabc\n---BEGIN USER NKEY SEED---\nSUAX\n", "seed"),
     ],
 )

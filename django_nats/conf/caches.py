@@ -15,6 +15,7 @@ from ..client.transport.config import ConnectionConfig
 from ..values import Codec, make_codec
 from .connection import CONNECTION_OPTIONS, EMBEDDED, EMBEDDED_OPTIONS, read_connection
 from .reader import Options, Reader
+from .secrets import refuse_misplaced_secrets
 from .streams import stream_options
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _read_cache(location: object, params: Mapping[str, Any]) -> CacheConfig:
     where = f'CACHES["{alias}"]'
     reader = Reader(where, options, f'{where}["OPTIONS"]')
     reader.refuse_unknown(CACHE_OPTIONS)
+    refuse_misplaced_secrets(reader, location)
     bucket = _bucket(reader, location)
     for size, least in (("MAX_VALUE_SIZE", 1), ("COMPRESS_MIN_LENGTH", 0)):
         if size in options:

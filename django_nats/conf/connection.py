@@ -16,6 +16,7 @@ from ..client.transport.config import ConnectionConfig, TLSConfig
 from ..exceptions import NamedServerWarning
 from .django_redis import PAGE, SCHEMES
 from .reader import Reader
+from .secrets import SECRETS, read_secret
 
 EMBEDDED = "embedded"
 DEFAULT_LOCATION = "nats://127.0.0.1:4222"
@@ -27,12 +28,14 @@ CONNECTION_OPTIONS = {
     "TOKEN": "token",
     "NKEY_SEED": "nkey_seed",
     "CREDENTIALS": "credentials",
+    "CREDENTIALS_CONTENT": "credentials_content",
     "TLS": "tls",
     "INBOX_PREFIX": "inbox_prefix",
     "CONNECT_TIMEOUT": "connect_timeout",
     "MAX_RECONNECT_WAIT": "max_reconnect_wait",
     "MAX_REFUSED_WAIT": "max_refused_wait",
 }
+_WAYS = ("user", "token", "nkey_seed", "credentials", "credentials_content")
 _DURATIONS = ("CONNECT_TIMEOUT", "MAX_RECONNECT_WAIT", "MAX_REFUSED_WAIT")
 EMBEDDED_OPTIONS = ("EMBEDDED_DIR", "ALLOW_EMBEDDED")
 
@@ -47,7 +50,7 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
     """
     values: dict[str, Any] = {"entry": reader.where}
     values |= {
-        attribute: reader.text(option)
+        attribute: read_secret(reader, option) if option in SECRETS else reader.text(option)
         for option, attribute in CONNECTION_OPTIONS.items()
         if option not in ("TLS", *_DURATIONS) and option in reader.options
     }
@@ -68,7 +71,7 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
             tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME")
         )
     if location == EMBEDDED:
-        for attribute in ("user", "password", "token", "nkey_seed", "credentials", "tls"):
+        for attribute in ("user", *map(str.lower, SECRETS), "tls"):
             if attribute in values:
                 reader.fail(attribute.upper(), f'cannot be combined with LOCATION "{EMBEDDED}"')
         run = testrun.current()
@@ -89,7 +92,7 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
     if ("user" in values) != ("password" in values):
         reader.fail("USER", "and PASSWORD must be given together")
     values["login"] = _login(reader, values)
-    ways = [way for way in ("user", "token", "nkey_seed", "credentials") if way in values]
+    ways = [way for way in _WAYS if way in values]
     if len(ways) > 1:
         reader.fail(ways[1].upper(), f"and {ways[0].upper()} are two ways to log in: choose one")
     return ConnectionConfig(servers=tuple(servers), **values)
@@ -99,7 +102,7 @@ def _login(reader: Reader, values: dict[str, Any]) -> str:
     """Return what holds the credentials, for messages."""
     if "user" in values and "USER" in reader.options:
         return "USER and PASSWORD"
-    for option in ("TOKEN", "NKEY_SEED", "CREDENTIALS"):
+    for option in map(str.upper, _WAYS[1:]):
         if option in reader.options:
             return option
     return "the credentials in LOCATION" if {"user", "token"} & values.keys() else ""

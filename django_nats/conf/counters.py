@@ -15,6 +15,7 @@ from ..client.counters.config import CounterConfig, SourceConfig
 from ..client.transport.config import ConnectionConfig
 from .connection import CONNECTION_OPTIONS, EMBEDDED_OPTIONS, read_connection
 from .reader import Options, Reader
+from .secrets import refuse_misplaced_secrets
 from .streams import stream_options
 
 DEFAULT_STREAM = "COUNTERS"
@@ -99,6 +100,7 @@ def _read_counters(alias: str) -> CounterSettings:
     if "OPTIONS" in reader.options:
         reader.fail("OPTIONS", "is only for CACHES: write the options of counters beside LOCATION")
     reader.refuse_unknown(COUNTER_OPTIONS)
+    refuse_misplaced_secrets(reader, reader.options.get("LOCATION", ""))
     return CounterSettings(
         alias=alias,
         connection=read_connection(reader, reader.options.get("LOCATION", "")),

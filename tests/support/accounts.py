@@ -67,15 +67,19 @@ class Operator:
             f"resolver_preload: {{\n{preload}\n}}\n"
         )
 
-    def write_credentials(self, path: Path) -> str:
-        """Write the credentials file of a new user. Return its path."""
+    def credentials(self) -> str:
+        """Return the content of the credentials file of a new user."""
         new_user = user()
         limits = {"subs": -1, "data": -1, "payload": -1}
         jwt = self._account.sign(new_user, "web", {"type": "user", **limits})
-        path.write_text(
+        return (
             f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
             f"-----BEGIN USER NKEY SEED-----\n{new_user.seed}\n------END USER NKEY SEED------\n"
         )
+
+    def write_credentials(self, path: Path) -> str:
+        """Write the credentials file of a new user. Return its path."""
+        path.write_text(self.credentials())
         return str(path)
 
 

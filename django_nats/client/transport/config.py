@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...exceptions import NotSent
+from .secrets import (
+    SecretFunction,
+    checked_seed,
+    current,
+    parse_credentials,
+    read_credentials,
+)
+
+_SECRETS = ("password", "token", "nkey_seed", "credentials", "credentials_content")
 
 
 class TLSConfig(NamedTuple):
@@ -56,11 +62,12 @@ class ConnectionConfig:
     """The test run that this server is private to. Its directory is removed after it."""
     name: str = "django-nats"
     user: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    nkey_seed: str | None = field(default=None, repr=False)
-    credentials: str | None = None
+    password: str | SecretFunction | None = field(default=None, repr=False)
+    token: str | SecretFunction | None = field(default=None, repr=False)
+    nkey_seed: str | SecretFunction | None = field(default=None, repr=False)
+    credentials: str | SecretFunction | None = None
     """Path of a .creds file."""
+    credentials_content: str | SecretFunction | None = field(default=None, repr=False)
     tls: TLSConfig | None = None
     inbox_prefix: str = "_INBOX"
     connect_timeout: float = 2.0
@@ -81,25 +88,34 @@ class ConnectionConfig:
             return f"the embedded server in {self.embedded}"
         return ", ".join(self.servers)
 
+    @property
+    def asked_for(self) -> list[str]:
+        """Return the options whose secrets functions return."""
+        return [
+            attribute.upper()
+            for attribute in _SECRETS
+            if isinstance(getattr(self, attribute), SecretFunction)
+        ]
+
+    @property
+    def reads(self) -> bool:
+        """Whether client_options() reads files or asks functions, and so may take time."""
+        return bool(self.asked_for or self.credentials is not None or self.tls is not None)
+
     def client_options(self) -> dict[str, Any]:
         """Return the arguments for nats-py's connect(), apart from the servers.
 
         Raise NotSent, with the name of the option, if a secret or a file cannot be used.
         """
-        if self.credentials is not None:
-            _check_credentials(self.credentials)
-        if self.nkey_seed is not None:
-            _check_seed("NKEY_SEED", self.nkey_seed.strip().encode())
         options: dict[str, Any] = {"name": self.name}
-        for option, value in {
-            "user": self.user,
-            "password": self.password,
-            "token": self.token,
-            "nkeys_seed_str": self.nkey_seed,
-            "user_credentials": self.credentials,
-        }.items():
-            if value is not None:
-                options[option] = value
+        if self.user is not None:
+            options["user"] = self.user
+        for attribute in _SECRETS:
+            secret = getattr(self, attribute)
+            if secret is not None:
+                option = attribute.upper()
+                what = f"{self.entry}: {option}" if self.entry else option
+                options |= _login(attribute, what, current(what, secret), secret)
         if self.tls is not None:
             options["tls"] = self.tls.context()
             if self.tls.hostname is not None:
@@ -107,29 +123,18 @@ class ConnectionConfig:
         return options
 
 
-def _check_credentials(path: str) -> None:
-    # nats-py never returns from reading a file that lacks the first of these lines.
-    try:
-        lines = Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise NotSent(f"CREDENTIALS: {path} cannot be read: {error.strerror}") from error
-    parts = {}
-    for line, after in pairwise(lines):
-        for part in (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED"):
-            if part in line and after:
-                parts[part] = after
-    if len(parts) != 2:
-        raise NotSent(f"CREDENTIALS: {path} is not a credentials file: it needs a JWT and a seed")
-    _check_seed(f"CREDENTIALS: {path}", parts[b"BEGIN USER NKEY SEED"])
+def _login(attribute: str, what: str, text: str, secret: str | SecretFunction) -> dict[str, Any]:
+    """Return the arguments for nats-py's connect() that log in with the text of a secret."""
+    if attribute == "nkey_seed":
+        return {"nkeys_seed_str": checked_seed(what, text)}
+    if attribute not in ("credentials", "credentials_content"):
+        return {attribute: text}
+    from nats.aio.client import RawCredentials  # slow, and imported by then
 
-
-def _check_seed(option: str, seed: bytes) -> None:
-    if find_spec("nkeys") is None:
-        raise NotSent(f"{option} needs another package: pip install django-nats[nkeys]")
-    import nkeys
-
-    try:
-        nkeys.from_seed(bytearray(seed)).wipe()
-    except Exception:
-        # Without the cause: its traceback shows the seed.
-        raise NotSent(f"{option} holds no valid nkey seed") from None
+    if attribute == "credentials":
+        # What a function returns may be a secret, instead of a path.
+        title = text if secret is text else f"the file that {secret} names"
+        found = read_credentials(what, text, title)
+    else:
+        found = parse_credentials(what, text)
+    return {"user_credentials": RawCredentials(found.text)}

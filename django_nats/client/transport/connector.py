@@ -9,7 +9,9 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from ...exceptions import NotSent
+from ...realtime import monotonic
 from ..protocol.steps import Lane
+from .asking import Asking
 from .config import ConnectionConfig
 from .nats_py import require_names
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _EMBEDDED_START_S = 15.0
 """How long the embedded server may take to start."""
+_LEAST_S = 0.1
+"""What servers have of CONNECT_TIMEOUT at least, if reading the secrets has taken the rest."""
 _chance = SystemRandom()  # not the random module's state, which is the user's: tests seed it
 
 
@@ -39,6 +43,7 @@ class Connector:
         self._config = config
         self._on_timeout = on_timeout
         self._on_received = on_received
+        self._asking = Asking(config)
         self._discovered: list[str] = []
         """URLs of the announced servers."""
 
@@ -64,7 +69,8 @@ class Connector:
         from .connection import Connection
 
         config = self._config
-        options = config.client_options()
+        began = monotonic()
+        options = await self._asking.options()
         servers = [*config.servers, *self._discovered]
         if config.embedded is not None:
             starting = _embedded(config.embedded, temporary=config.test_run is not None)
@@ -72,7 +78,10 @@ class Connector:
             servers = [endpoint.url]
             options["token"] = endpoint.token
         _chance.shuffle(servers)
-        options["connect_timeout"] = config.connect_timeout / (len(servers) if callers_wait else 1)
+        options["connect_timeout"] = config.connect_timeout
+        if callers_wait:
+            left = config.connect_timeout - (monotonic() - began)
+            options["connect_timeout"] = max(left, _LEAST_S) / len(servers)
         for server in servers:
             connection = Connection(self._on_timeout, self._on_received)
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _REFUSALS = ("authorization violation", "authentication expired", "authentication revoked")
-_OPTIONS = "USER and PASSWORD, TOKEN, NKEY_SEED or CREDENTIALS"
+_OPTIONS = "USER and PASSWORD, TOKEN, NKEY_SEED, CREDENTIALS or CREDENTIALS_CONTENT"
 
 
 def is_refused(reason: str) -> bool:
