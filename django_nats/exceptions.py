@@ -82,6 +82,10 @@ class CounterMismatch(NatsError):
     """The stream exists, but cannot be used for counters."""
 
 
+class DomainMismatch(NatsError):
+    """Another JetStream domain has answered than the one that has the stream."""
+
+
 class ReadOnlyCounter(NatsError):
     """The counter is the sum of other counters, and cannot be changed directly."""
 

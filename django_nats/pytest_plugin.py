@@ -131,5 +131,5 @@ def _moved(entry: dict[str, Any], server: NatsServer, run: str) -> dict[str, Any
 
 def _delete(cache: NatsCache) -> Steps[None]:
     """Delete the bucket of a cache. Ignore the error if the test has not used it."""
-    bucket = cache.bucket
-    yield bucket.stream.api_request(f"$JS.API.STREAM.DELETE.{bucket.config.stream}")
+    stream = cache.bucket.stream
+    yield stream.api_request(stream.api.delete)

@@ -39,13 +39,13 @@ def check_feeds(caches: Mapping[str, NatsCache]) -> Iterator[CheckMessage]:
             try:
                 drivers.run(session, _open_and_close(bucket, near.subjects))
             except NatsError as error:
-                stream = bucket.config.stream
+                stream, api = bucket.config.stream, bucket.stream.api
                 yield Warning(
                     f'CACHES["{alias}"] has NEAR_CACHE, but the change feed of the '
                     f"{bucket.config.title} cannot be opened, so every read goes to the server: "
                     f"{error}",
-                    hint=f"Allow the user to publish to $JS.API.CONSUMER.CREATE.{stream}.>, "
-                    f"$JS.API.CONSUMER.DELETE.{stream}.* and $JS.FC.{stream}.>, and allow a "
+                    hint=f"Allow the user to publish to {api.create_consumer('>')}, "
+                    f"{api.delete_consumer('*')} and $JS.FC.{stream}.>, and allow a "
                     "consumer for each process, or remove NEAR_CACHE.",
                     id="django_nats.W010",
                 )
@@ -58,6 +58,6 @@ def _open_and_close(bucket: Bucket, subjects: Sequence[str]) -> Steps[None]:
     position = {"deliver_policy": "new"}
     create = create_request(bucket, name, f"_INBOX.{name}", subjects, _MAX_SILENCE_S, position)
     wire.parse_api((yield create))
-    wire.parse_api((yield bucket.stream.api_request(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")))
+    wire.parse_api((yield bucket.stream.api_request(bucket.stream.api.delete_consumer(name))))
     with suppress(NotSent, OutcomeUnknown):  # it gets no answer, unless it is refused
         yield bucket.stream.api_request(f"$JS.FC.{stream}.{name}.{secrets.token_hex(4)}")

@@ -83,8 +83,8 @@ def by_stream(streams: Iterable[StreamOf]) -> list[list[StreamOf]]:
             max_reconnect_wait=0.0,
             max_refused_wait=0.0,
         )
-        kind = type(each.stream)
-        shared.setdefault((kind, account, each.stream.config.stream), []).append(each)
+        kind, config = type(each.stream), each.stream.config
+        shared.setdefault((kind, account, config.api_prefix, config.stream), []).append(each)
     return list(shared.values())
 
 

@@ -53,7 +53,8 @@ class _OnePerKey(dict[K, V]):
         return self.setdefault(key, self._make(key))
 
 
-_StreamName: TypeAlias = "tuple[ConnectionConfig, str]"
+_StreamName: TypeAlias = "tuple[ConnectionConfig, str, str]"
+"""The stream's name is its own only within one JetStream API."""
 
 
 def _make_session(config: ConnectionConfig) -> Session:
@@ -62,7 +63,7 @@ def _make_session(config: ConnectionConfig) -> Session:
 
 def _make_bucket(key: tuple[ConnectionConfig, BucketConfig]) -> Bucket:
     connection, config = key
-    stream = connection, config.stream
+    stream = connection, config.api_prefix, config.stream
     return Bucket(config, session(connection), _recents[stream], _copies[stream])
 
 
@@ -71,7 +72,8 @@ def _make_counter_stream(key: tuple[ConnectionConfig, CounterConfig]) -> Counter
     from .counters.stream import CounterStream
 
     connection, config = key
-    return CounterStream(config, session(connection), _recents[connection, config.stream])
+    recent = _recents[connection, config.api_prefix, config.stream]
+    return CounterStream(config, session(connection), recent)
 
 
 def _make_recent(_: _StreamName) -> Recent:
@@ -108,7 +110,7 @@ def bucket(connection: ConnectionConfig, config: BucketConfig) -> Bucket:
 
 def add_copies(connection: ConnectionConfig, config: BucketConfig, copies: Copies) -> None:
     """Announce all that this process reads and writes in a bucket to a store of copies."""
-    _copies[connection, config.stream].append(copies)
+    _copies[connection, config.api_prefix, config.stream].append(copies)
 
 
 def watcher(

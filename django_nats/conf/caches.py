@@ -41,6 +41,8 @@ BUCKET_OPTIONS = {
     "METADATA": "metadata",
     "REPUBLISH": "republish",
     "READS": "reads",
+    "JS_DOMAIN": "domain",
+    "JS_API_PREFIX": "api_prefix",
     "REQUEST_TIMEOUT": "request_timeout",
 }
 CODEC_OPTIONS = {"SERIALIZER", "ACCEPT", "COMPRESSOR", "COMPRESS_MIN_LENGTH", "PICKLE_VERSION"}

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from ..client.counters.config import CounterConfig, SourceConfig
+from ..client.streams.api import domain_prefix
 from ..client.transport.config import ConnectionConfig
 from .connection import CONNECTION_OPTIONS, EMBEDDED_OPTIONS, read_connection
 from .reader import Options, Reader
@@ -37,6 +38,8 @@ COUNTER_OPTIONS = {
     "DESCRIPTION",
     "METADATA",
     "READS",
+    "JS_DOMAIN",
+    "JS_API_PREFIX",
     "DEADLINE",
     "REQUEST_TIMEOUT",
     "SOURCES",
@@ -259,7 +262,7 @@ def _source(reader: Reader, entry: Mapping[str, object]) -> SourceConfig:
             reader.fail("DOMAIN", "and API_PREFIX both say where the stream is: choose one")
         if not _NAME.fullmatch(domain):
             reader.fail("DOMAIN", f"is {domain!r}; it must be made of letters, digits, - and _")
-        api_prefix = f"$JS.{domain}.API"
+        api_prefix = domain_prefix(domain)
     deliver_prefix = reader.text("DELIVER_PREFIX") or None
     for option, subject in (("API_PREFIX", api_prefix), ("DELIVER_PREFIX", deliver_prefix)):
         if subject and not _SUBJECT.fullmatch(subject):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..client.streams.api import DEFAULT_PREFIX, domain_prefix
 from .reader import Reader
 
+_TOKEN = re.compile(r"[-_a-zA-Z0-9]+")
+_SUBJECT = re.compile(r"[-_a-zA-Z0-9$]+(\.[-_a-zA-Z0-9$]+)*")
+_MAX_PREFIX_LENGTH = 256
 _MAX_DESCRIPTION_BYTES = 4 * 1024  # the server refuses more
 _MAX_METADATA_BYTES = 128 * 1024
 
@@ -28,7 +33,10 @@ def stream_options(reader: Reader, description: str) -> dict[str, Any]:
     text = reader.text("DESCRIPTION", description)
     if len(text.encode()) > _MAX_DESCRIPTION_BYTES:
         reader.fail("DESCRIPTION", f"must have at most {_MAX_DESCRIPTION_BYTES:,} bytes")
+    api_prefix, domain = _jetstream(reader)
     return {
+        "api_prefix": api_prefix,
+        "domain": domain,
         "replicas": replicas,
         "max_bytes": reader.size("MAX_BYTES"),
         "compression": reader.choice("COMPRESSION"),
@@ -38,6 +46,30 @@ def stream_options(reader: Reader, description: str) -> dict[str, Any]:
         "metadata": _metadata(reader),
         "reads": reader.choice("READS"),
     }
+
+
+def _jetstream(reader: Reader) -> tuple[str, str | None]:
+    """Return the prefix of the JetStream API that has the stream, and the domain if one is named.
+
+    >>> _jetstream(Reader("", {"JS_DOMAIN": "hub"}))
+    ('$JS.hub.API', 'hub')
+    """
+    options = reader.options
+    if "JS_DOMAIN" in options and "JS_API_PREFIX" in options:
+        reader.fail("JS_DOMAIN", "and JS_API_PREFIX both say where the stream is: choose one")
+    if "JS_DOMAIN" in options:
+        domain = reader.text("JS_DOMAIN")
+        if not _TOKEN.fullmatch(domain):
+            reader.fail("JS_DOMAIN", f"is {domain!r}; it must be made of letters, digits, - and _")
+        return domain_prefix(domain), domain
+    prefix = reader.text("JS_API_PREFIX", DEFAULT_PREFIX)
+    if len(prefix) > _MAX_PREFIX_LENGTH or not _SUBJECT.fullmatch(prefix):
+        reader.fail(
+            "JS_API_PREFIX",
+            f"is {prefix!r}; it must be a subject such as hub.API: letters, digits, -, _ and $, "
+            f"with dots between them, and at most {_MAX_PREFIX_LENGTH} characters",
+        )
+    return prefix, None
 
 
 def _metadata(reader: Reader) -> tuple[tuple[str, str], ...]:

@@ -139,7 +139,8 @@ class Backlog:
         another thread imports a module inherits that module's import lock, which nobody releases.
         """
         import_now()
-        self._session.post(self._stream.stream.api_request("$JS.API.INFO"))
+        stream = self._stream.stream
+        self._session.post(stream.api_request(stream.api.account))
         self._prepared = True
 
     def _add_up_and_start(self) -> None:

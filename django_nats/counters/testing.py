@@ -89,11 +89,11 @@ def _moved_source(source: str | Mapping[str, str], run: str) -> str:
 
 def _drop(counters: Counters) -> None:
     """Delete the stream, if the test has used it: otherwise there may be not even a server."""
-    stream = counters.stream
+    stream = counters.stream.stream
 
     def steps() -> Steps[None]:
-        yield stream.stream.api_request(f"$JS.API.STREAM.DELETE.{stream.config.stream}")
+        yield stream.api_request(stream.api.delete)
 
-    if stream.stream.is_ready:
+    if stream.is_ready:
         with suppress(Unavailable):
             drivers.run(counters.session, steps())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...exceptions import CounterMismatch
+from ..streams.api import DEFAULT_PREFIX
 from ..streams.config import NANOSECONDS, base_document, is_below_stored
 
 _WINDOW = 3
@@ -79,6 +80,8 @@ class CounterConfig:
     placement_tags: tuple[str, ...] = ()
     description: str = "Django counters"
     metadata: tuple[tuple[str, str], ...] = ()
+    api_prefix: str = DEFAULT_PREFIX
+    domain: str | None = None
     reads: str = "any"
     """Which replica answers reads: "any", or only the "leader"."""
 

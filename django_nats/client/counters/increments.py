@@ -50,7 +50,7 @@ _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.2  # an open circuit refuses at once
 _random = SystemRandom()  # the random module's state belongs to the user
 
 _ACKNOWLEDGED = re.compile(
-    rb'\A\{"stream":"([^"]*)",\s*(?:"domain":"[^"]*",\s*)?'
+    rb'\A\{"stream":"([^"]*)",\s*(?:"domain":"([^"]*)",\s*)?'
     rb'"seq":([1-9][0-9]{0,18}),\s*"val":\s*"(-?[0-9]+)"'
 )
 
@@ -126,9 +126,9 @@ class Increments:
         None for every other reply.
         """
         match = _ACKNOWLEDGED.match(reply.payload)
-        if match is None or match[1] != self._name:
+        if match is None or match[1] != self._name or match[2] != self.stream.domain:
             return None
-        return int(match[2]), match[3]
+        return int(match[3]), match[4]
 
     def reset(self, counter: str) -> Steps[None]:
         """Let a counter begin again from 0, and drop its history."""
@@ -144,8 +144,8 @@ class Increments:
 
     def purge_request(self, **what: object) -> Request:
         """Return a request that purges what a filter and a sequence name."""
-        subject = f"$JS.API.STREAM.PURGE.{self.stream.config.stream}"
-        return Request(self.stream.lanes.writes, subject, wire.compact_json(what))
+        payload = wire.compact_json(what)
+        return Request(self.stream.lanes.writes, self.stream.api.purge, payload)
 
     def note_purged(self, subjects: Iterable[str]) -> Steps[None]:
         """Note a purge. The server does not say how far it went: up to what there is now."""

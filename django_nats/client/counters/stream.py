@@ -20,7 +20,6 @@ from ...exceptions import (
 from ..protocol import documents, wire
 from ..protocol.steps import Request, Steps, next_item
 from ..protocol.wire import Message
-from ..streams.lanes import info_subject
 from ..streams.messages import MAX_FROM_LEADER, Messages
 from ..streams.recent_writes import Recent
 from ..streams.requests import raise_error
@@ -175,8 +174,8 @@ class CounterStream:
         subjects: list[str] = []
         while True:
             wanted = {"subjects_filter": subject_filter, "offset": len(subjects)}
-            where = info_subject(self.config)
-            request = Request(self.stream.lanes.questions, where, wire.compact_json(wanted))
+            payload = wire.compact_json(wanted)
+            request = Request(self.stream.lanes.questions, self.stream.api.info, payload)
             reply = yield from self.stream.ask_leader(request)
             page = wire.parse_api(reply, documents.SUBJECTS)
             listed = page["state"].get("subjects", {})

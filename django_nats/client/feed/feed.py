@@ -106,9 +106,9 @@ def create_request(
         "filter_subjects": list(filters),
         **position,
     }
-    where = bucket.config.stream
-    payload = wire.compact_json({"stream_name": where, "config": config})
-    return bucket.stream.api_request(f"$JS.API.CONSUMER.CREATE.{where}.{name}", payload)
+    stream = bucket.stream
+    payload = wire.compact_json({"stream_name": bucket.config.stream, "config": config})
+    return stream.api_request(stream.api.create_consumer(name), payload)
 
 
 class Feed:
@@ -240,7 +240,7 @@ class Feed:
         return 0
 
     def _last_sequence(self) -> Steps[int]:
-        reply = yield Request(self._lane, f"$JS.API.STREAM.INFO.{self._bucket.config.stream}")
+        reply = yield Request(self._lane, self._bucket.stream.api.info)
         document = wire.parse_api(reply, documents.STREAM)
         return int(document["state"]["last_seq"])
 
@@ -248,7 +248,7 @@ class Feed:
         """Unsubscribe, and delete the consumer."""
         self._break("The feed was closed")
         self._connection.unlisten(self._sid)
-        delete = f"$JS.API.CONSUMER.DELETE.{self._bucket.config.stream}.{self._name}"
+        delete = self._bucket.stream.api.delete_consumer(self._name)
         self._connection.post(delete.encode())
 
     # On any thread, under the connection's lock ----------------------------------------------

@@ -75,12 +75,12 @@ class Bucket:
             on_refusal=self._fullness.creation_error,
         )
         self._messages = Messages(self.stream, from_leader=config.reads == "leader")
-        self._subjects = Subjects(config.name)
+        self._subjects = Subjects(config.name, config.api_prefix)
         self._near_caches = NearCaches(copies, self.clock)
         parts = (self.stream, self._messages, self._subjects, self._near_caches, self.clock)
         self._reader = Reader(*parts)
         self._writer = Writer(*parts, self._fullness)
-        self._tombstones = Tombstones(self.stream)
+        self._tombstones = Tombstones(self.stream, self._subjects)
         self._purges = Purges(self.stream, self._messages, self._near_caches, self._tombstones)
         # Of this process, for statistics: threads may overwrite each other's addition.
         self.hits = self.misses = 0
@@ -308,7 +308,7 @@ class Bucket:
         """Delete keys. Return those that had to be purged, and those that failed, as ``_purge``."""
         yield from self.stream.ready()
         keys = list(dict.fromkeys(keys))
-        subjects = self._subjects.of_plain(keys) if revisions is None else None
+        subjects = self._subjects.plain_to_publish(keys) if revisions is None else None
         if subjects is not None:
             tombstones = self._tombstones.publications(subjects)
             failed = yield from self._writer.publish_all(keys, tombstones, {})

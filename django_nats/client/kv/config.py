@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from ...exceptions import BucketMismatch
+from ..streams.api import DEFAULT_PREFIX
 from ..streams.config import NANOSECONDS, base_document, is_below_stored
 
 MIB = 1024 * 1024
@@ -47,6 +48,8 @@ class BucketConfig:
     placement_tags: tuple[str, ...] = ()
     description: str = "Django cache"
     metadata: tuple[tuple[str, str], ...] = ()
+    api_prefix: str = DEFAULT_PREFIX
+    domain: str | None = None
     republish: Republish | None = None
     reads: str = "any"
     """Which replica answers reads: "any", or only the "leader"."""

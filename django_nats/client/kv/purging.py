@@ -35,7 +35,7 @@ class Purges:
         self._messages = messages
         self._near_caches = near_caches
         self._tombstones = tombstones
-        self._subject = f"$JS.API.STREAM.PURGE.{stream.config.stream}"
+        self._subject = stream.api.purge
 
     def run(
         self, subjects: Mapping[str, str], revisions: Mapping[str, int | None]
@@ -91,10 +91,10 @@ class Purges:
             for key, subject in subjects.items()
         ]
         answers = (yield from self._stream.pipeline(tombstones)) if tombstones else []
-        for key, tombstone, answer in zip(subjects, tombstones, answers, strict=True):
+        for (key, subject), answer in zip(subjects.items(), answers, strict=True):
             try:
                 ack = self._messages.acknowledged(raise_error(answer))
-                self._messages.remember(tombstone.subject, ack.sequence)
+                self._messages.remember(subject.encode(), ack.sequence)
             except (BucketFull, WrongRevision):
                 pass  # another writer took the room, or the key; the value is deleted all the same
             except NatsError as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ... import keys
 from ...exceptions import InvalidKey
+from ..streams.api import DEFAULT_PREFIX
 
 MAX_KEY_BYTES = 8192
 _LONG = 1000
@@ -13,10 +14,24 @@ _LONG = 1000
 
 
 class Subjects:
-    """The subjects under which a bucket stores the keys that Django makes."""
+    """The subjects under which a bucket stores the keys that Django makes.
 
-    def __init__(self, bucket: str) -> None:
+    Servers do not let the subjects of buckets through to other JetStream domains. What is published
+    in one has the prefix of its API before the subject, which its servers remove, and so does what
+    is published through the prefix of another account.
+    """
+
+    def __init__(self, bucket: str, api_prefix: str = DEFAULT_PREFIX) -> None:
         self.prefix = f"$KV.{bucket}."
+        self._via = "" if api_prefix == DEFAULT_PREFIX else f"{api_prefix}."
+
+    def published(self, subject: str) -> str:
+        """Return the subject by which a message is published that is stored under another one."""
+        return self._via + subject
+
+    def stored(self, published: bytes) -> bytes:
+        """Return the subject under which a published message is stored."""
+        return published[len(self._via) :]
 
     def of(self, key: str) -> str:
         """Return the subject of a key. Raises InvalidKey if the key has over MAX_KEY_BYTES."""
@@ -32,12 +47,13 @@ class Subjects:
             return {self.of(key): key for key in keys_}
         return {self.prefix + each: key for each, key in zip(encoded, keys_, strict=True)}
 
-    def of_plain(self, keys_: Sequence[str]) -> list[bytes] | None:
-        """Return the subjects of keys as bytes, or None if one of the keys is not a plain one."""
+    def plain_to_publish(self, keys_: Sequence[str]) -> list[bytes] | None:
+        """Return the subjects to publish keys by, or None if one of the keys is not a plain one."""
         encoded = keys.encode_plain(keys_)
         if encoded is None:
             return None
-        return (self.prefix + f"\n{self.prefix}".join(encoded)).encode().split(b"\n")
+        prefix = self._via + self.prefix
+        return (prefix + f"\n{prefix}".join(encoded)).encode().split(b"\n")
 
 
 def _require_short(key: str) -> None:

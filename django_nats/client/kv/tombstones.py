@@ -9,6 +9,7 @@ from ... import keys
 from ..protocol import wire
 from ..protocol.steps import Publications, Request
 from ..streams.stream import Stream
+from .subjects import Subjects
 
 TOMBSTONE_TTL = "60"
 """Seconds. Long, because a change feed that is further behind would miss the delete."""
@@ -17,17 +18,19 @@ TOMBSTONE_TTL = "60"
 class Tombstones:
     """Makes the requests that publish tombstones in a bucket."""
 
-    def __init__(self, stream: Stream[Any]) -> None:
+    def __init__(self, stream: Stream[Any], subjects: Subjects) -> None:
         self._stream = stream
+        self._subjects = subjects
 
     def request(self, subject: str, key: str = "", **conditions: str) -> Request:
         """Return a request that deletes a subject: it replaces the subject's messages."""
         if keys.is_hashed(subject):
             conditions[wire.KEY_HEADER] = wire.quote_key(key)  # feeds need the key itself
-        return Request(self._stream.lanes.writes, subject, b"", _header(conditions))
+        published = self._subjects.published(subject)
+        return Request(self._stream.lanes.writes, published, b"", _header(conditions))
 
     def publications(self, subjects: list[bytes]) -> Publications:
-        """Return the messages that delete subjects of plain keys."""
+        """Return the messages that delete plain keys, given the subjects to publish them by."""
         count = len(subjects)
         return self._stream.publications(subjects, [b""] * count, [_header({})] * count)
 

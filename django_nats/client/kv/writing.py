@@ -84,8 +84,11 @@ class Writer:
             raise self._fullness.error(key, error) from error
         if self._fullness.is_full:
             self._fullness.note_stored()
-        self._messages.remember(request.subject, ack.sequence)
+        self._remember(request.subject, ack.sequence)
         return ack.sequence
+
+    def _remember(self, published: bytes, sequence: int) -> None:
+        self._messages.remember(self._subjects.stored(published), sequence)
 
     def store_many(self, writes: Mapping[str, Write]) -> Steps[dict[str, NatsError]]:
         """Store many values, pipelined, and return the keys that failed, with the reason."""
@@ -113,7 +116,7 @@ class Writer:
         Return None if a key must be looked at by itself: it may have no plain subject, or a value
         that is too large.
         """
-        subjects = self._subjects.of_plain(list(writes))
+        subjects = self._subjects.plain_to_publish(list(writes))
         if subjects is None:
             return None
         payloads = [write.payload for write in writes.values()]
@@ -147,8 +150,9 @@ class Writer:
         attempts: dict[str, list[tuple[Copies, Attempt]]] = {}
         near_caches, messages = self._near_caches, self._messages
         if near_caches.copies:
-            for key, subject in zip(keys, publications.subjects, strict=True):
-                attempts[key] = near_caches.begin(key, subject.decode())
+            for key, published in zip(keys, publications.subjects, strict=True):
+                subject = self._subjects.stored(published).decode()
+                attempts[key] = near_caches.begin(key, subject)
         began = self._clock.now()
         try:
             answers = yield from self._stream.pipeline(publications)
@@ -175,10 +179,10 @@ class Writer:
     ) -> Mapping[str, int]:
         """Take note of what was stored, or deleted. Return its sequences by key."""
         stored: dict[str, int] = {}
-        for key, subject, sequence in zip(keys, publications.subjects, answers, strict=True):
+        for key, published, sequence in zip(keys, publications.subjects, answers, strict=True):
             if key not in failed:
                 stored[key] = sequence
-                self._messages.remember(subject, sequence)
+                self._remember(published, sequence)
         if self._fullness.is_full and not stored.keys().isdisjoint(writes):
             self._fullness.note_stored()
         return stored
@@ -228,7 +232,7 @@ class Writer:
             except (ServerError, Unavailable) as error:
                 failure = error
             else:
-                self._messages.remember(request.subject, ack.sequence)
+                self._remember(request.subject, ack.sequence)
                 return ack.sequence
             code = failure.err_code if isinstance(failure, ServerError) else 0
             if isinstance(failure, OutcomeUnknown):
@@ -256,7 +260,8 @@ class Writer:
         may have replaced this one: then nobody can tell, and the doubt is raised.
         """
         try:
-            stored = yield from self._messages.last(request.subject.decode(), leader=True)
+            subject = self._subjects.stored(request.subject).decode()
+            stored = yield from self._messages.last(subject, leader=True)
         except Unavailable as error:
             raise doubt from error
         if stored is not None and wire.field(stored.header, "Nats-Msg-Id") == identity:
@@ -272,7 +277,8 @@ class Writer:
         self, key: str, write: Write | None, request: Request, steps: Steps[N]
     ) -> Steps[N]:
         """Run the steps of a write, and pass their end to the near caches."""
-        attempts = self._near_caches.begin(key, request.subject.decode())
+        subject = self._subjects.stored(request.subject).decode()
+        attempts = self._near_caches.begin(key, subject)
         began = self._clock.now()
         sequence: int | None = None
         try:
@@ -299,4 +305,5 @@ class Writer:
                 f"headers); the bucket {self._stream.config.name} takes at most {limit}. Raise "
                 f"MAX_VALUE_SIZE, and the server's max_payload, or configure a COMPRESSOR."
             )
-        return Request(self._stream.lanes.writes, subject, write.payload, header)
+        published = self._subjects.published(subject)
+        return Request(self._stream.lanes.writes, published, write.payload, header)

@@ -137,7 +137,12 @@ def _is_time(value: Any) -> bool:
 
 ANYTHING: Shape = {}
 ERROR: Shape = {"error?": {"code?": _is_limit, "err_code?": _is_limit, "description?": _is_text}}
-ACKNOWLEDGEMENT: Shape = {"stream": _is_text, "seq": _is_sequence, "duplicate?": _is_flag}
+ACKNOWLEDGEMENT: Shape = {
+    "stream": _is_text,
+    "seq": _is_sequence,
+    "domain?": _is_text,
+    "duplicate?": _is_flag,
+}
 STORED_MESSAGE: Shape = {
     "message": {
         "subject": _is_text,
@@ -180,6 +185,7 @@ STREAM: Shape = {
         "num_subjects?": _is_count,
     },
     "created": _is_text,
+    "domain?": _is_text,
     "ts": _is_time,
     "sources?": [
         {

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from ...exceptions import NatsError, NoLeader, ServerError, UnexpectedReply
+from ...exceptions import DomainMismatch, NatsError, NoLeader, ServerError, UnexpectedReply
 from ...printable import printable
 from . import documents
 from .server_errors import (
@@ -321,22 +321,28 @@ def _decoded(message: Mapping[str, str], name: str) -> bytes:
         raise UnexpectedReply(f"The field {name} of a stored message is not base64") from None
 
 
-_ACK = re.compile(rb'\{"stream":"([^"]*)", *(?:"domain":"[^"]*", *)?"seq": *([1-9][0-9]{0,18})\}')
+_ACK = re.compile(rb'\{"stream":"([^"]*)", *(?:"domain":"([^"]*)", *)?"seq": *([1-9][0-9]{0,18})\}')
 
 
-def plain_ack(payload: bytes, stream: bytes) -> int:
-    """Return the sequence in an acknowledgement by a stream, or 0 if it says more than that."""
+def plain_ack(payload: bytes, stream: bytes, domain: bytes | None = None) -> int:
+    """Return the sequence in an acknowledgement by a stream, or 0 if it says more than that.
+
+    ``domain`` is the JetStream domain of the stream, if it is in one.
+    """
     match = _ACK.fullmatch(payload)
-    return int(match[2]) if match is not None and match[1] == stream else 0
+    if match is None or match[1] != stream or match[2] != domain:
+        return 0
+    return int(match[3])
 
 
-def parse_ack(reply: Reply, stream: bytes) -> Ack:
+def parse_ack(reply: Reply, stream: bytes, domain: bytes | None = None) -> Ack:
     """Return a stream's acknowledgement of a publish.
 
-    Raise the error that the server answered with, and UnexpectedReply if the answer is not an
-    acknowledgement or is another stream's.
+    Raise the error that the server answered with, UnexpectedReply if the answer is not an
+    acknowledgement or is another stream's, and DomainMismatch if it comes from another JetStream
+    domain than that of the stream.
     """
-    sequence = plain_ack(reply.payload, stream)
+    sequence = plain_ack(reply.payload, stream, domain)
     if sequence:
         return _ack((sequence, False))
     answer = parse_api(reply, documents.ACKNOWLEDGEMENT)
@@ -344,7 +350,18 @@ def parse_ack(reply: Reply, stream: bytes) -> Ack:
         raise UnexpectedReply(
             f"A message for the stream {stream.decode()} was acknowledged by another stream"
         )
+    stored, expected = answer.get("domain"), None if domain is None else domain.decode()
+    if stored != expected:
+        raise DomainMismatch(
+            f"A message for the stream {stream.decode()}, which is in {_domain(expected)}, was "
+            f"stored in {_domain(stored)}: streams of both have its subject, and leaf nodes carry "
+            "it to both. Give each stream a PREFIX of its own"
+        )
     return Ack(answer["seq"], answer.get("duplicate", False))
+
+
+def _domain(name: str | None) -> str:
+    return f"the JetStream domain {name}" if name is not None else "no JetStream domain"
 
 
 def parse_api(reply: Reply, shape: documents.Shape = documents.ANYTHING) -> dict[str, Any]:

@@ -20,6 +20,14 @@ class StreamConfig(Protocol):
         """The stream's name on the server."""
 
     @property
+    def api_prefix(self) -> str:
+        """The beginning of the subjects of the JetStream API that has the stream."""
+
+    @property
+    def domain(self) -> str | None:
+        """The JetStream domain that settings name, or None."""
+
+    @property
     def description(self) -> str:
         """What the server's tools show for the stream."""
 

@@ -93,7 +93,7 @@ def update(stream: Stream[Any], existing: Mapping[str, Any]) -> Steps[dict[str, 
     changed = {each.field: each.wanted for each in differences(config, existing, {})}
     metadata = {**existing.get("metadata", {}), **wanted.get("metadata", {})}
     payload = wire.compact_json({**existing, **wanted, **changed, "metadata": metadata})
-    wire.parse_api((yield stream.api_request(f"$JS.API.STREAM.UPDATE.{config.stream}", payload)))
+    wire.parse_api((yield stream.api_request(stream.api.update, payload)))
     return (yield from stream.open())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..protocol.steps import Lane, Request
+from .api import Api
 from .config import StreamConfig
 
 _API_TIMEOUT_S = 5.0  # creating a replicated stream takes an election
@@ -20,7 +21,7 @@ class Lanes:
     leader may not answer these at all, so they are asked again, and that must not open the circuit.
     """
 
-    def __init__(self, config: StreamConfig, connect_timeout: float) -> None:
+    def __init__(self, config: StreamConfig, api: Api, connect_timeout: float) -> None:
         timeout = config.request_timeout
         title = config.title
         self.reads = Lane(f"reads of the {title}", timeout)
@@ -32,13 +33,8 @@ class Lanes:
         self.first_opening = Lane(opening, _before_repeating(longest))
         self.reopening = Lane(opening, _before_repeating(timeout))
         probes = Lane(f"a probe of the {title}", min(timeout, _PROBE_TIMEOUT_S))
-        self.reads.probe = Request(probes, f"$JS.API.DIRECT.GET.{config.stream}.{config.probe}")
-        self.writes.probe = Request(probes, info_subject(config))
-
-
-def info_subject(config: StreamConfig) -> str:
-    """Return the subject that answers with the server's document about a stream."""
-    return f"$JS.API.STREAM.INFO.{config.stream}"
+        self.reads.probe = Request(probes, f"{api.direct_get}.{config.probe}")
+        self.writes.probe = Request(probes, api.info)
 
 
 def _before_repeating(patience: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...exceptions import UnexpectedReply
+from ...exceptions import DomainMismatch, UnexpectedReply
 from ..protocol import wire
 from ..protocol.runs import RunReader
 from ..protocol.steps import Request, Steps
@@ -44,8 +44,7 @@ class Messages:
         self._stream = stream
         self.from_leader = from_leader
         self._name = stream.config.stream.encode()
-        self._direct = f"$JS.API.DIRECT.GET.{stream.config.stream}"
-        self._leader = f"$JS.API.STREAM.MSG.GET.{stream.config.stream}"
+        self._direct, self._leader = stream.api.direct_get, stream.api.get
 
     def last(self, subject: str, *, leader: bool = False) -> Steps[Message | None]:
         """Return the last message of a subject, tombstones and expired values included.
@@ -171,7 +170,11 @@ class Messages:
 
     def acknowledged(self, reply: Reply) -> Ack:
         """Return this stream's acknowledgement of a publish. Raises as wire.parse_ack does."""
-        return wire.parse_ack(reply, self._name)
+        try:
+            return wire.parse_ack(reply, self._name, self._stream.domain)
+        except DomainMismatch:
+            self._stream.reopen()  # its servers may have got another domain since it was opened
+            raise
 
     def remember(self, subject: bytes, sequence: int) -> None:
         """Note a write of this process that the stream has acknowledged at a sequence."""

@@ -6,6 +6,7 @@ import logging
 
 from ...exceptions import LimitReached, NoLeader, NotServed, ServerError
 from ..protocol.server_errors import NOT_ENABLED_HINT, reworded
+from .api import DEFAULT_PREFIX
 from .config import StreamConfig
 
 logger = logging.getLogger("django_nats")
@@ -34,10 +35,26 @@ class Refusals:
 
         A stream that was open before may be served again in a moment, and is waited for.
         """
+        config = self._config
+        if config.domain is not None:
+            problem = (
+                f"no JetStream of the domain {config.domain} answers. The server that is connected "
+                "to must be in this domain, or a leaf node that is linked to it, with the same "
+                "account at both ends. Otherwise correct JS_DOMAIN."
+            )
+        elif config.api_prefix != DEFAULT_PREFIX:
+            problem = (
+                f"no JetStream answers under {config.api_prefix}. The account must import its API "
+                "under that prefix. Otherwise correct JS_API_PREFIX."
+            )
+        else:
+            problem = (
+                "JetStream is not enabled on the NATS server, or not for this account. "
+                f"{NOT_ENABLED_HINT} If a leaf node is to use the JetStream of its hub, set "
+                "JS_DOMAIN to the hub's domain."
+            )
         return (NoLeader if was_open else NotServed)(
-            f"The {self._config.title} is not served: JetStream is not enabled on the NATS server, "
-            f"or not for this account. {NOT_ENABLED_HINT}",
-            code=503,
+            f"The {config.title} is not served: {problem}", code=503
         )
 
     def note(self, refusal: ServerError) -> None:

@@ -81,9 +81,7 @@ def batches(
     while True:
         name = f"keys-{secrets.token_hex(8)}"
         place = f"{stream.config.stream}.{name}.".encode()
-        delete = Request(
-            stream.lanes.writes, f"$JS.API.CONSUMER.DELETE.{stream.config.stream}.{name}"
-        )
+        delete = Request(stream.lanes.writes, stream.api.delete_consumer(name))
         create = _creation(stream, name, subject_filter, headers_only)
         left = yield from _created(stream, name, create, delete)
         known = last
@@ -153,9 +151,8 @@ def _creation(stream: Stream[Any], name: str, subject_filter: str, headers_only:
         "inactive_threshold": _IDLE_S * NANOSECONDS,
         "filter_subject": subject_filter,
     }
-    where = stream.config.stream
-    payload = wire.compact_json({"stream_name": where, "config": config})
-    return Request(stream.lanes.writes, f"$JS.API.CONSUMER.CREATE.{where}.{name}", payload)
+    payload = wire.compact_json({"stream_name": stream.config.stream, "config": config})
+    return Request(stream.lanes.writes, stream.api.create_consumer(name), payload)
 
 
 def _next_batch(
@@ -167,7 +164,7 @@ def _next_batch(
     """
     request = Request(
         stream.lanes.writes,
-        f"$JS.API.CONSUMER.MSG.NEXT.{stream.config.stream}.{consumer}",
+        stream.api.next_messages(consumer),
         wire.compact_json({"batch": size, "no_wait": True}),
         gather=size,
         inbox=True,

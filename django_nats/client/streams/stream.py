@@ -23,9 +23,10 @@ from ...realtime import monotonic
 from ..protocol import documents, server_errors, wire
 from ..protocol.steps import Lane, Pause, Publications, Request, Steps
 from ..protocol.wire import Reply
+from .api import Api, domain_of
 from .clock import Clock
 from .config import StreamConfig
-from .lanes import Lanes, info_subject
+from .lanes import Lanes
 from .recent_writes import Recent
 from .refusals import Refusals
 from .requests import raise_error, send_all, unanswered, without_stream
@@ -81,7 +82,10 @@ class Stream(Generic[C]):
         """When a call last waited for a leader in vain, by the monotonic clock."""
         self._no_peers_at = -math.inf
         """When a call last waited in vain for servers to store the stream, by that clock."""
-        self.lanes = Lanes(config, server.connect_timeout)
+        self.domain: bytes | None = None
+        """The JetStream domain of the servers that store it, as of its last opening."""
+        self.api = Api(config.api_prefix, config.stream)
+        self.lanes = Lanes(config, self.api, server.connect_timeout)
         self._patience_s = max(server.connect_timeout, config.request_timeout)
 
     def __repr__(self) -> str:
@@ -178,6 +182,7 @@ class Stream(Generic[C]):
             raise
         if document is None:
             document = yield from self.create()
+        self.domain = domain_of(document, self.config)
         try:
             self.config.require(document["config"])
         except NatsError:
@@ -212,7 +217,7 @@ class Stream(Generic[C]):
         """Create the stream as settings say, and return the server's document about it."""
         yield from self._require_server()
         payload = wire.compact_json(self.config.stream_config())
-        request = self.api_request(f"$JS.API.STREAM.CREATE.{self.config.stream}", payload)
+        request = self.api_request(self.api.create, payload)
         try:
             wire.parse_api((yield request))
         except ServerError as error:
@@ -231,7 +236,7 @@ class Stream(Generic[C]):
     def _info_request(self, lane: Lane | None = None) -> Request:
         lanes = self.lanes
         lane = lane or (lanes.writes if self._ever_opened else lanes.first_opening)
-        return Request(lane, info_subject(self.config))
+        return Request(lane, self.api.info)
 
     def _document(self, reply: Reply) -> dict[str, Any] | None:
         if wire.status(reply) == 503:
@@ -251,7 +256,7 @@ class Stream(Generic[C]):
         return document
 
     def _require_server(self) -> Steps[None]:
-        request = self.api_request("$JS.API.INFO")
+        request = self.api_request(self.api.account)
         answer = wire.parse_api((yield request), documents.ACCOUNT)
         level = answer["api"].get("level", 0)
         if level < self.config.api_level:
@@ -315,7 +320,7 @@ class Stream(Generic[C]):
     ) -> Publications:
         """Return messages to publish in this stream. Each needs a header."""
         stream = self.config.stream.encode()
-        return Publications(self.lanes.writes, stream, subjects, payloads, headers)
+        return Publications(self.lanes.writes, stream, subjects, payloads, headers, self.domain)
 
     def pipeline(self, requests: list[Request] | Publications) -> Steps[list[Any]]:
         """Send many requests in as few writes as their size allows.

@@ -13,6 +13,7 @@ from django_nats.client.protocol import wire
 from django_nats.client.protocol.steps import Request, Steps
 from django_nats.client.protocol.wire import Reply
 from django_nats.exceptions import (
+    DomainMismatch,
     NoLeader,
     NotServed,
     ServerError,
@@ -229,7 +230,6 @@ def test_forged_headers_are_ignored_on_a_server(make_cache: MakeCache, header: b
     [
         (b'{"stream":"KV_b","seq":12}', (12, False)),
         (b'{"stream":"KV_b", "seq":12}', (12, False)),
-        (b'{"stream":"KV_b","domain":"hub","seq":12}', (12, False)),
         (b'{"stream":"KV_b","seq":12,"duplicate":true}', (12, True)),
         (b'{"seq":12,"stream":"KV_b","duplicate":true}', (12, True)),
         (b'{"stream":"KV_b","seq":12,"batch":"x","count":2}', (12, False)),
@@ -237,6 +237,21 @@ def test_forged_headers_are_ignored_on_a_server(make_cache: MakeCache, header: b
 )
 def test_acknowledgements_are_parsed(payload: bytes, ack: tuple[int, bool]) -> None:
     assert ack_of(Reply(b"", payload)) == ack
+
+
+@pytest.mark.parametrize("rest", [b"", b', "duplicate": true'])
+@pytest.mark.parametrize(
+    ("domain", "expected"), [(b"hub", b"leaf"), (b"hub", None), (None, b"hub"), (b"hub", b"hu")]
+)
+def test_an_acknowledgement_of_another_domain_is_an_error(
+    domain: bytes | None, expected: bytes | None, rest: bytes
+) -> None:
+    named = b"" if domain is None else b'"domain":"%b", ' % domain
+    payload = b'{"stream":"KV_b", %b"seq": 12%b}' % (named, rest)
+    assert wire.parse_ack(Reply(b"", payload), b"KV_b", domain) == (12, bool(rest))
+    assert wire.plain_ack(payload, b"KV_b", expected) == 0
+    with pytest.raises(DomainMismatch, match=r"leaf nodes carry it to both"):
+        wire.parse_ack(Reply(b"", payload), b"KV_b", expected)
 
 
 LONG = b"9" * 5000
