@@ -154,3 +154,33 @@ def test_only_deployment_checks_open_connections(settings: Any) -> None:
 
         assert found(deploy=True).keys() == {"W006"}
         listener.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "wrong"),
+    [
+        ({"JS_DOMAIN": "hub"}, {"JS_DOMAIN": "leaf"}, True),
+        ({"JS_DOMAIN": "hub"}, {}, True),
+        ({"JS_DOMAIN": "hub", "PREFIX": "visits.hub"}, {"PREFIX": "visits"}, True),
+        ({"JS_DOMAIN": "hub", "STREAM": "OTHER", "PREFIX": "visits"}, {"PREFIX": "visits"}, True),
+        ({"JS_DOMAIN": "hub", "PREFIX": "visits.hub"}, {"PREFIX": "visits.leaf"}, False),
+        ({"JS_DOMAIN": "hub", "PREFIX": "visitshub"}, {"PREFIX": "visits"}, False),
+        ({"JS_DOMAIN": "hub"}, {"JS_DOMAIN": "hub"}, False),
+        ({"JS_DOMAIN": "hub"}, {"LOCATION": "nats://127.0.0.1:2"}, False),
+        ({"JS_DOMAIN": "hub"}, {"JS_API_PREFIX": "owner.API"}, False),
+        ({"JS_DOMAIN": "hub", "SOURCES": ["A"]}, {}, False),
+    ],
+)
+def test_counters_of_two_domains_under_the_same_subjects_are_an_error(
+    settings: Any, own: dict[str, Any], other: dict[str, Any], wrong: bool
+) -> None:
+    common = {"LOCATION": DEAD, "STREAM": "VISITS"}
+    settings.NATS_COUNTERS = {"default": {**common, **other}, "hub": {**common, **own}}
+
+    messages = found()
+
+    assert messages.keys() == ({"E010"} if wrong else set())
+    if wrong:
+        text = messages["E010"].msg
+        assert text.startswith('NATS_COUNTERS["default"] and NATS_COUNTERS["hub"] count in diff')
+        assert "Give each a PREFIX of its own" in str(messages["E010"].hint)

@@ -20,6 +20,7 @@ id                      run by    what is wrong
                                   reverse of a relation.
 ``django_nats.E008``    check     LOCATION is "embedded", and there is no nats-server to start.
 ``django_nats.E009``    check     A model with counters has JSON or an array as its primary key.
+``django_nats.E010``    check     Counters of several JetStream domains have the same subjects.
 ``django_nats.W001``    check     LOCATION holds credentials, which Django's debug page shows.
 ``django_nats.W002``    check     Aliases share a bucket: clear() on one empties the others.
 ``django_nats.W003``    check     Sessions are kept only in a cache that may lose them.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...exceptions import NatsError, NotSent, ServerError, Unavailable
+from ...exceptions import DomainMismatch, NatsError, NotSent, ServerError, Unavailable
 from ...realtime import monotonic
 from ..protocol.steps import Answer, Request, Steps
 from ..streams.config import NANOSECONDS
@@ -141,4 +141,6 @@ class Publishing:
 
 
 def _may_have_happened(failure: NatsError) -> bool:
+    if isinstance(failure, DomainMismatch):
+        return True  # the stream may have it, as well as that of the other domain
     return isinstance(failure, (Unavailable, ServerError)) and may_be_applied(failure)
