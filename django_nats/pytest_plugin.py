@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 # Options that lead to the production servers, and those that a single server does not support.
 _DROPPED_OPTIONS = {
-    *("USER", "PASSWORD", "NKEY_SEED", "CREDENTIALS", "TLS"),
+    *("USER", "PASSWORD", "NKEY_SEED", "CREDENTIALS", "CREDENTIALS_CONTENT", "TLS"),
+    *("JS_DOMAIN", "JS_API_PREFIX"),
     *("EMBEDDED_DIR", "ALLOW_EMBEDDED", "REPLICAS"),
 }
 

@@ -167,9 +167,15 @@ def test_embedded_buckets_use_file_storage_by_default() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("TOKEN", "s3cret"), ("CREDENTIALS", "s3cret"), ("TLS", {"CA": "s3cret"})],
+    [
+        ("TOKEN", "s3cret"),
+        ("CREDENTIALS", "s3cret"),
+        ("TLS", {"CA": "s3cret"}),
+        ("JS_DOMAIN", "s3cret"),
+        ("JS_API_PREFIX", "s3cret.API"),
+    ],
 )
-def test_embedded_refuses_credentials(option: str, value: object) -> None:
+def test_embedded_refuses_what_is_for_other_servers(option: str, value: object) -> None:
     with override_settings(DEBUG=True):
         message = problem("embedded", **{option: value})
     assert f'{option} cannot be combined with LOCATION "embedded"' in message

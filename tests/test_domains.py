@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import StringIO
@@ -19,7 +20,7 @@ from django_nats.devserver import NatsServer
 from django_nats.exceptions import DomainMismatch, NotServed
 from tests.counters.conftest import OPERATIONS, api_level, host_of
 from tests.nearcache.conftest import follow
-from tests.servers import eventually, request
+from tests.servers import ROOT, eventually, request
 from tests.support.operations import CACHE, COUNTED, HELD, LIVES_S, Call
 from tests.support.regions import LeafNodes
 
@@ -233,40 +234,21 @@ def test_what_another_domain_counts_is_not_sent_again_with_another_id(
 
 # Another account's JetStream -----------------------------------------------------------------
 
-OWNER_AND_GUEST = """
-accounts {
-  OWNER {
-    jetstream: enabled
-    users: [{ user: owner, password: pw }]
-    exports: [
-      { service: "$JS.API.>", response: stream }
-      { service: "$JS.FC.>" }
-      { service: "$KV.>" }
-      { service: "visits.>" }
-      { stream: "guest.>" }
-    ]
-  }
-  GUEST {
-    users: [{ user: guest, password: pw }]
-    imports: [
-      { service: { account: OWNER, subject: "$JS.API.>" }, to: "owner.API.>" }
-      { service: { account: OWNER, subject: "$JS.FC.>" } }
-      { service: { account: OWNER, subject: "$KV.>" }, to: "owner.API.$KV.>" }
-      { service: { account: OWNER, subject: "visits.>" } }
-      { stream: { account: OWNER, subject: "guest.>" } }
-    ]
-  }
+OWNER = {"USER": "owner", "PASSWORD": "s3cret"}
+GUEST = {
+    "USER": "guest",
+    "PASSWORD": "s3cret",
+    "JS_API_PREFIX": "owner.API",
+    "INBOX_PREFIX": "guest",
 }
-authorization { timeout: 60 }
-"""
-OWNER = {"USER": "owner", "PASSWORD": "pw"}
-GUEST = {"USER": "guest", "PASSWORD": "pw", "JS_API_PREFIX": "owner.API", "INBOX_PREFIX": "guest"}
 
 
 @pytest.fixture(scope="module")
 def accounts() -> Iterator[NatsServer]:
-    """Run a server with the account OWNER, whose JetStream the account GUEST imports."""
-    with NatsServer(token="", config=OWNER_AND_GUEST) as running:
+    """Run a server configured as in the docs: GUEST imports the JetStream of OWNER."""
+    page = (ROOT / "docs/how-to/configure.md").read_text()
+    (config,) = re.findall(r"^```text\n(accounts \{\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    with NatsServer(token="", config=f"{config}\nauthorization {{ timeout: 60 }}") as running:
         yield running
         process.close()
 
@@ -335,6 +317,24 @@ def test_a_prefix_that_leads_to_another_domain_than_js_domain_is_refused() -> No
         with pytest.raises(DomainMismatch, match=r"in the JetStream domain east, as JS_DOMAIN"):
             cache_on(server, JS_DOMAIN="east").get("key")
         process.close()
+
+
+def test_a_domain_that_the_servers_have_got_later_is_learned(hub: NatsServer) -> None:
+    cache = cache_on(hub, "learned")
+    cache.set("key", 1)
+    for write in (
+        lambda: cache.set("key", 2),
+        lambda: cache.add("new", 2),
+        lambda: cache.delete("key"),
+        lambda: cache.clear(),
+    ):
+        cache.bucket.stream.domain = b"before"
+        with pytest.raises(DomainMismatch):
+            write()
+        assert cache.set_many({"a": 1, "b": 2}) == []
+    cache.bucket.stream.domain = b"before"
+    assert sorted(cache.set_many({"a": 1, "b": 2})) == ["a", "b"]
+    assert cache.set_many({"a": 1, "b": 2}) == []
 
 
 # Checks and commands -------------------------------------------------------------------------

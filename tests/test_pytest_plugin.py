@@ -26,6 +26,9 @@ CACHES = {
     "allowed": {**NATS, "LOCATION": "embedded", "OPTIONS": {"ALLOW_EMBEDDED": True}},
     "seed": {**NATS, "OPTIONS": {"NKEY_SEED": "SUA"}},
     "file": {**NATS, "OPTIONS": {"CREDENTIALS": "/nowhere/user.creds"}},
+    "vault": {**NATS, "OPTIONS": {"CREDENTIALS_CONTENT": {"FUNCTION": "nowhere.credentials"}}},
+    "hub": {**NATS, "OPTIONS": {"JS_DOMAIN": "hub"}},
+    "account": {**NATS, "OPTIONS": {"JS_API_PREFIX": "other.API"}},
     "tls": {**NATS, "OPTIONS": {"TLS": {"CA": "/nowhere/ca.pem"}}},
     "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
@@ -89,8 +92,10 @@ def test_a_test_gets_an_empty_cache_on_a_real_server(run: Run) -> None:
             assert caches["twin"].get("key") == 1
             assert caches["huge"].get("key") is None
 
-        @pytest.mark.parametrize("alias", ["embedded", "allowed", "seed", "file", "tls"])
-        def test_credentials_of_production_are_replaced(nats_cache, alias):
+        ELSEWHERE = ["seed", "file", "vault", "tls", "hub", "account"]
+
+        @pytest.mark.parametrize("alias", ["embedded", "allowed", *ELSEWHERE])
+        def test_access_to_production_is_replaced(nats_cache, alias):
             caches[alias].set("key", 1)
             assert caches[alias].get("key") == 1
 
@@ -131,7 +136,7 @@ def test_a_test_gets_an_empty_cache_on_a_real_server(run: Run) -> None:
         ini="log_cli = true",
     )
 
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=17)
     result.stdout.no_fnmatch_line("*No connection to NATS*")
 
 

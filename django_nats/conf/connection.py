@@ -71,9 +71,9 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
             tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME")
         )
     if location == EMBEDDED:
-        for attribute in ("user", *map(str.lower, SECRETS), "tls"):
-            if attribute in values:
-                reader.fail(attribute.upper(), f'cannot be combined with LOCATION "{EMBEDDED}"')
+        for option in ("USER", *SECRETS, "TLS", "JS_DOMAIN", "JS_API_PREFIX"):
+            if option in reader.options:
+                reader.fail(option, f'cannot be combined with LOCATION "{EMBEDDED}"')
         run = testrun.current()
         return ConnectionConfig(embedded=_embedded(reader, run), test_run=run, **values)
     if reader.options.keys() & {"EMBEDDED_DIR", "ALLOW_EMBEDDED"}:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 # Options that lead to the production servers, that a lone server cannot satisfy, or that no two
 # streams can share (the prefix is derived from the stream's name).
 _REPLACED_OPTIONS = {
-    *("LOCATION", "USER", "PASSWORD", "TOKEN", "NKEY_SEED", "CREDENTIALS", "TLS"),
+    *("LOCATION", "USER", "PASSWORD", "TOKEN", "NKEY_SEED", "CREDENTIALS", "CREDENTIALS_CONTENT"),
+    *("TLS", "JS_DOMAIN", "JS_API_PREFIX"),
     *("ALLOW_EMBEDDED", "REPLICAS", "PREFIX", "STREAM", "STORAGE", "SOURCES"),
 }
 

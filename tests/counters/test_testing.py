@@ -28,10 +28,11 @@ BASE_DIR = Path(__file__).parent
 PATIENT = {"CONNECT_TIMEOUT": 30, "REQUEST_TIMEOUT": 10}
 DEAD = {"LOCATION": "nats://127.0.0.1:1", "PREFIX": "ours", **PATIENT}
 LATER = {"DEADLINE": 10, "FLUSH_INTERVAL": 60}
+LEAF, THERE = {"JS_DOMAIN": "leaf"}, {"JS_API_PREFIX": "there.API"}
 NATS_COUNTERS = {
     "default": {**DEAD, "STREAM": "VIEWS", "REPLICAS": 3, "TOKEN": "another", **LATER},
-    "twin": {**DEAD, "STREAM": "VIEWS", "USER": "u", "PASSWORD": "p", **LATER},
-    "eu": {**DEAD, "PREFIX": "eu", "TLS": {"CA": "/nowhere"}, "MAX_AGE": 900, "HISTORY": 4},
+    "twin": {**DEAD, "STREAM": "VIEWS", "USER": "u", "PASSWORD": "p", **LATER, **THERE},
+    "eu": {**DEAD, "PREFIX": "eu", "TLS": {"CA": "/nowhere"}, **LEAF, "MAX_AGE": 900, "HISTORY": 4},
     "world": {**DEAD, "STREAM": "WORLD", "SOURCES": [
         "VIEWS", {"STREAM": "COUNTERS", "PREFIX": "eu", "DOMAIN": "leaf"},
     ]},
