@@ -117,7 +117,7 @@ class Vault:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vault)
 
-    def token(self) -> str:
+    def __call__(self) -> str:
         return "s3cret"
 
 
@@ -133,7 +133,7 @@ def test_aliases_with_the_same_function_share_a_connection() -> None:
         (vault.token, vault.token),
         (vault.token, {"FUNCTION": vault.token}),
         ({"FUNCTION": "myproject.vault.token"}, {"FUNCTION": "myproject.vault.token"}),
-        (held.token, held.token),
+        (held, held),
     ):
         first, second = config(TOKEN=one).connection, config(TOKEN=other).connection
         assert first == second

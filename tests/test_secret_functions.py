@@ -213,7 +213,7 @@ def stuck() -> Iterator[Callable[[], str]]:
     released = threading.Event()
 
     def ask() -> str:
-        released.wait()
+        released.wait(60)
         return SECRET
 
     ask.released = released  # type: ignore[attr-defined]
