@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...exceptions import NatsError
+from ...printable import duration
+
+if TYPE_CHECKING:
+    from .requirements import Requirement
 
 NANOSECONDS = 1_000_000_000
+_DURATIONS = {"max_age", "duplicate_window", "subject_delete_marker_ttl"}
 
 
 class StreamConfig(Protocol):
@@ -52,6 +59,26 @@ class StreamConfig(Protocol):
         """Names and texts that settings attach to the stream, for the server's tools."""
 
     @property
+    def reads(self) -> str:
+        """Which replica answers reads: "any", or only the "leader"."""
+
+    @property
+    def subject_filter(self) -> str:
+        """The filter of all subjects under which the stream stores what is published."""
+
+    @property
+    def named_by(self) -> str:
+        """The option that names the stream."""
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """What an existing stream must be, in the order in which errors name it."""
+
+    @property
+    def mismatch(self) -> type[NatsError]:
+        """The error for an existing stream that is something else."""
+
+    @property
     def request_timeout(self) -> float:
         """Seconds for which a request may go without an answer."""
 
@@ -79,9 +106,6 @@ class StreamConfig(Protocol):
 
     def loses_data(self, name: str, before: Any, after: Any, state: Mapping[str, Any]) -> bool:
         """Return True if changing a field would make the server delete stored messages."""
-
-    def require(self, existing: Mapping[str, Any]) -> None:
-        """Raise an error that says what to do if an existing stream cannot serve."""
 
 
 def base_document(config: StreamConfig) -> dict[str, Any]:
@@ -113,3 +137,14 @@ def is_below_stored(name: str, limit: Any, state: Mapping[str, Any]) -> bool:
     """Return True if a field is a limit below what a stream holds: the server would delete that."""
     used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
     return used is not None and limit != -1 and state.get(used, 0) > limit
+
+
+def text_of(field: str, value: Any) -> str:
+    """Return the value of a field of a stream's configuration, for people.
+
+    >>> text_of("max_age", 900 * 10**9), text_of("storage", "file")
+    ('15 min', "'file'")
+    """
+    if field in _DURATIONS and isinstance(value, int):
+        return duration(value / NANOSECONDS) if value else "none"
+    return repr(value)

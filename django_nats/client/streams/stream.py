@@ -29,6 +29,7 @@ from .lanes import Lanes, info_subject
 from .recent_writes import Recent
 from .refusals import Refusals
 from .requests import raise_error, send_all, unanswered, without_stream
+from .requirements import require
 from .server import Server
 
 C = TypeVar("C", bound=StreamConfig)
@@ -179,7 +180,7 @@ class Stream(Generic[C]):
         if document is None:
             document = yield from self.create()
         try:
-            self.config.require(document["config"])
+            require(self.config, document["config"])
         except NatsError:
             yield from self._require_server()
             raise
