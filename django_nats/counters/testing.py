@@ -94,6 +94,6 @@ def _drop(counters: Counters) -> None:
     def steps() -> Steps[None]:
         yield stream.stream.api_request(f"$JS.API.STREAM.DELETE.{stream.config.stream}")
 
-    if stream.stream.is_ready:
+    if stream.stream.is_open:
         with suppress(Unavailable):
             drivers.run(counters.session, steps())

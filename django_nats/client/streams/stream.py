@@ -21,7 +21,7 @@ from ...exceptions import (
 )
 from ...realtime import monotonic
 from ..protocol import documents, server_errors, wire
-from ..protocol.steps import Lane, Pause, Publications, Request, Steps
+from ..protocol.steps import Follow, Lane, Pause, Publications, Request, Steps
 from ..protocol.wire import Reply
 from .clock import Clock
 from .config import StreamConfig
@@ -37,6 +37,10 @@ C = TypeVar("C", bound=StreamConfig)
 FIRST_PAUSE_S = 0.02
 """Before a stream without a leader is asked a second time."""
 _LAST_PAUSE_S = 0.2
+FACTS_S = 60.0
+"""For how long what the server has said of a stream counts, unless it says that it was changed."""
+_LEAST_FACTS_S = 1.0
+"""The same where the stream is changed again and again."""
 _NO_PEERS_QUIET_S = 60.0
 _SHORT_WAIT = 0.05
 """The part of REQUEST_TIMEOUT that calls wait for a leader soon after a call waited in vain."""
@@ -78,6 +82,10 @@ class Stream(Generic[C]):
         self._opened = -1
         """The epoch of the connection that has opened the stream."""
         self._ever_opened = False
+        self._asked = self._due = -math.inf
+        """When the server was last asked about the stream, and when it is to be asked again."""
+        updated = f"$JS.EVENT.ADVISORY.STREAM.UPDATED.{config.stream}"
+        self._follow: Follow | None = Follow(updated, self._note_update, self._note_refusal)
         self._in_vain = -math.inf
         """When a call last waited for a leader in vain, by the monotonic clock."""
         self._no_peers_at = -math.inf
@@ -91,16 +99,34 @@ class Stream(Generic[C]):
     # Opening ---------------------------------------------------------------------------------
 
     @property
-    def is_ready(self) -> bool:
+    def is_open(self) -> bool:
         """Whether this connection has opened the stream."""
         return self._opened == self.server.epoch
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this connection has opened the stream, and what is known of it still counts."""
+        return self._opened == self.server.epoch and not self._is_due()
+
+    def _is_due(self) -> bool:
+        now, clock = monotonic(), self.clock
+        due = now > self._due or (clock is not None and now > clock.due)
+        return due and self.lanes.writes.fault is None
+
+    def _note_update(self, _: Reply) -> None:
+        """Look at the stream before the next operation, as the server says that it was changed."""
+        self._due = min(self._due, self._asked + _LEAST_FACTS_S)
+
+    def _note_refusal(self, _: NatsError) -> None:
+        """Go without notice of changes: the account may not subscribe to it."""
+        self._follow = None
 
     def reopen(self) -> None:
         """Have the next operation look for the stream again: it may have been deleted."""
         self._opened = -1
 
     def ready(self) -> Steps[None]:
-        """Open the stream unless this connection already has.
+        """Open the stream unless this connection already has, and look at it again if that is due.
 
         Another process may be creating a stream that this process has never opened. Its first
         leader, and the servers for its replicas, are waited for as long as a connection is, or a
@@ -118,8 +144,9 @@ class Stream(Generic[C]):
                     raise
                 except OutcomeUnknown:
                     self._suspend(self.lanes.writes)  # or every call would wait for this
+                    self._due = 0.0
                 except Unavailable:
-                    pass
+                    self._due = 0.0
             return
         deadline = monotonic() + self._patience_s
         pause = FIRST_PAUSE_S
@@ -166,8 +193,14 @@ class Stream(Generic[C]):
             raise
 
     def _open(self, lane: Lane | None) -> Steps[dict[str, Any]]:
+        # Before it is asked: one caller asks for all, and a change that comes later counts.
+        self._asked = monotonic()
+        self._due = self._asked + FACTS_S
+        if self.clock is not None:
+            self.clock.note_question(self._asked)
+        newest = self.recent.newest
         try:
-            document = yield from self.info(lane)
+            document = yield from self.info(lane, self._follow)
         except UnexpectedReply:
             # An older server says less. If it does not answer this, the first answer counts.
             with suppress(Unavailable):
@@ -182,21 +215,23 @@ class Stream(Generic[C]):
         try:
             require(self.config, document["config"])
         except NatsError:
+            self._opened = -1
             yield from self._require_server()
             raise
         self.replicated = document["config"]["num_replicas"] > 1
-        if document["state"]["last_seq"] < self.recent.newest:
-            self.recent.forget()
+        self.recent.note_stream(document["created"], document["state"]["last_seq"], newest)
         self._on_open(document)
         self._opened = self.server.epoch
         self._ever_opened = True
         self._refusals.end()
         return document
 
-    def info(self, lane: Lane | None = None) -> Steps[dict[str, Any] | None]:
+    def info(
+        self, lane: Lane | None = None, follow: Follow | None = None
+    ) -> Steps[dict[str, Any] | None]:
         """Return the server's document about the stream (STREAM.INFO); None if there is none."""
         sent = monotonic()
-        reply = yield self._info_request(lane)
+        reply = yield self._info_request(lane, follow)
         document = self._document(reply)
         if document is None or self.clock is None:
             return document
@@ -229,10 +264,10 @@ class Stream(Generic[C]):
         """Return a request to the JetStream API, which may take longer than one for a value."""
         return Request(self.lanes.api, subject, payload)
 
-    def _info_request(self, lane: Lane | None = None) -> Request:
+    def _info_request(self, lane: Lane | None = None, follow: Follow | None = None) -> Request:
         lanes = self.lanes
         lane = lane or (lanes.writes if self._ever_opened else lanes.first_opening)
-        return Request(lane, info_subject(self.config))
+        return Request(lane, info_subject(self.config), follow=follow)
 
     def _document(self, reply: Reply) -> dict[str, Any] | None:
         if wire.status(reply) == 503:
@@ -270,27 +305,9 @@ class Stream(Generic[C]):
         If the request reached no stream, look for the stream, and repeat the request for at most
         REQUEST_TIMEOUT.
         """
-        if self.is_settled:
-            reply = yield request
-        else:
-            if not self.is_ready:
-                yield from self.ready()
-            clock = self.clock
-            if clock is not None and self._is_time_due():
-                (answer,) = yield from self._send_with_time([request], clock)
-                reply = raise_error(answer)
-            else:
-                reply = yield request
-        return (yield from self.insist(request, reply))
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether a request can be sent by itself: the stream is open, and its time is known."""
-        return self._opened == self.server.epoch and not self._is_time_due()
-
-    def _is_time_due(self) -> bool:
-        clock = self.clock
-        return clock is not None and monotonic() > clock.due and self.lanes.writes.fault is None
+        if not self.is_ready:
+            yield from self.ready()
+        return (yield from self.insist(request, (yield request)))
 
     def insist(self, request: Request, reply: Reply) -> Steps[Reply]:
         """Return the reply to a request, which is repeated if it reached no stream: see ask()."""
@@ -299,17 +316,6 @@ class Stream(Generic[C]):
         answers: list[Any] = [reply]
         yield from self._repeat([request], answers)
         return raise_error(answers[0])  # type: ignore[no-any-return]
-
-    def _send_with_time(self, requests: list[Request], clock: Clock) -> Steps[list[Any]]:
-        """Send requests, and behind them a question for the time on the server."""
-        sent = monotonic()
-        clock.note_question(sent)
-        *answers, info = yield from send_all([*requests, self._info_request()])
-        if isinstance(info, Reply):
-            # The stream may have been deleted: the requests' own replies say so.
-            with suppress(ServerError, UnexpectedReply):
-                clock.note_answer(info, sent)
-        return answers
 
     def publications(
         self, subjects: list[bytes], payloads: list[bytes], headers: list[bytes]
@@ -325,12 +331,7 @@ class Stream(Generic[C]):
         none of them was sent.
         """
         yield from self.ready()
-        clock = self.clock
-        # Publications have no expiry to be judged by the time.
-        if clock is not None and type(requests) is list and self._is_time_due():
-            answers = yield from self._send_with_time(requests, clock)
-        else:
-            answers = yield from send_all(requests)
+        answers = yield from send_all(requests)
         try:
             yield from self._repeat(requests, answers)
         except NotSent as error:
