@@ -151,7 +151,7 @@ def test_the_first_batch_of_an_alias_is_compared_with_the_own_writes_of_another(
     finish(first.delete(":1:k"), stored(7), ack(8))
     second = second_alias(first, [])
     steps = second.get_payloads([":1:k"])
-    (request,) = next_after_opening(steps, first)
+    next_after_opening(steps, first)
     (again,) = steps.send([batch(stored(7))])
     assert again.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
 
@@ -168,10 +168,12 @@ def test_a_value_read_in_a_run_is_asked_of_the_leader_if_the_replica_is_behind(
     for key in "kj":
         request.reader.taken[f"$KV.b.=.1.{key}"] = (b"old", "json")
     end = f"NATS/1.0 204 EOB\r\nNats-UpTo-Sequence: {reached}\r\n\r\n".encode()
-    with pytest.raises(StopIteration) as ended:
-        (again,) = steps.send([[Reply(end, b"")]])
+    answers = [[[Reply(end, b"")]]] if reached == 8 else [[[Reply(end, b"")]], [from_leader(8)]]
+    for answer in answers[:-1]:
+        (again,) = steps.send(answer)
         assert again.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
-        steps.send([from_leader(8)])
+    with pytest.raises(StopIteration) as ended:
+        steps.send(answers[-1])
     expected = b"old" if reached == 8 else b"value"
     assert ended.value.value == {":1:k": (expected, "json"), ":1:j": (b"old", "json")}
 
