@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ...exceptions import NatsError
 from ...printable import duration
-
-if TYPE_CHECKING:
-    from .requirements import Requirement
 
 NANOSECONDS = 1_000_000_000
 _DURATIONS = {"max_age", "duplicate_window", "subject_delete_marker_ttl"}
@@ -71,8 +68,8 @@ class StreamConfig(Protocol):
         """The option that names the stream."""
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """What an existing stream must be, in the order in which errors name it."""
+    def requirements(self) -> Sequence[Any]:
+        """Each Requirement of an existing stream, in the order in which errors name them."""
 
     @property
     def mismatch(self) -> type[NatsError]:

@@ -11,6 +11,8 @@ import pytest
 from django_nats.cache import nats_caches
 from django_nats.checks.streams import StreamOf, check_differences, of_caches, of_counters
 from django_nats.client import drivers
+from django_nats.client.counters.config import CounterConfig
+from django_nats.client.kv.config import BucketConfig
 from django_nats.client.streams.requirements import overlap
 from django_nats.conf.counters import counter_settings
 from django_nats.counters import Counter
@@ -19,7 +21,7 @@ from django_nats.exceptions import BucketMismatch, CounterMismatch, LimitReached
 from tests.conftest import PATIENT
 from tests.counters.conftest import api_level
 from tests.management.conftest import Nats, failing_nats, nats
-from tests.servers import request
+from tests.servers import ROOT, request
 from tests.support.foreign_streams import BUCKETS, COUNTERS, HARMLESS, Case, make_foreign
 
 __all__ = ["failing_nats", "nats"]
@@ -217,3 +219,11 @@ def test_a_listing_beyond_max_consumers_is_refused_and_nothing_else(foreign: For
 )
 def test_filters_overlap_if_a_subject_matches_both(one: str, other: str, expected: bool) -> None:
     assert overlap(one, other) is overlap(other, one) is expected
+
+
+def test_every_field_is_in_the_docs() -> None:
+    page = (ROOT / "docs/reference/errors.md").read_text()
+    table = page.split("| Field | Must be |")[1].split("\n\n")[0]
+    for config in (BucketConfig, CounterConfig):
+        for each in config.requirements:
+            assert f"`{each.field}`" in table
