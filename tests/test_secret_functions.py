@@ -255,6 +255,39 @@ def test_a_function_that_hangs_is_not_asked_again_meanwhile(
     assert len(calls) == 1
 
 
+def test_a_function_that_always_takes_too_long_is_heard_at_the_next_attempt(
+    with_token: NatsServer,
+) -> None:
+    asked = []
+    released = threading.Event()
+
+    def ask() -> str:
+        asked.append(None)
+        if len(asked) > 1:
+            return ""
+        released.wait(60)
+        return SECRET
+
+    cache = cache_of(with_token, TOKEN=ask, CONNECT_TIMEOUT=1)
+    connector = cache.session._connector
+    connect, ended = connector.connect, threading.Event()
+
+    async def held(*args: Any, **options: Any) -> Any:
+        # Each attempt begins when the answer to the one before is there.
+        question = connector._asking._question
+        if question is not None:
+            released.set()
+            await question.answered
+            ended.set()
+        return await connect(*args, **options)
+
+    connector.connect = held  # type: ignore[method-assign]
+    assert "TOKEN could not be read within CONNECT_TIMEOUT" in str(failure(cache))
+    assert eventually(lambda: works(cache))
+    assert ended.is_set()
+    assert len(asked) == 1
+
+
 def test_a_file_is_read_again_at_each_connect(tmp_path: Path) -> None:
     operator, other = accounts.Operator(), accounts.Operator()
     file = tmp_path / "web.creds"

@@ -21,7 +21,7 @@ class Asking:
     def __init__(self, config: ConnectionConfig) -> None:
         self._config = config
         self._question: _Question | None = None
-        """The question that has no answer yet."""
+        """The question whose answer has not been used yet."""
 
     async def options(self) -> dict[str, Any]:
         """Return the arguments for nats-py's connect(), as they are now.
@@ -31,9 +31,9 @@ class Asking:
         config = self._config
         if not config.reads:
             return config.client_options()
-        question = self._question
-        if question is None or question.answered.done():
-            question = self._question = _Question(config)
+        # One that was answered too late for the attempt that asked it is not asked again: a function
+        # that always takes a little longer than CONNECT_TIMEOUT would never be heard.
+        question = self._question = self._question or _Question(config)
         waiting = {question.answered}
         done, _ = await asyncio.wait(waiting, timeout=config.connect_timeout)
         if not done:
