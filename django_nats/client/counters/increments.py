@@ -23,6 +23,7 @@ from ...exceptions import (
     CounterUnavailable,
     NatsError,
     NotSent,
+    OutcomeUnknown,
     ReadOnlyCounter,
     ServerError,
     Unavailable,
@@ -33,7 +34,8 @@ from ...exceptions import (
 from ...realtime import monotonic
 from ..protocol import documents, wire
 from ..protocol.steps import Pause, Request, Steps
-from ..protocol.wire import Reply
+from ..protocol.wire import Ack, Reply
+from ..streams.api import mismatch
 from ..streams.messages import Messages
 from ..streams.requests import raise_error
 from ..streams.stream import Stream
@@ -164,6 +166,24 @@ class Increments:
             for subject in subjects:
                 recent.note_purged(subject.encode(), document["state"]["last_seq"])
 
+    def acknowledged(self, reply: Reply) -> Steps[Ack]:
+        """Return the stream's acknowledgement of an increment.
+
+        Raise DomainMismatch if it comes from another JetStream domain than that of the stream.
+        Raises otherwise as Messages.acknowledged does.
+        """
+        ack = self.messages.acknowledged(reply)
+        domain = wire.domain_of(reply)
+        if domain != self.stream.domain:
+            # Its servers may have got another domain since it was opened.
+            try:
+                yield from self.stream.open()
+            except (Unavailable, ServerError) as error:
+                raise OutcomeUnknown(f"An increment was stored, but: {error}") from error
+        if domain != self.stream.domain:
+            raise mismatch(self.stream.config.stream, self.stream.domain, domain)
+        return ack
+
     # Until it is acknowledged ----------------------------------------------------------------
 
     def _insist(
@@ -269,7 +289,7 @@ class Increments:
         """Return the total of an increment that was recognised: its acknowledgement has none."""
         subject = request.subject.decode()
         messages = self.messages
-        ack = messages.acknowledged(reply)
+        ack = yield from self.acknowledged(reply)
         self.recognised += 1
         # Its message has its own total, if history still has it; otherwise the last message counts.
         own, last = yield [

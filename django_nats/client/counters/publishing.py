@@ -112,20 +112,20 @@ class Publishing:
         except NatsError as error:
             answers = [error] * len(increments)
         for each, before, answer in zip(increments, doubted, answers, strict=True):
-            each.failure = failure = self._conclude(each, answer)
+            each.failure = failure = yield from self._conclude(each, answer)
             if failure is None:
                 each.doubted = None
             elif not _may_have_happened(failure):
                 each.doubted = before
 
-    def _conclude(self, increment: Increment, answer: Any) -> NatsError | None:
+    def _conclude(self, increment: Increment, answer: Any) -> Steps[NatsError | None]:
         """Return why an increment is not acknowledged; None if it is."""
         increments = self._increments
         try:
             reply = raise_error(answer)
             counted = increments.counted(reply)
             if counted is None:
-                sequence = increments.messages.acknowledged(reply).sequence
+                sequence = (yield from increments.acknowledged(reply)).sequence
                 increments.recognised += 1
             else:
                 sequence = counted[0]

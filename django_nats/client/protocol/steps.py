@@ -107,7 +107,7 @@ class Publications(Sequence[Request]):
     Each message is a request, but that is made only when it is asked for, which few are.
     """
 
-    __slots__ = ("domain", "headers", "lane", "max_size", "payloads", "stream", "subjects")
+    __slots__ = ("headers", "lane", "max_size", "payloads", "stream", "subjects")
 
     def __init__(
         self,
@@ -116,18 +116,13 @@ class Publications(Sequence[Request]):
         subjects: list[bytes],
         payloads: list[bytes],
         headers: list[bytes],
-        domain: bytes | None = None,
     ) -> None:
-        """Take the parts of one or more messages in lists. Each message has a header.
-
-        ``domain`` is the JetStream domain of the stream, if it is in one.
-        """
+        """Take the parts of one or more messages in lists. Each message has a header."""
         self.lane = lane
         self.stream = stream
         self.subjects = subjects
         self.payloads = payloads
         self.headers = headers
-        self.domain = domain
         self.max_size = max(map(len, headers)) + max(map(len, payloads))
         """The number of bytes that no message exceeds, with its header."""
 
@@ -144,7 +139,7 @@ class Publications(Sequence[Request]):
         subjects, payloads, headers = self.subjects, self.payloads, self.headers
         if isinstance(index, slice):
             parts = subjects[index], payloads[index], headers[index]
-            return Publications(self.lane, self.stream, *parts, self.domain)
+            return Publications(self.lane, self.stream, *parts)
         return Request(self.lane, subjects[index].decode(), payloads[index], headers[index])
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from ...exceptions import DomainMismatch, NatsError, NoLeader, ServerError, UnexpectedReply
+from ...exceptions import NatsError, NoLeader, ServerError, UnexpectedReply
 from ...printable import printable
 from . import documents
 from .server_errors import (
@@ -321,28 +321,22 @@ def _decoded(message: Mapping[str, str], name: str) -> bytes:
         raise UnexpectedReply(f"The field {name} of a stored message is not base64") from None
 
 
-_ACK = re.compile(rb'\{"stream":"([^"]*)", *(?:"domain":"([^"]*)", *)?"seq": *([1-9][0-9]{0,18})\}')
+_ACK = re.compile(rb'\{"stream":"([^"]*)", *(?:"domain":"[^"]*", *)?"seq": *([1-9][0-9]{0,18})\}')
 
 
-def plain_ack(payload: bytes, stream: bytes, domain: bytes | None = None) -> int:
-    """Return the sequence in an acknowledgement by a stream, or 0 if it says more than that.
-
-    ``domain`` is the JetStream domain of the stream, if it is in one.
-    """
+def plain_ack(payload: bytes, stream: bytes) -> int:
+    """Return the sequence in an acknowledgement by a stream, or 0 if it says more than that."""
     match = _ACK.fullmatch(payload)
-    if match is None or match[1] != stream or match[2] != domain:
-        return 0
-    return int(match[3])
+    return int(match[2]) if match is not None and match[1] == stream else 0
 
 
-def parse_ack(reply: Reply, stream: bytes, domain: bytes | None = None) -> Ack:
+def parse_ack(reply: Reply, stream: bytes) -> Ack:
     """Return a stream's acknowledgement of a publish.
 
-    Raise the error that the server answered with, UnexpectedReply if the answer is not an
-    acknowledgement or is another stream's, and DomainMismatch if it comes from another JetStream
-    domain than that of the stream.
+    Raise the error that the server answered with, and UnexpectedReply if the answer is not an
+    acknowledgement or is another stream's.
     """
-    sequence = plain_ack(reply.payload, stream, domain)
+    sequence = plain_ack(reply.payload, stream)
     if sequence:
         return _ack((sequence, False))
     answer = parse_api(reply, documents.ACKNOWLEDGEMENT)
@@ -350,18 +344,13 @@ def parse_ack(reply: Reply, stream: bytes, domain: bytes | None = None) -> Ack:
         raise UnexpectedReply(
             f"A message for the stream {stream.decode()} was acknowledged by another stream"
         )
-    stored, expected = answer.get("domain"), None if domain is None else domain.decode()
-    if stored != expected:
-        raise DomainMismatch(
-            f"A message for the stream {stream.decode()}, which is in {_domain(expected)}, was "
-            f"stored in {_domain(stored)}: streams of both have its subject, and leaf nodes carry "
-            "it to both. Give each stream a PREFIX of its own"
-        )
     return Ack(answer["seq"], answer.get("duplicate", False))
 
 
-def _domain(name: str | None) -> str:
-    return f"the JetStream domain {name}" if name is not None else "no JetStream domain"
+def domain_of(acknowledgement: Reply) -> bytes | None:
+    """Return the JetStream domain that has stored a message; None if its servers have none."""
+    domain: str | None = parse_api(acknowledgement, documents.ACKNOWLEDGEMENT).get("domain")
+    return None if domain is None else domain.encode()
 
 
 def parse_api(reply: Reply, shape: documents.Shape = documents.ANYTHING) -> dict[str, Any]:

@@ -66,3 +66,16 @@ def domain_of(document: Mapping[str, Any], config: StreamConfig) -> bytes | None
             f"says, but is {found}"
         )
     return None if domain is None else domain.encode()
+
+
+def mismatch(stream: str, expected: bytes | None, stored: bytes | None) -> DomainMismatch:
+    """Return the error for a message that another domain has stored than that of its stream."""
+    return DomainMismatch(
+        f"A message for the stream {stream}, which is in {_named(expected)}, was stored in "
+        f"{_named(stored)}: streams of both have its subject, and leaf nodes carry it to both. "
+        "Give each stream a PREFIX of its own"
+    )
+
+
+def _named(domain: bytes | None) -> str:
+    return "no JetStream domain" if domain is None else f"the JetStream domain {domain.decode()}"

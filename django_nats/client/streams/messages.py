@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...exceptions import DomainMismatch, UnexpectedReply
+from ...exceptions import UnexpectedReply
 from ..protocol import wire
 from ..protocol.runs import RunReader
 from ..protocol.steps import Request, Steps
@@ -197,11 +197,7 @@ class Messages:
 
     def acknowledged(self, reply: Reply) -> Ack:
         """Return this stream's acknowledgement of a publish. Raises as wire.parse_ack does."""
-        try:
-            return wire.parse_ack(reply, self._name, self._stream.domain)
-        except DomainMismatch:
-            self._stream.reopen()  # its servers may have got another domain since it was opened
-            raise
+        return wire.parse_ack(reply, self._name)
 
     def remember(self, subject: bytes, sequence: int) -> None:
         """Note a write of this process that the stream has acknowledged at a sequence."""

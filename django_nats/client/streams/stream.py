@@ -311,7 +311,7 @@ class Stream(Generic[C]):
     ) -> Publications:
         """Return messages to publish in this stream. Each needs a header."""
         stream = self.config.stream.encode()
-        return Publications(self.lanes.writes, stream, subjects, payloads, headers, self.domain)
+        return Publications(self.lanes.writes, stream, subjects, payloads, headers)
 
     def pipeline(self, requests: list[Request] | Publications) -> Steps[list[Any]]:
         """Send many requests in as few writes as their size allows.

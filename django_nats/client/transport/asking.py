@@ -31,8 +31,8 @@ class Asking:
         config = self._config
         if not config.reads:
             return config.client_options()
-        # One that was answered too late for the attempt that asked it is not asked again: a function
-        # that always takes a little longer than CONNECT_TIMEOUT would never be heard.
+        # An answer that was too late for its attempt is used now. Otherwise a function that always
+        # takes a little longer than CONNECT_TIMEOUT would never be heard.
         question = self._question = self._question or _Question(config)
         waiting = {question.answered}
         done, _ = await asyncio.wait(waiting, timeout=config.connect_timeout)

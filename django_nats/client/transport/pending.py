@@ -185,7 +185,7 @@ class Outstanding:
             answer: Answer = reply
             requests = waiter.requests
             if type(requests) is Publications:
-                return self._take_acknowledgement(waiter, index, requests, reply)
+                return self._take_acknowledgement(waiter, index, requests.stream, reply)
             request = requests[index]
             if request.gather:
                 gathered = waiter.gather(index, reply, request.gather, self.max_reply_bytes)
@@ -233,9 +233,9 @@ class Outstanding:
         return False
 
     def _take_acknowledgement(
-        self, waiter: Waiter, index: int, publications: Publications, reply: wire.Reply
+        self, waiter: Waiter, index: int, stream: bytes, reply: wire.Reply
     ) -> ReadRun | None:
-        sequence = wire.plain_ack(reply.payload, publications.stream, publications.domain)
+        sequence = wire.plain_ack(reply.payload, stream)
         del self._waiting[waiter.keys[index]]
         waiter.answer(index, sequence or reply)
         if sequence and waiter.unanswered:
