@@ -121,6 +121,27 @@ def test_large_batches_pass_between_domains(leaf: NatsServer) -> None:
     assert cache.keys() == []
 
 
+def test_own_writes_are_known_by_the_subjects_under_which_the_hub_stores_them(
+    leaf: NatsServer,
+) -> None:
+    cache = cache_on(leaf, "written", **HUB)
+    recent = cache.bucket.stream.recent
+    for write, keys in (
+        (lambda: cache.set("set", 1), ["set"]),
+        (lambda: cache.add("added", 1), ["added"]),
+        (lambda: cache.set_many({"one": 1, "two": 2}), ["one", "two"]),
+        (lambda: cache.incr("one"), ["one"]),
+        (lambda: cache.delete("set"), ["set"]),
+        (lambda: cache.delete_many(["one", "two"]), ["one", "two"]),
+    ):
+        cache.clear()
+        cache.set_many({key: 1 for key in ("set", "one", "two")})
+        recent.forget()
+        write()
+        # Otherwise a replica that is behind would be believed.
+        assert recent.written() == [f"$KV.written.=.1.{key}".encode() for key in keys]
+
+
 @pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
 def test_a_long_key_is_stored_in_another_domain(leaf: NatsServer, hub: NatsServer) -> None:
     cache = cache_on(leaf, "long", **HUB)

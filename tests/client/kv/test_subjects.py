@@ -17,4 +17,5 @@ def test_what_is_published_through_another_api_has_its_prefix_before_the_subject
     assert subjects.published(stored) == via + stored
     assert subjects.plain_to_publish([":1:user"]) == [(via + stored).encode()]
     assert subjects.stored((via + stored).encode()) == stored.encode()
+    assert subjects.all_stored([(via + stored).encode()]) == [stored.encode()]
     assert list(subjects.of_many([":1:user"])) == [stored]
