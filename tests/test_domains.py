@@ -135,7 +135,7 @@ def test_own_writes_are_known_by_the_subjects_under_which_the_hub_stores_them(
         (lambda: cache.delete_many(["one", "two"]), ["one", "two"]),
     ):
         cache.clear()
-        cache.set_many({key: 1 for key in ("set", "one", "two")})
+        cache.set_many(dict.fromkeys(("set", "one", "two"), 1))
         recent.forget()
         write()
         # Otherwise a replica that is behind would be believed.
