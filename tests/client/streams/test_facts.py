@@ -14,7 +14,7 @@ from django_nats.client import process
 from django_nats.client.counters.stream import CounterStream
 from django_nats.client.kv.bucket import Bucket
 from django_nats.client.protocol.steps import Request, Steps
-from django_nats.client.streams import stream as stream_module
+from django_nats.client.streams import facts
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import BucketMismatch, CounterMismatch, NatsError, ValueTooLarge
 from tests.client.conftest import Clock
@@ -49,7 +49,7 @@ def raised(function: Any, *arguments: object) -> NatsError | None:
 @pytest.fixture
 def never_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let only the server's notice have a process look at its streams again."""
-    monkeypatch.setattr(stream_module, "FACTS_S", 3600.0)
+    monkeypatch.setattr(facts, "FACTS_S", 3600.0)
     monkeypatch.setattr("django_nats.client.streams.clock.REFRESH_S", 3600.0)
     monkeypatch.setattr("django_nats.client.streams.clock._RETRY_S", 3600.0)
 
@@ -63,7 +63,7 @@ def cache(
         request.getfixturevalue("never_asked_again")
         yield make_cache()
         return
-    monkeypatch.setattr(stream_module, "FACTS_S", 0.1)
+    monkeypatch.setattr(facts, "FACTS_S", 0.1)
     with Reloading(config=account(permissions=DENIED), token="") as denying:
         yield NatsCache(denying.url, {"OPTIONS": {**PATIENT, **LOGIN}})
         process.close()
