@@ -169,6 +169,11 @@ def test_only_deployment_checks_open_connections(settings: Any) -> None:
         ({"JS_DOMAIN": "hub"}, {"LOCATION": "nats://127.0.0.1:2"}, False),
         ({"JS_DOMAIN": "hub"}, {"JS_API_PREFIX": "owner.API"}, False),
         ({"JS_DOMAIN": "hub", "SOURCES": ["A"]}, {}, False),
+        (
+            {"JS_DOMAIN": "hub", "LOCATION": [DEAD, "nats://b"]},
+            {"LOCATION": ["nats://b", DEAD]},
+            True,
+        ),
     ],
 )
 def test_counters_of_two_domains_under_the_same_subjects_are_an_error(

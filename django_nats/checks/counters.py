@@ -74,7 +74,8 @@ def _may_be_joined(one: streams.StreamOf, other: streams.StreamOf) -> bool:
         return True
     # The stream without JS_DOMAIN is in the domain of the servers that are asked for it.
     other_prefix = second.api_prefix if first.domain is not None else first.api_prefix
-    return other_prefix == DEFAULT_PREFIX and one.connection.servers == other.connection.servers
+    servers = set(one.connection.servers)
+    return other_prefix == DEFAULT_PREFIX and servers == set(other.connection.servers)
 
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
