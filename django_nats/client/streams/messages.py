@@ -205,8 +205,10 @@ class Messages:
 
     def is_stale(self, subject: str, message: Message | None) -> bool:
         """Return True if a replica answered that does not have this process's own write yet."""
-        sequence = None if message is None else message.sequence
-        return self._stream.recent.is_stale(subject.encode(), sequence)
+        if message is None:
+            return self._stream.recent.is_stale(subject.encode(), None)
+        # The message's subject need not be UTF-8, which that of the caller stands for.
+        return self._stream.recent.is_stale(message.subject, message.sequence)
 
     def foreign(self, asked: str) -> UnexpectedReply:
         """Return the error for a message of a subject that was not asked for."""
