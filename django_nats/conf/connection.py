@@ -28,11 +28,14 @@ CONNECTION_OPTIONS = {
     "NKEY_SEED": "nkey_seed",
     "CREDENTIALS": "credentials",
     "TLS": "tls",
+    "DISCOVER": "discover",
+    "RANDOMIZE": "randomize",
     "INBOX_PREFIX": "inbox_prefix",
     "CONNECT_TIMEOUT": "connect_timeout",
     "MAX_RECONNECT_WAIT": "max_reconnect_wait",
     "MAX_REFUSED_WAIT": "max_refused_wait",
 }
+_SWITCHES = ("DISCOVER", "RANDOMIZE")
 _DURATIONS = ("CONNECT_TIMEOUT", "MAX_RECONNECT_WAIT", "MAX_REFUSED_WAIT")
 EMBEDDED_OPTIONS = ("EMBEDDED_DIR", "ALLOW_EMBEDDED")
 
@@ -49,15 +52,20 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
     values |= {
         attribute: reader.text(option)
         for option, attribute in CONNECTION_OPTIONS.items()
-        if option not in ("TLS", *_DURATIONS) and option in reader.options
+        if option not in ("TLS", *_SWITCHES, *_DURATIONS) and option in reader.options
     }
+    for option in _SWITCHES:
+        values[CONNECTION_OPTIONS[option]] = reader.boolean(option, True)
     for option in _DURATIONS:
         attribute = CONNECTION_OPTIONS[option]
         values[attribute] = reader.seconds(option, getattr(ConnectionConfig, attribute))
     prefix = values.get("inbox_prefix", "_INBOX")
     if not prefix.isascii() or not _SUBJECT.fullmatch(prefix):
         reader.fail("INBOX_PREFIX", f"is {prefix!r}, which is not a NATS subject without wildcards")
-    tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME"})
+    tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME", "HANDSHAKE_FIRST"})
+    first = tls.pop("HANDSHAKE_FIRST", False)
+    if not isinstance(first, bool):
+        reader.fail("TLS", "has a HANDSHAKE_FIRST that is not True or False")
     for member, path in tls.items():
         if not isinstance(path, str):
             reader.fail("TLS", f"has a {member} that is not a string, but {type(path).__name__}")
@@ -65,7 +73,7 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
         reader.fail("TLS", "has a KEY, but no CERT")
     if "TLS" in reader.options:
         values["tls"] = TLSConfig(
-            tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME")
+            tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME"), first
         )
     if location == EMBEDDED:
         for attribute in ("user", "password", "token", "nkey_seed", "credentials", "tls"):

@@ -8,8 +8,10 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ...exceptions import NotSent
+from .addresses import is_address
 
 
 class TLSConfig(NamedTuple):
@@ -19,6 +21,8 @@ class TLSConfig(NamedTuple):
     certificate: str | None = None
     key: str | None = None
     hostname: str | None = None
+    handshake_first: bool = False
+    """Whether TLS begins before the server's INFO."""
 
     def context(self) -> ssl.SSLContext:
         """Return a context that verifies the server.
@@ -62,6 +66,10 @@ class ConnectionConfig:
     credentials: str | None = None
     """Path of a .creds file."""
     tls: TLSConfig | None = None
+    discover: bool = True
+    """Whether to use servers that a connected one announces as members of its cluster."""
+    randomize: bool = True
+    """Whether to try the servers, and the addresses of each, in random order."""
     inbox_prefix: str = "_INBOX"
     connect_timeout: float = 2.0
     """Seconds after which the first operation fails if no server can be reached."""
@@ -80,6 +88,12 @@ class ConnectionConfig:
         if self.embedded is not None:
             return f"the embedded server in {self.embedded}"
         return ", ".join(self.servers)
+
+    @property
+    def host_names(self) -> list[str]:
+        """Return the host names in ``servers``, each once, without those given by IP address."""
+        hosts = dict.fromkeys(urlsplit(each).hostname or "" for each in self.servers)
+        return [each for each in hosts if not is_address(each)]
 
     def client_options(self) -> dict[str, Any]:
         """Return the arguments for nats-py's connect(), apart from the servers.
@@ -104,6 +118,7 @@ class ConnectionConfig:
             options["tls"] = self.tls.context()
             if self.tls.hostname is not None:
                 options["tls_hostname"] = self.tls.hostname
+            options["tls_handshake_first"] = self.tls.handshake_first
         return options
 
 

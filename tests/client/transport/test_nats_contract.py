@@ -15,12 +15,13 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 from django_nats.client.transport.connection import Connection
+from django_nats.client.transport.greeting import OpenTransport
 from django_nats.client.transport.nats_py import PRIVATE_NAMES
 from django_nats.devserver import NatsServer
 
 pytestmark = pytest.mark.smoke
 
-_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err"]
+_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err", "_connect_to_server"]
 _CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
 
 
@@ -57,9 +58,11 @@ def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -
 def test_the_private_names_in_use_are_those_that_are_listed() -> None:
     """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
-    used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
-    theirs = {name for name in [*dir(Client()), "_io_reader", "_io_writer"] if name[:2] != "__"}
-    assert (used | vars(Connection).keys()) & theirs == listed
+    sources = inspect.getsource(Connection) + inspect.getsource(OpenTransport)
+    used = set(re.findall(r"\.(_[a-z_]+)", sources))
+    theirs = {name for name in [*dir(Client()), *vars(TcpTransport())] if name[:2] != "__"}
+    own = {name for name in [*vars(Connection), *vars(OpenTransport)] if name[:2] != "__"}
+    assert (used | own) & theirs == listed
 
 
 async def test_the_reader_is_run_once_connected(server: NatsServer) -> None:
