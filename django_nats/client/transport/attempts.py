@@ -127,12 +127,14 @@ class Opening:
         try:
             await connection.open(self._url, transport, options, terms.inbox_prefix)
         except Exception as error:
-            raise self._in_plain_words(error, transport) from error
+            if plain := self._in_plain_words(error, transport):
+                raise plain from error
+            raise
         finally:
             transport.end_login()
         return connection
 
-    def _in_plain_words(self, error: Exception, transport: OpenTransport) -> Exception:
+    def _in_plain_words(self, error: Exception, transport: OpenTransport) -> Exception | None:
         if isinstance(error, OSError) and (words := transport.last_words()):
             return NotSent(f"the server refused the connection: {words}")
         if isinstance(error, ssl.SSLError):
@@ -144,4 +146,4 @@ class Opening:
             )
         if isinstance(error, UnicodeDecodeError):
             return UnexpectedReply("The server refuses with an error that is not UTF-8")
-        return error
+        return None

@@ -10,7 +10,6 @@ do not reconnect together.
 from __future__ import annotations
 
 import errno
-import re
 import ssl
 from collections.abc import Callable, Sequence
 from random import SystemRandom
@@ -18,6 +17,7 @@ from typing import Protocol
 
 from ...realtime import monotonic
 from .driver_errors import explain
+from .progress import NoAnswer, TLSRefused
 
 _FIRST_S = 0.05
 """Longest pause after the first quick attempt. It doubles with each further one."""
@@ -38,7 +38,6 @@ _FIRST_REFUSED_S = 1.0
 """Longest pause after the first refusal. It doubles with each further one."""
 _STEADY_S = 5.0
 """How long a connection must have lasted to count as a success."""
-_ERRNO = re.compile(r"\[Errno ([0-9]{1,5})\]")
 _NOT_REACHED = {
     errno.ECONNREFUSED,
     errno.EADDRNOTAVAIL,
@@ -113,7 +112,7 @@ class Backoff:
             if pause < self._max_refused_wait:
                 self._refused += 1
             return self._chance.uniform(pause / 2, pause)
-        if all(_is_unreached(each) for each in failures):
+        if any(map(_is_closed, failures)) and all(map(_is_unreached, failures)):
             is_restart = now - self._down_since < _RESTART_S
             return self._next_quick(
                 min(_MAX_IN_RESTART_S, self._max_wait) if is_restart else self._max_wait
@@ -127,16 +126,17 @@ class Backoff:
         return self._chance.uniform(0, pause)
 
 
+def _is_closed(error: Exception) -> bool:
+    """Return True if nothing listens at an address."""
+    return isinstance(error, ConnectionRefusedError)
+
+
 def _is_unreached(error: Exception) -> bool:
-    """Return True if nothing listens at any address of the server's name."""
-    if isinstance(error, ConnectionRefusedError):
-        return True
-    # asyncio's error for a name with several addresses has no number, only a text.
-    numbers = {int(each) for each in _ERRNO.findall(str(error))}
-    return errno.ECONNREFUSED in numbers and numbers <= _NOT_REACHED
+    """Return True if an attempt has reached no server."""
+    return isinstance(error, NoAnswer) or getattr(error, "errno", None) in _NOT_REACHED
 
 
 def is_refusal(error: Exception) -> bool:
     """Return True if the server answered, and one side does not accept the other."""
     text = explain(error).lower()
-    return isinstance(error, ssl.SSLError) or any(each in text for each in _REFUSALS)
+    return isinstance(error, (ssl.SSLError, TLSRefused)) or any(each in text for each in _REFUSALS)

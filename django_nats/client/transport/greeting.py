@@ -16,7 +16,7 @@ from nats.aio.transport import TcpTransport
 from ...exceptions import NotSent
 from ...printable import printable
 from ..protocol import documents
-from .progress import Stage
+from .progress import NO_NATS, Stage
 
 _MAX_BYTES = 4096
 _MAX_SHOWN = 60
@@ -71,7 +71,7 @@ class OpenTransport(TcpTransport):
 
     def _describe(self, line: bytes) -> str:
         if not line:
-            return f"{self._address} closed the connection without a greeting"
+            return f"{self._address} closed the connection without a greeting. It is {NO_NATS}"
         shown = printable(line.rstrip()[:_MAX_SHOWN].decode("utf-8", "replace"))
         return (
             f'"{shown}" is the greeting of {self._address}: it is not the client port of a NATS '

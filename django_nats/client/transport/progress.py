@@ -21,6 +21,17 @@ class Stage(IntEnum):
     LOGIN = 4
 
 
+NO_NATS = (
+    "not the client port of a NATS server (but one for HTTP, perhaps), or it expects TLS "
+    'first: "TLS": {"HANDSHAKE_FIRST": True}'
+)
+"""What is the matter with an address that does not greet, as the end of a sentence."""
+
+
+class TLSRefused(NotSent):
+    """One side does not accept the other's certificate."""
+
+
 class NoAnswer(NotSent):
     """An address has not answered: what was sent to it was dropped."""
 
@@ -36,11 +47,7 @@ def late(stage: Stage, where: str, seconds: float) -> NotSent:
     if stage is Stage.CONNECTING:
         return NoAnswer(f"{where} did not answer {limit}")
     if stage is Stage.GREETING:
-        return NotSent(
-            f"{where} accepted the connection, and sent no greeting {limit}. It is not the "
-            "client port of a NATS server (HTTP, for example, waits like this), or the server is "
-            'stopped, or it expects TLS first: TLS = {"HANDSHAKE_FIRST": True}'
-        )
+        return NotSent(f"{where} sent no greeting {limit}. Perhaps it is stopped, or {NO_NATS}")
     if stage is Stage.TLS:
         return NotSent(
             f"{where} did not complete the TLS handshake {limit}. Does it expect TLS at all, "
@@ -48,12 +55,13 @@ def late(stage: Stage, where: str, seconds: float) -> NotSent:
         )
     return NotSent(
         f"the server at {where} did not accept or refuse the login {limit}. If it asks an auth "
-        "callout, which needs longer, raise CONNECT_TIMEOUT"
+        "callout, which needs longer, raise CONNECT_TIMEOUT, and the timeout in the server's "
+        "authorization block"
     )
 
 
-def tls_failure(error: ssl.SSLError, *, configured: bool, first: bool) -> Exception:
-    """Return the error to raise for a handshake that has failed.
+def tls_failure(error: ssl.SSLError, *, configured: bool, first: bool) -> NotSent | None:
+    """Return a plainer error for a handshake that has failed, or None.
 
     ``configured``: the settings ask for TLS. ``first``: they ask for it before the greeting.
     """
@@ -69,8 +77,10 @@ def tls_failure(error: ssl.SSLError, *, configured: bool, first: bool) -> Except
             "more connections (max_connections)"
         )
     if isinstance(error, ssl.SSLCertVerificationError) and not configured:
-        return NotSent(
+        return TLSRefused(
             "the server requires TLS, and this machine does not accept its certificate "
             f"({explain(error)}). Set TLS, with the CA that has signed it"
         )
-    return error
+    if "CERTIFICATE_REQUIRED" in (error.reason or ""):
+        return TLSRefused("the server asks for a client's certificate. Set CERT and KEY in TLS")
+    return None
