@@ -320,7 +320,7 @@ def mute() -> Iterator[str]:
 def test_connect_timeout_bounds_the_first_call_as_a_whole(mute: str, servers: int) -> None:
     cache = connect([mute] * servers, CONNECT_TIMEOUT=9)
     started = monotonic()
-    with pytest.raises(NotSent, match="no answer in time"):
+    with pytest.raises(NotSent, match=r"sent no greeting within CONNECT_TIMEOUT \(9 s\)"):
         cache.get("key")
     assert 8.9 < monotonic() - started < 24  # one timeout per server would be 27
 

@@ -39,16 +39,12 @@ _FIRST_REFUSED_S = 1.0
 _STEADY_S = 5.0
 """How long a connection must have lasted to count as a success."""
 _NOT_REACHED = {
-    errno.ECONNREFUSED,
     errno.EADDRNOTAVAIL,
     errno.EAFNOSUPPORT,
     errno.ENETUNREACH,
     errno.EHOSTUNREACH,
 }
-"""Errors that mean that no server was reached.
-
-A name may have an address where nothing listens, and one of a kind that this machine lacks.
-"""
+"""Errors of addresses that this machine cannot reach: a name may have one of a kind it lacks."""
 _REFUSALS = (
     "authorization violation",
     "authentication expired",
@@ -112,7 +108,9 @@ class Backoff:
             if pause < self._max_refused_wait:
                 self._refused += 1
             return self._chance.uniform(pause / 2, pause)
-        if any(map(_is_closed, failures)) and all(map(_is_unreached, failures)):
+        if all(map(_is_unreached, failures)) and any(
+            isinstance(each, ConnectionRefusedError) for each in failures
+        ):
             is_restart = now - self._down_since < _RESTART_S
             return self._next_quick(
                 min(_MAX_IN_RESTART_S, self._max_wait) if is_restart else self._max_wait
@@ -126,14 +124,11 @@ class Backoff:
         return self._chance.uniform(0, pause)
 
 
-def _is_closed(error: Exception) -> bool:
-    """Return True if nothing listens at an address."""
-    return isinstance(error, ConnectionRefusedError)
-
-
 def _is_unreached(error: Exception) -> bool:
-    """Return True if an attempt has reached no server."""
-    return isinstance(error, NoAnswer) or getattr(error, "errno", None) in _NOT_REACHED
+    """Return True if an attempt has reached no server, and so caused no work."""
+    if isinstance(error, (ConnectionRefusedError, NoAnswer)):
+        return True
+    return isinstance(error, OSError) and error.errno in _NOT_REACHED
 
 
 def is_refusal(error: Exception) -> bool:

@@ -160,7 +160,9 @@ async def test_the_interface_of_a_link_local_address_is_kept(
 
 
 def test_a_name_that_is_not_known_is_named(names: Names) -> None:
-    with pytest.raises(NotSent, match=r"the name nats\.example cannot be looked up: Name or service"):
+    with pytest.raises(
+        NotSent, match=r"the name nats\.example cannot be looked up: Name or service"
+    ):
         drivers.run(session(f"nats://{NAME}"), asking(PATIENT, "nobody"))
 
 
