@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Terms:
     """CONNECT_TIMEOUT."""
     shuffle: Callable[[list[str]], object] | None
     """Called with the addresses of a host, unless their order is to be kept."""
+    certificate: bool
+    """Whether the settings have a client's certificate."""
     names: Sequence[str] = ()
     """The host names in LOCATION, whose certificate an announced address may have."""
 
@@ -95,11 +98,8 @@ class Opening:
 
     @property
     def _where(self) -> str:
-        return (
-            f"[{self._address}]:{self._port}"
-            if ":" in self._address
-            else f"{self._address}:{self._port}"
-        )
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        return f"{host}:{self._port}"
 
     def late(self) -> NotSent:
         """Return the error for a server that does not answer."""
@@ -109,11 +109,8 @@ class Opening:
         """Return the connection."""
         *others, last = self._names
         for name in others:
-            try:
+            with contextlib.suppress(_OtherName):
                 return await self._open(name)
-            except ssl.SSLCertVerificationError as error:
-                if error.verify_code not in _OTHER_NAME:
-                    raise
         return await self._open(last)
 
     async def _open(self, name: str) -> Connection:
@@ -127,6 +124,8 @@ class Opening:
         try:
             await connection.open(self._url, transport, options, terms.inbox_prefix)
         except Exception as error:
+            if name != self._names[-1] and getattr(error, "verify_code", 0) in _OTHER_NAME:
+                raise _OtherName from error
             if plain := self._in_plain_words(error, transport):
                 raise plain from error
             raise
@@ -135,15 +134,26 @@ class Opening:
         return connection
 
     def _in_plain_words(self, error: Exception, transport: OpenTransport) -> Exception | None:
-        if isinstance(error, OSError) and (words := transport.last_words()):
-            return NotSent(f"the server refused the connection: {words}")
-        if isinstance(error, ssl.SSLError):
-            options = self._terms.options
-            return progress.tls_failure(
-                error,
-                configured="tls" in options or self._url.startswith("tls:"),
-                first=bool(options.get("tls_handshake_first")),
-            )
         if isinstance(error, UnicodeDecodeError):
             return UnexpectedReply("The server refuses with an error that is not UTF-8")
+        if not isinstance(error, OSError):
+            return None
+        if words := transport.last_words():
+            return NotSent(f"the server refused the connection: {words}")
+        terms = self._terms
+        if isinstance(error, ssl.SSLError):
+            plain = progress.tls_failure(
+                error,
+                configured="tls" in terms.options or self._url.startswith("tls:"),
+                first=bool(terms.options.get("tls_handshake_first")),
+            )
+            if plain is not None or isinstance(error, ssl.SSLCertVerificationError):
+                return plain
+        if transport.wants_certificate and not terms.certificate:
+            # The server's alert may come after the handshake, and be lost with the connection.
+            return progress.TLSRefused(progress.NO_CERTIFICATE)
         return None
+
+
+class _OtherName(Exception):
+    """The server's certificate has not the name that was checked."""

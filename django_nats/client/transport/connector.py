@@ -81,6 +81,7 @@ class Connector:
             inbox_prefix=config.inbox_prefix,
             seconds=config.connect_timeout,
             shuffle=_chance.shuffle if config.randomize else None,
+            certificate=config.tls is not None and config.tls.certificate is not None,
             names=config.host_names,
         )
         attempts = [LookUp(url, terms) for url in servers]

@@ -16,7 +16,7 @@ from nats.aio.transport import TcpTransport
 from ...exceptions import NotSent
 from ...printable import printable
 from ..protocol import documents
-from .progress import NO_NATS, Stage
+from .progress import NO_NATS, NO_TLS_FIRST, Stage
 
 _MAX_BYTES = 4096
 _MAX_SHOWN = 60
@@ -39,6 +39,8 @@ class OpenTransport(TcpTransport):
         self.stage = Stage.GREETING
         self.greeted = False
         """Whether the server has sent its INFO."""
+        self.wants_certificate = False
+        """Whether the server has said that it asks for a client's certificate."""
         self._last_words: LastWords | None = None
 
     async def connect_tls(
@@ -51,6 +53,9 @@ class OpenTransport(TcpTransport):
         """Begin TLS."""
         self.stage = Stage.TLS
         await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        if not self.greeted and _unread(self._bare_io_reader):
+            # Its greeting came before the handshake, and it sends no other.
+            raise NotSent(NO_TLS_FIRST)
         self.stage = Stage.LOGIN if self.greeted else Stage.GREETING
 
     async def readline(self) -> bytes:
@@ -64,7 +69,8 @@ class OpenTransport(TcpTransport):
             raise NotSent(f"{self._address} does not greet as a NATS server does") from error
         if not line.startswith(_INFO):
             raise NotSent(self._describe(line))
-        documents.read(line[len(_INFO) :], "the server's INFO", documents.GREETING)
+        info = documents.read(line[len(_INFO) :], "the server's INFO", documents.GREETING)
+        self.wants_certificate = bool(info.get("tls_verify"))
         self.greeted, self.stage = True, Stage.LOGIN
         self._last_words = LastWords(reader, self._io_writer)
         return line
@@ -103,7 +109,7 @@ class LastWords:
 
     def read(self) -> str:
         """Return the error that has arrived, or an empty string."""
-        unread = bytes(getattr(self._reader, "_buffer", b""))
+        unread = _unread(self._reader)
         try:
             unread += os.read(self._descriptor, _MAX_BYTES)
         except OSError:
@@ -116,3 +122,8 @@ class LastWords:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._descriptor)
+
+
+def _unread(reader: Any) -> bytes:
+    """Return what has arrived and has not been read."""
+    return bytes(getattr(reader, "_buffer", b""))

@@ -26,6 +26,11 @@ NO_NATS = (
     'first: "TLS": {"HANDSHAKE_FIRST": True}'
 )
 """What is the matter with an address that does not greet, as the end of a sentence."""
+NO_TLS_FIRST = (
+    "the server begins in plain text: it does not expect TLS first. Remove HANDSHAKE_FIRST, or set "
+    "handshake_first in the server's tls block"
+)
+NO_CERTIFICATE = "the server asks for a client's certificate. Set CERT and KEY in TLS"
 
 
 class TLSRefused(NotSent):
@@ -67,10 +72,7 @@ def tls_failure(error: ssl.SSLError, *, configured: bool, first: bool) -> NotSen
     """
     if error.reason == "WRONG_VERSION_NUMBER":
         if first:
-            return NotSent(
-                "the server answers the TLS handshake in plain text: it does not expect TLS "
-                "first. Remove HANDSHAKE_FIRST, or set handshake_first in the server's tls block"
-            )
+            return NotSent(NO_TLS_FIRST)
         # Its refusal came after TLS had begun, which took it for a record of its own.
         return NotSent(
             "the server answers the TLS handshake in plain text, as one does that allows no "
@@ -82,5 +84,5 @@ def tls_failure(error: ssl.SSLError, *, configured: bool, first: bool) -> NotSen
             f"({explain(error)}). Set TLS, with the CA that has signed it"
         )
     if "CERTIFICATE_REQUIRED" in (error.reason or ""):
-        return TLSRefused("the server asks for a client's certificate. Set CERT and KEY in TLS")
+        return TLSRefused(NO_CERTIFICATE)
     return None

@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from django_nats.client.transport.backoff import Backoff, is_refusal
-from django_nats.client.transport.progress import NoAnswer
+from django_nats.client.transport.progress import NoAnswer, TLSRefused
 from django_nats.exceptions import NotSent
 
 NOBODY = ConnectionRefusedError("nobody listens")
@@ -155,6 +155,7 @@ def test_no_pause_is_longer_than_the_settings_allow(failure: Exception) -> None:
         Exception("nats: 'User Authentication Revoked'"),
         NotSent('nats: permissions violation for subscription to "_inbox.x.*"'),
         ssl.SSLCertVerificationError("certificate verify failed"),
+        TLSRefused("the server asks for a client's certificate"),
     ],
 )
 def test_refusals_are_recognised(error: Exception) -> None:
