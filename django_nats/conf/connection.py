@@ -40,6 +40,10 @@ _DURATIONS = ("CONNECT_TIMEOUT", "MAX_RECONNECT_WAIT", "MAX_REFUSED_WAIT")
 EMBEDDED_OPTIONS = ("EMBEDDED_DIR", "ALLOW_EMBEDDED")
 
 _LOCATION_MUST_BE = f'must be nats://host:port, tls://host:port, a list of these, or "{EMBEDDED}"'
+_NO_WEBSOCKET = (
+    "WebSocket is not supported: django-nats reads and writes a TCP socket itself, which nats-py "
+    "does not give for WebSocket. Use the server's port for clients, by default 4222"
+)
 _SUBJECT = re.compile(r"[^\s.*>\x7f]+(\.[^\s.*>\x7f]+)*")
 
 
@@ -124,6 +128,8 @@ def _server(reader: Reader, url: object) -> tuple[str, dict[str, str]]:
     extra = parts.path.strip("/") or parts.query or parts.fragment
     if "://" in text and parts.scheme in SCHEMES:
         reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}. {PAGE}")
+    if "://" in text and parts.scheme in ("ws", "wss"):
+        reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}. {_NO_WEBSOCKET}")
     if not host or not port or parts.scheme not in ("nats", "tls") or extra:
         reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}")
     credentials = {}
