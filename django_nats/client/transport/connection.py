@@ -103,7 +103,8 @@ class Connection(Client):
         """Log in to a server that is connected to. Raise what nats-py or the socket raised."""
         self._transport = transport
         self.scheme = server.partition(":")[0]
-        self._needs_tls = "tls" in options or self.scheme == "tls"
+        if not options.get("tls_handshake_first"):  # otherwise TLS has begun before INFO
+            self._needs_tls = "tls" in options or self.scheme == "tls"
         try:
             await self.connect(
                 servers=[server],

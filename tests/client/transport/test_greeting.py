@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -139,6 +140,7 @@ def serve(authority: Authority) -> Iterator[Serve]:
         "no TLS": "",
         "TLS": f"tls {{ {files} }}",
         "TLS first": f"tls {{ {files}, handshake_first: true, timeout: 60 }}",
+        "TLS, first or not": f"tls {{ {files}, handshake_first: auto }}",
         "a client's certificate": f'tls {{ {files}, ca_file: "{authority.ca}", verify: true }}',
     }
     running: dict[str, NatsServer] = {}
@@ -165,6 +167,8 @@ MISMATCHES = [
     ("TLS first", {"connect_timeout": 0.5}, "it expects TLS first"),
     ("TLS first", {"tls": {}, "connect_timeout": 0.5}, "it expects TLS first"),
     ("TLS first", {"tls": {"handshake_first": True}}, None),
+    ("TLS, first or not", {"tls": {}}, None),
+    ("TLS, first or not", {"tls": {"handshake_first": True}}, None),
     ("a client's certificate", {"tls": {}}, "asks for a client's certificate. Set CERT and KEY"),
 ]
 
@@ -186,6 +190,52 @@ def test_what_one_side_lacks_for_tls_is_named(
     session = process.session(ConnectionConfig((server.url,), connect_timeout=60.0, **options))
     drivers.run(session, asking(PATIENT, "nobody"))
     assert session.connected
+
+
+def test_tls_may_end_at_a_proxy_before_a_plain_server(serve: Serve, authority: Authority) -> None:
+    """Such a proxy speaks TLS first, and the server behind it says that it has none."""
+    certificate, key = authority.issue("proxy", "127.0.0.1")
+    tls = TLSConfig(ca=authority.ca, handshake_first=True)
+    with terminator(serve("no TLS").port, certificate, key) as url:
+        session = process.session(ConnectionConfig((url,), connect_timeout=60.0, tls=tls))
+        drivers.run(session, asking(PATIENT, "nobody"))
+        assert session.connected
+        process.close()
+
+
+@contextmanager
+def terminator(port: int, certificate: str, key: str) -> Iterator[str]:
+    """Run a proxy that speaks TLS with its client, and not with the server. Yield its URL."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    ready, ending = threading.Event(), asyncio.Event()
+    found: list[tuple[asyncio.AbstractEventLoop, int]] = []
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(10_000):
+                sink.write(data)
+        sink.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, downstream), pump(upstream, writer))
+
+    async def serve() -> None:
+        server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
+        async with server:
+            loop = asyncio.get_running_loop()
+            found.append((loop, server.sockets[0].getsockname()[1]))
+            ready.set()
+            await ending.wait()
+
+    serving = threading.Thread(target=lambda: asyncio.run(serve()))
+    serving.start()
+    assert ready.wait(60)
+    ((loop, own_port),) = found
+    yield f"nats://127.0.0.1:{own_port}"
+    loop.call_soon_threadsafe(ending.set)
+    serving.join()
 
 
 def test_a_service_that_ignores_the_tls_handshake_is_named(authority: Authority) -> None:

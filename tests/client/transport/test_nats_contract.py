@@ -170,6 +170,23 @@ async def test_info_is_processed_while_connecting_and_later(server: NatsServer) 
     await client.close()
 
 
+async def test_a_transport_that_is_connected_already_is_used(server: NatsServer) -> None:
+    class Given(Client):  # type: ignore[misc]
+        async def _connect_to_server(self, s: object) -> None:
+            return
+
+    client, streams = Given(), await asyncio.open_connection("127.0.0.1", server.port)
+    given = client._transport = OpenTransport(*streams, "here")
+    await connected(client, server)
+    try:
+        assert client._transport is given
+        assert given.greeted
+        await client.flush()
+    finally:
+        given.end_login()
+        await client.close()
+
+
 async def test_a_connected_client_has_a_transport(server: NatsServer) -> None:
     client = await connected(Client(), server)
     try:
