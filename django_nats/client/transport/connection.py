@@ -1,6 +1,6 @@
 """One TCP connection: the requests of many callers, multiplexed over a nats-py client.
 
-nats-py connects, authenticates, speaks TLS and sends pings. Once connected, this class reads what
+nats-py authenticates, speaks TLS and sends pings. Once connected, this class reads what
 arrives, so that nats-py does not build its own messages and wake its own tasks, which would be
 most of the cost of a request. A connection is used once: when it is lost, all its requests fail,
 and the session opens a new one.
@@ -349,7 +349,7 @@ class Connection(Client):
         self._max_payload = info.get("max_payload", self._max_payload)
         self._server_version = info.get("version", self._server_version)
         self._incoming.limit(self.max_payload)
-        # nats-py would add them to those that it knows, for ever.
+        # nats-py would keep those that have gone as well.
         self.announced = info.get("connect_urls") or self.announced
 
     @property

@@ -117,17 +117,15 @@ class Race:
             self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
         )
         for task in done:
-            attempt, _ = self._running[task]
+            attempt, _ = self._running.pop(task)
             try:
                 result = task.result()
             except Exception as error:
                 self._fail(attempt, error, failures)
             else:
                 if not isinstance(result, list):
-                    del self._running[task]
                     return result
                 self._replace(result)
-            del self._running[task]
         now = monotonic()
         for task, (attempt, began) in list(self._running.items()):
             if now >= self._end(attempt, began):
