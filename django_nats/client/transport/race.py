@@ -63,6 +63,7 @@ class Race:
         self._running: dict[asyncio.Task[Any], tuple[Attempt, float]] = {}
         """Each attempt, and when it began, by its task."""
         self._count = len(self._queue)
+        """How many ways to a connection are known."""
         self._began = monotonic()
         self._last_start = -math.inf
         """When the last attempt began. The next need not wait if one has ended since."""
@@ -144,7 +145,7 @@ class Race:
 
     def _replace(self, attempts: Sequence[Attempt]) -> None:
         self._queue.extendleft(reversed(attempts))
-        self._count += len(attempts)
+        self._count += len(attempts) - 1
         self._last_start = -math.inf
 
 

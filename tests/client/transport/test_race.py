@@ -223,6 +223,16 @@ async def test_all_attempts_begin_in_the_first_half_of_the_time(count: int) -> N
     assert running._next_start() <= 0.25
 
 
+async def test_an_address_is_no_further_attempt_beside_its_look_up() -> None:
+    running = Race([Step() for _ in range(4)], 2.0, together=True)
+    running._last_start = 0.0
+    before = running._next_start()
+    running._queue.popleft()
+    running._replace([Step()])
+    running._last_start = 0.0
+    assert running._next_start() == before == 0.25
+
+
 async def test_a_server_that_has_greeted_has_its_own_time_only_in_the_background() -> None:
     for together, end in ((True, 2.0), (False, 2.9)):
         running = Race([], 2.0, together=together)
