@@ -287,16 +287,17 @@ class Load:
     def _wait_until_current(self) -> None:
         """Wait until every reader finds the stored values, before its copies reach MAX_AGE."""
 
-        def current() -> bool:
+        def differences() -> list[object]:
             stored: dict[str, int] = {}
             for writer in self.writers:
                 found = writer.ask("read")
                 if found is None:
-                    return False
+                    return ["a writer cannot read", writer.ask("status")]
                 stored.update(found)
-            return all(reader.ask("read") == stored for reader in self.readers)
+            read = [reader.ask("read") for reader in self.readers]
+            return [each and differing(stored, each) for each in read if each != stored]
 
-        assert soon(current)
+        assert soon(lambda: not differences()), (differences(), self.statuses())
 
     def check(self, max_stale: float = MAX_STALE) -> Outcome:
         """Stop the load and assert that every read kept the near cache's guarantee."""
@@ -331,6 +332,17 @@ class Outcome:
         """Return start and staleness, in seconds, of each thread's first read after a pause."""
         runs = [Run(*run) for each in self._reports for run in each["after_stops"]]
         return [(run.last_began, self._histories[run.key].staleness(run)) for run in runs]
+
+
+def differing(
+    stored: dict[str, int], read: dict[str, int]
+) -> dict[str, tuple[int | None, int | None]]:
+    """Return, by key, what is stored and what was read instead."""
+    return {
+        key: (stored.get(key), read.get(key))
+        for key in stored.keys() | read.keys()
+        if stored.get(key) != read.get(key)
+    }
 
 
 def _attempts(statuses: Sequence[dict[str, Any]]) -> int:
