@@ -14,7 +14,7 @@ from django_nats.client.transport.config import ConnectionConfig, TLSConfig
 from django_nats.client.transport.session import Session
 from django_nats.devserver import NatsServer
 from django_nats.devserver.files import eventually
-from django_nats.exceptions import NotSent
+from django_nats.exceptions import Unavailable
 from tests.client.lanes import PATIENT, asking
 from tests.support.black_hole import Names, black_hole
 from tests.support.certificates import Authority
@@ -160,7 +160,7 @@ def test_an_outage_is_short_though_five_of_six_servers_drop_packets(stack: ExitS
 def _asks(session: Session) -> bool:
     try:
         drivers.run(session, asking(PATIENT, "nobody"))
-    except NotSent:
+    except Unavailable:
         return False
     return True
 
@@ -258,6 +258,6 @@ def _secured(
 def _refusal(session: Session) -> str:
     try:
         drivers.run(session, asking(PATIENT, "nobody"))
-    except NotSent as error:
+    except Unavailable as error:
         return str(error)
     return ""

@@ -20,7 +20,7 @@ from django_nats.client.transport.config import ConnectionConfig, TLSConfig
 from django_nats.client.transport.loop import LOOP_VARIABLE
 from django_nats.client.transport.session import Session
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import NotSent
+from django_nats.exceptions import NotSent, Unavailable
 from tests.client.lanes import PATIENT, asking
 from tests.servers import eventually
 from tests.support.accounts import Identity
@@ -140,7 +140,7 @@ def serve(authority: Authority) -> Iterator[Serve]:
         "no TLS": "",
         "TLS": f"tls {{ {files} }}",
         "TLS first": f"tls {{ {files}, handshake_first: true, timeout: 60 }}",
-        "TLS, first or not": f"tls {{ {files}, handshake_first: auto }}",
+        "TLS, first or later": f'tls {{ {files}, handshake_first: "60s" }}',
         "a client's certificate": f'tls {{ {files}, ca_file: "{authority.ca}", verify: true }}',
     }
     running: dict[str, NatsServer] = {}
@@ -167,8 +167,7 @@ MISMATCHES = [
     ("TLS first", {"connect_timeout": 0.5}, "it expects TLS first"),
     ("TLS first", {"tls": {}, "connect_timeout": 0.5}, "it expects TLS first"),
     ("TLS first", {"tls": {"handshake_first": True}}, None),
-    ("TLS, first or not", {"tls": {}}, None),
-    ("TLS, first or not", {"tls": {"handshake_first": True}}, None),
+    ("TLS, first or later", {"tls": {"handshake_first": True}}, None),
     ("a client's certificate", {"tls": {}}, "asks for a client's certificate. Set CERT and KEY"),
 ]
 
@@ -210,6 +209,7 @@ def terminator(port: int, certificate: str, key: str) -> Iterator[str]:
     context.load_cert_chain(certificate, key)
     ready, ending = threading.Event(), asyncio.Event()
     found: list[tuple[asyncio.AbstractEventLoop, int]] = []
+    open_ones: list[asyncio.StreamWriter] = []
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -219,6 +219,7 @@ def terminator(port: int, certificate: str, key: str) -> Iterator[str]:
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+        open_ones.extend([writer, downstream])
         await asyncio.gather(pump(reader, downstream), pump(upstream, writer))
 
     async def serve() -> None:
@@ -228,6 +229,9 @@ def terminator(port: int, certificate: str, key: str) -> Iterator[str]:
             found.append((loop, server.sockets[0].getsockname()[1]))
             ready.set()
             await ending.wait()
+            for each in open_ones:
+                each.transport.abort()
+            await asyncio.sleep(0)
 
     serving = threading.Thread(target=lambda: asyncio.run(serve()))
     serving.start()
@@ -269,7 +273,7 @@ def test_a_login_that_takes_too_long_leads_to_the_option() -> None:
 def refusal(session: Session) -> str:
     try:
         drivers.run(session, asking(PATIENT, "nobody"))
-    except NotSent as error:
+    except Unavailable as error:
         return str(error)
     return ""
 
