@@ -67,9 +67,11 @@ def service(greeting: bytes | None) -> Iterator[str]:
 
         serving = threading.Thread(target=serve)
         serving.start()
-        yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        serving.join()
+        try:
+            yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join()
 
 
 OTHER_SERVICES = {
@@ -237,9 +239,11 @@ def terminator(port: int, certificate: str, key: str) -> Iterator[str]:
     serving.start()
     assert ready.wait(60)
     ((loop, own_port),) = found
-    yield f"nats://127.0.0.1:{own_port}"
-    loop.call_soon_threadsafe(ending.set)
-    serving.join()
+    try:
+        yield f"nats://127.0.0.1:{own_port}"
+    finally:
+        loop.call_soon_threadsafe(ending.set)
+        serving.join()
 
 
 def test_a_service_that_ignores_the_tls_handshake_is_named(authority: Authority) -> None:
