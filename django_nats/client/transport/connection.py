@@ -1,6 +1,6 @@
 """One TCP connection: the requests of many callers, multiplexed over a nats-py client.
 
-nats-py connects, authenticates, speaks TLS and sends pings. Once connected, this class reads what
+nats-py authenticates, speaks TLS and sends pings. Once connected, this class reads what
 arrives, so that nats-py does not build its own messages and wake its own tasks, which would be
 most of the cost of a request. A connection is used once: when it is lost, all its requests fail,
 and the session opens a new one.
@@ -27,7 +27,8 @@ from ..protocol import documents
 from ..protocol.steps import Lane
 from ..protocol.wire import Reply
 from .driver_errors import Interrupted, explain, without_frames
-from .error_lines import ErrorLines, LastWords, inbox_refused
+from .error_lines import ErrorLines, inbox_refused
+from .greeting import OpenTransport
 from .hearing import Hearing
 from .incoming import Incoming
 from .outgoing import Outgoing
@@ -90,23 +91,30 @@ class Connection(Client):
         self._needs_tls = self._closing = False
         self._server_version = ""
         self._error_lines = ErrorLines(self.outstanding, self.lose)
-        self._last_words: LastWords | None = None
+        self.scheme = ""
+        """That of the server's URL."""
+        self.announced: list[str] = []
+        """The servers of the cluster, as host:port, that the server has last announced."""
         self._line_tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self, server: str, options: dict[str, Any], inbox_prefix: str) -> None:
-        """Connect to one server, with one attempt. Raise what nats-py or the socket raised."""
-        self._needs_tls = "tls" in options or server.startswith("tls:")
+    async def open(
+        self, server: str, transport: OpenTransport, options: dict[str, Any], inbox_prefix: str
+    ) -> None:
+        """Log in to a server that is connected to. Raise what nats-py or the socket raised."""
+        self._transport = transport
+        self.scheme = server.partition(":")[0]
+        if not options.get("tls_handshake_first"):  # otherwise TLS has begun before INFO
+            self._needs_tls = "tls" in options or self.scheme == "tls"
         try:
-            await self._connect(
+            await self.connect(
                 servers=[server],
                 allow_reconnect=False,
                 pending_size=0,
-                ping_interval=PING_INTERVAL_S,
                 max_outstanding_pings=2,
                 inbox_prefix=inbox_prefix,
                 error_cb=self._error,
                 closed_cb=self._closed,
-                **options,
+                **{"ping_interval": PING_INTERVAL_S, **options},
             )
             self.outgoing.attach(self._transport)
             limit_system_buffer(self._transport._io_writer.get_extra_info("socket"))
@@ -122,22 +130,8 @@ class Connection(Client):
             self.abort()
             raise
 
-    async def _connect(self, **options: Any) -> None:
-        try:
-            await self.connect(**options)
-        except OSError as error:
-            if refusal := self._last_words and self._last_words.refusal(error):
-                raise refusal from error
-            raise
-        except UnicodeDecodeError as error:
-            raise UnexpectedReply("The server refuses with an error that is not UTF-8") from error
-        except AttributeError as error:
-            if isinstance(self._server_info, dict):
-                raise
-            raise UnexpectedReply("The server's INFO is not an object") from error
-        finally:
-            if self._last_words is not None:
-                self._last_words.close()
+    async def _connect_to_server(self, s: Any) -> None:
+        """Do nothing, in place of nats-py: open() was given a transport that is connected."""
 
     # Sending ---------------------------------------------------------------------------------
 
@@ -347,9 +341,6 @@ class Connection(Client):
         self.outgoing.write(b"PING\r\n")
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if initial_connection:
-            documents.require(info, "the server's INFO", documents.GREETING)
-            self._last_words = LastWords(self._transport._io_reader, self._transport._io_writer)
         if self._needs_tls and initial_connection:
             # nats-py leaves the choice to the server, and would send credentials in the clear.
             if not (info.get("tls_required") or info.get("tls_available")):
@@ -358,7 +349,8 @@ class Connection(Client):
         self._max_payload = info.get("max_payload", self._max_payload)
         self._server_version = info.get("version", self._server_version)
         self._incoming.limit(self.max_payload)
-        await super()._process_info(info, initial_connection)
+        # nats-py would keep those that have gone as well.
+        self.announced = info.get("connect_urls") or self.announced
 
     @property
     def server(self) -> str:

@@ -266,7 +266,7 @@ def import_now() -> None:
     A program that leaves its operations to another thread calls this first. If it forked while
     the other thread imports, the modules would stay locked in the child.
     """
-    from . import connection  # noqa: F401
+    from . import attempts  # noqa: F401
 
     if os.environ.get(LOOP_VARIABLE) != "asyncio":
         with contextlib.suppress(ImportError):

@@ -15,12 +15,13 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 from django_nats.client.transport.connection import Connection
+from django_nats.client.transport.greeting import OpenTransport
 from django_nats.client.transport.nats_py import PRIVATE_NAMES
 from django_nats.devserver import NatsServer
 
 pytestmark = pytest.mark.smoke
 
-_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err"]
+_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err", "_connect_to_server"]
 _CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
 
 
@@ -57,9 +58,11 @@ def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -
 def test_the_private_names_in_use_are_those_that_are_listed() -> None:
     """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
-    used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
-    theirs = {name for name in [*dir(Client()), "_io_reader", "_io_writer"] if name[:2] != "__"}
-    assert (used | vars(Connection).keys()) & theirs == listed
+    sources = inspect.getsource(Connection) + inspect.getsource(OpenTransport)
+    used = set(re.findall(r"\.(_[a-z_]+)", sources))
+    theirs = {name for name in [*dir(Client()), *vars(TcpTransport())] if name[:2] != "__"}
+    own = {name for name in [*vars(Connection), *vars(OpenTransport)] if name[:2] != "__"}
+    assert (used | own) & theirs == listed
 
 
 async def test_the_reader_is_run_once_connected(server: NatsServer) -> None:
@@ -165,6 +168,23 @@ async def test_info_is_processed_while_connecting_and_later(server: NatsServer) 
     await client._process_info({"connect_urls": ["127.0.0.1:1"]})
     assert [each.geturl() for each in client.discovered_servers] == ["nats://127.0.0.1:1"]
     await client.close()
+
+
+async def test_a_transport_that_is_connected_already_is_used(server: NatsServer) -> None:
+    class Given(Client):  # type: ignore[misc]
+        async def _connect_to_server(self, s: object) -> None:
+            return
+
+    client, streams = Given(), await asyncio.open_connection("127.0.0.1", server.port)
+    given = client._transport = OpenTransport(*streams, "here")
+    await connected(client, server)
+    try:
+        assert client._transport is given
+        assert given.greeted
+        await client.flush()
+    finally:
+        given.end_login()
+        await client.close()
 
 
 async def test_a_connected_client_has_a_transport(server: NatsServer) -> None:
