@@ -6,39 +6,34 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ...exceptions import NotSent
-from ..protocol.steps import Lane
 from .config import ConnectionConfig
 from .nats_py import require_names
 
 if TYPE_CHECKING:
     from ...devserver import Endpoint
-    from .connection import Connection
+    from .driver import Driver
+
+D = TypeVar("D", bound="Driver")
 
 _EMBEDDED_START_S = 15.0
 """How long the embedded server may take to start."""
 _chance = SystemRandom()  # not the random module's state, which is the user's: tests seed it
 
 
-class Connector:
-    """Opens the connections of one session, on the loop's thread.
+class Connector(Generic[D]):
+    """Opens the connections of one session, or other clients, on the running loop.
 
     It tries the configured servers, and those that the last connected server has announced as
     members of its cluster.
     """
 
-    def __init__(
-        self,
-        config: ConnectionConfig,
-        on_timeout: Callable[[Lane], str | None],
-        on_received: Callable[[], None],
-    ) -> None:
-        """Make a connector. The two functions are those that a Connection takes."""
+    def __init__(self, config: ConnectionConfig, make: Callable[[], D]) -> None:
+        """``make`` returns a new client for each attempt. It may be slow at first: it imports."""
         self._config = config
-        self._on_timeout = on_timeout
-        self._on_received = on_received
+        self._make = make
         self._discovered: list[str] = []
         """URLs of the announced servers."""
 
@@ -47,22 +42,18 @@ class Connector:
         """Return how many servers there are to choose from."""
         return len({*self._config.servers, *self._discovered})
 
-    def learn_servers(self, connection: Connection) -> None:
+    def learn_servers(self, connection: D) -> None:
         """Remember the servers that were announced on a connection."""
         self._discovered = [url.geturl() for url in connection.discovered_servers]
 
-    async def connect(self, failures: list[Exception], *, callers_wait: bool) -> Connection:
+    async def connect(self, failures: list[Exception], *, callers_wait: bool) -> D:
         """Try each server once, in random order, and return the first connection.
 
         With ``callers_wait``, all attempts together take no longer than CONNECT_TIMEOUT,
         otherwise each of them. Add each server's failure to ``failures``. If no server can be
         connected to, raise the last failure.
         """
-        # nats-py takes about 100 ms to import. It is imported here, at first use, so that not
-        # every manage.py command pays for it.
         require_names()
-        from .connection import Connection
-
         config = self._config
         options = config.client_options()
         servers = [*config.servers, *self._discovered]
@@ -74,7 +65,7 @@ class Connector:
         _chance.shuffle(servers)
         options["connect_timeout"] = config.connect_timeout / (len(servers) if callers_wait else 1)
         for server in servers:
-            connection = Connection(self._on_timeout, self._on_received)
+            connection = self._make()
             try:
                 opening = asyncio.ensure_future(
                     connection.open(server, options, config.inbox_prefix)

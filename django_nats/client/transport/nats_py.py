@@ -20,7 +20,7 @@ PRIVATE_NAMES = {
     ),
     "nats.aio.transport.TcpTransport": ("_io_reader", "_io_writer"),
 }
-"""The names that connection.py uses, by the class whose instances have them."""
+"""The names that driver.py and connection.py use, by the class whose instances have them."""
 
 
 def require_names() -> None:
