@@ -1,0 +1,166 @@
+"""A nats-py client that is connected as the settings say, and is the user's otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from weakref import WeakSet
+
+from nats.aio.client import Client
+from nats.errors import Error
+
+from ...exceptions import DriverMismatch, OutcomeUnknown
+from ..transport import forks, login
+from ..transport.config import ConnectionConfig
+from ..transport.connector import Connector
+from ..transport.driver import Driver
+from ..transport.driver_errors import explain, without_frames
+
+__all__ = ["Client", "PlainClient", "connect", "connected"]
+
+logger = logging.getLogger("django_nats")
+
+PING_INTERVAL_S = 10
+"""nats-py would notice only after minutes that a server has gone without a word."""
+_CLOSE_S = 1.0
+"""How long closing waits until the server has taken what was sent."""
+
+
+class PlainClient(Driver):
+    """nats-py's client. Only how it connects, reports and ends is the package's."""
+
+    def __init__(self, config: ConnectionConfig, *, reconnects: bool) -> None:
+        """``reconnects``: when the connection is lost, let nats-py open another, without end."""
+        super().__init__()
+        self._config = config
+        self._reconnects = reconnects
+        _clients.add(self)
+
+    async def open(self, server: str, options: dict[str, Any], inbox_prefix: str) -> None:
+        """Connect to one server, with one attempt. Raise what nats-py or the socket raised."""
+        try:
+            await self.log_in(
+                server,
+                inbox_prefix=inbox_prefix,
+                ping_interval=PING_INTERVAL_S,
+                max_reconnect_attempts=-1,
+                error_cb=self._report,
+                disconnected_cb=self._report_loss,
+                reconnected_cb=self._report_return,
+                **options,
+            )
+        except BaseException:
+            self.abort()
+            raise
+        if self._reconnects:
+            self.options["allow_reconnect"] = True
+            self.options["connect_timeout"] = self._config.connect_timeout
+            known = {each.uri.netloc for each in self.server_pool}
+            others = [url for url in self._config.servers if url.partition("//")[2] not in known]
+            self._setup_server_pool(others)  # adds them
+
+    @property
+    def usable(self) -> bool:
+        """Return True while there is a connection, which nobody has begun to close."""
+        return self.is_connected and not self.is_draining
+
+    async def confirm(self) -> None:
+        """Wait until the server has received what was published.
+
+        Raise OutcomeUnknown if that is not known within CONNECT_TIMEOUT.
+        """
+        if self.is_closed and self.last_error is None:
+            return  # the user has closed it, and been told how that went
+        try:
+            await asyncio.wait_for(self.flush(), self._config.connect_timeout)
+        except (Error, OSError, asyncio.TimeoutError) as error:
+            raise OutcomeUnknown(
+                "The server may not have received what was published last: "
+                f"{explain(self.last_error or error)}"
+            ) from without_frames(error)
+
+    async def finish(self) -> None:
+        """Close the connection, in a short time, and the socket in any case."""
+        try:
+            with suppress(Error, OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.close(), _CLOSE_S)
+        finally:
+            self.abort()
+
+    def descriptors(self) -> list[int]:
+        """Return the file descriptors, which a forked child closes."""
+        writer = getattr(self._transport, "_io_writer", None)
+        # Another file may have the number of one that is closed. uvloop does not say that it is.
+        return [] if writer is None or writer.transport.is_closing() else super().descriptors()
+
+    async def _report(self, error: Exception) -> None:
+        if self._logging_in:
+            raise error  # this ends nats-py's own retries
+        if not self.is_connected:
+            logger.debug("%s: %s", self._where, explain(error))
+        elif isinstance(error, Error):
+            logger.warning("%s: %s", self._where, explain(error))
+        else:  # a callback of the user has raised it
+            logger.error("%s: a callback has failed", self._where, exc_info=error)
+
+    async def _report_loss(self) -> None:
+        if self.is_reconnecting:
+            logger.warning("%s was lost", self._where)
+
+    async def _report_return(self) -> None:
+        logger.warning("%s is back", self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"A connection of {self._config.entry} to NATS at {self._config.where}"
+
+
+async def connect(config: ConnectionConfig, *, reconnects: bool) -> PlainClient:
+    """Return a new client, connected within CONNECT_TIMEOUT on the running loop.
+
+    Raise NotSent, AuthenticationFailed or DriverMismatch if that is not possible.
+    """
+    connector = Connector(config, lambda: PlainClient(config, reconnects=reconnects))
+    try:
+        return await connector.connect([], callers_wait=True)
+    except Exception as error:
+        cause = without_frames(error)
+    if isinstance(cause, DriverMismatch):
+        raise cause
+    reason = login.with_remedy(explain(cause), {config.entry: config.login})
+    raise login.refusal(login.no_connection(config.where, reason), cause)
+
+
+@asynccontextmanager
+async def connected(config: ConnectionConfig) -> AsyncIterator[Client]:
+    """Connect a client for a block, and close it at the end.
+
+    If the block raises nothing, wait until the server has received what was published.
+    """
+    client = await connect(config, reconnects=True)
+    try:
+        yield client
+        await client.confirm()
+    finally:
+        await client.finish()
+
+
+# Forks ---------------------------------------------------------------------------------------
+
+_clients: WeakSet[PlainClient] = WeakSet()
+# Objects of the parent, kept in a forked child, as in loop.py.
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    clients = list(_clients)
+    _inherited.append(clients)
+    _clients.clear()
+    for each in clients:
+        forks.close_inherited(each.descriptors())
+
+
+forks.call_in_child(_after_fork)
