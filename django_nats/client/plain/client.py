@@ -12,7 +12,7 @@ from weakref import WeakSet
 from nats.aio.client import Client
 from nats.errors import Error
 
-from ...exceptions import DriverMismatch, OutcomeUnknown
+from ...exceptions import DriverMismatch, NatsError, OutcomeUnknown
 from ..transport import forks, login
 from ..transport.config import ConnectionConfig
 from ..transport.connector import Connector
@@ -25,6 +25,7 @@ logger = logging.getLogger("django_nats")
 
 PING_INTERVAL_S = 10
 """nats-py would notice only after minutes that a server has gone without a word."""
+_PLAIN_SECRETS = {"user", "password", "token"}
 _CLOSE_S = 1.0
 """How long closing waits until the server has taken what was sent."""
 
@@ -56,11 +57,35 @@ class PlainClient(Driver):
             self.abort()
             raise
         if self._reconnects:
-            self.options["allow_reconnect"] = True
-            self.options["connect_timeout"] = self._config.connect_timeout
-            known = {each.uri.netloc for each in self.server_pool}
-            others = [url for url in self._config.servers if url.partition("//")[2] not in known]
-            self._setup_server_pool(others)  # adds them
+            self._prepare_to_reconnect()
+
+    def _prepare_to_reconnect(self) -> None:
+        # This client has connected to one server only, as that is the way to a bounded first login.
+        self.options["allow_reconnect"] = True
+        self.options["connect_timeout"] = self._config.connect_timeout
+        known = {each.uri.netloc for each in self.server_pool}
+        others = [url for url in self._config.servers if url.partition("//")[2] not in known]
+        self._setup_server_pool(others)  # adds them
+
+    async def _process_connect_init(self) -> None:
+        try:
+            if not self._logging_in:
+                self._update_login()
+            await super()._process_connect_init()
+        except NatsError as error:
+            if self._logging_in:
+                raise
+            # After an error that is not its own, nats-py would not try again.
+            raise Error(str(error)) from error
+
+    def _update_login(self) -> None:
+        """Use the secrets that are valid by now to log in again."""
+        login = self._config.client_options()
+        self.options.update((each, login[each]) for each in _PLAIN_SECRETS & login.keys())
+        if "nkeys_seed_str" in login or "user_credentials" in login:
+            self._nkeys_seed_str = login.get("nkeys_seed_str")
+            self._user_credentials = login.get("user_credentials")
+            self._setup_nkeys_connect()
 
     @property
     def usable(self) -> bool:

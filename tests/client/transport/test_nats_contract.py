@@ -1,4 +1,4 @@
-"""The private parts of nats-py on which client/transport/connection.py depends, as listed.
+"""The private parts of nats-py on which the subclasses of its client depend, as listed.
 
 When an upgrade of nats-py breaks one, the name of the test that fails says which.
 """
@@ -14,13 +14,19 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
+from django_nats.client.plain.client import PlainClient
 from django_nats.client.transport.connection import Connection
+from django_nats.client.transport.driver import Driver
 from django_nats.client.transport.nats_py import PRIVATE_NAMES
 from django_nats.devserver import NatsServer
 
 pytestmark = pytest.mark.smoke
 
-_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err"]
+_OVERRIDDEN = [
+    *[(Connection, name) for name in ("_read_loop", "_send_ping", "_process_op_err")],
+    (Driver, "_process_info"),
+    (PlainClient, "_process_connect_init"),
+]
 _CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
 
 
@@ -39,11 +45,13 @@ async def connected(client: Client, server: NatsServer, **options: Any) -> Clien
     return client
 
 
-@pytest.mark.parametrize("name", _OVERRIDDEN)
-def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), _OVERRIDDEN)
+def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(
+    kind: type[Client], name: str
+) -> None:
     theirs = getattr(Client, name)
     assert inspect.iscoroutinefunction(theirs)
-    ours = inspect.signature(getattr(Connection, name))
+    ours = inspect.signature(getattr(kind, name))
     assert list(ours.parameters) == list(inspect.signature(theirs).parameters)
 
 
@@ -57,9 +65,11 @@ def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -
 def test_the_private_names_in_use_are_those_that_are_listed() -> None:
     """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
-    used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
+    ours = (Connection, Driver, PlainClient)
+    used = {name for each in ours for name in re.findall(r"\.(_[a-z_]+)", inspect.getsource(each))}
+    own = {name for each in ours for name in vars(each)}
     theirs = {name for name in [*dir(Client()), "_io_reader", "_io_writer"] if name[:2] != "__"}
-    assert (used | vars(Connection).keys()) & theirs == listed
+    assert (used | own) & theirs == listed
 
 
 async def test_the_reader_is_run_once_connected(server: NatsServer) -> None:
