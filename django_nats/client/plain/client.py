@@ -68,15 +68,17 @@ class PlainClient(Driver):
         self._setup_server_pool(others)  # adds them
 
     async def _process_connect_init(self) -> None:
+        if self._logging_in:
+            return await super()._process_connect_init()
         try:
-            if not self._logging_in:
-                self._update_login()
+            self._update_login()
             await super()._process_connect_init()
-        except NatsError as error:
-            if self._logging_in:
-                raise
-            # After an error that is not its own, nats-py would not try again.
-            raise Error(str(error)) from error
+        except BaseException as error:
+            self.abort()  # nats-py would open the next socket and leave this one
+            if isinstance(error, NatsError):
+                # After an error that is not its own, nats-py would not try again.
+                raise Error(str(error)) from error
+            raise
 
     def _update_login(self) -> None:
         """Use the secrets that are valid by now to log in again."""
