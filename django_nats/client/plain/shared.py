@@ -54,10 +54,12 @@ class SharedClient:
             if not _is_done(future, timeout):
                 raise TimeoutError(f"{_name(function)} has not ended within {timeout:g} seconds")
             return future.result()
-        except CancelledError:
-            raise OutcomeUnknown(
-                f"{_name(function)} was cancelled: the connection has been closed"
-            ) from None
+        except Exception as error:
+            runner.linger()
+            if isinstance(error, CancelledError):
+                problem = f"{_name(function)} was cancelled: the connection has been closed"
+                raise OutcomeUnknown(problem) from None
+            raise
         finally:
             future.cancel()  # does nothing if it is done
 

@@ -215,12 +215,16 @@ class LoopThread:
         """Start no loop from now on, as the interpreter is ending."""
         self._retired_at = monotonic()
 
-    def _end_with_the_interpreter(self) -> NoReturn:
+    def linger(self) -> None:
+        """Hold up a call of a daemon thread that is about to fail, while the interpreter ends."""
         if self._retired_at is not None and get_ident() != threading.main_thread().ident:
-            # The interpreter is about to end this daemon thread. An error would only appear on
-            # stderr, of a program that ended normally. The call fails all the same after a
-            # while, in case another thread waits for it.
+            # The interpreter is about to end this thread. An error would only appear on stderr,
+            # of a program that ended normally. The call fails all the same after a while, in
+            # case another thread waits for it.
             time.sleep(max(0, self._retired_at + _LINGER_S - monotonic()))
+
+    def _end_with_the_interpreter(self) -> NoReturn:
+        self.linger()
         raise NotSent("The interpreter is shutting down")
 
 

@@ -1,0 +1,415 @@
+"""The nats-py clients of connection() and run(): forks, exits, signals, event loops, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.test import override_settings
+from nats.aio.client import Client
+
+from django_nats import connection, run
+from django_nats.client import process
+from django_nats.devserver import NatsServer
+from tests.conftest import PATIENT
+from tests.servers import eventually
+from tests.support.cluster import connections
+from tests.support.scripts import Ended, run_script
+
+_PRELUDE = """
+import asyncio, json, os, signal, sys, threading
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="only-for-tests",
+    CACHES={"default": {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": sys.argv[1],
+                        "OPTIONS": {"TOKEN": sys.argv[2], "CONNECT_TIMEOUT": 3000.0,
+                                    "REQUEST_TIMEOUT": 3000.0}}},
+)
+from django.core.cache import cache
+from django_nats import connection, run
+signal.alarm(550)  # ends the program if it hangs
+
+def fork(child):
+    pid = os.fork()
+    if not pid:
+        child()
+        sys.exit()  # an orderly exit, with all atexit functions
+    return pid
+
+def succeeded(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+def go():
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+def sockets_to_server():
+    port = int(sys.argv[1].rpartition(":")[2])
+    with open("/proc/self/net/tcp") as table:
+        inodes = {row.split()[9] for row in table if row.split()[2].endswith(f":{port:04X}")}
+    links = []
+    for each in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{each}"))
+        except FileNotFoundError:
+            pass
+    return len({f"socket:[{inode}]" for inode in inodes} & set(links))
+
+async def number(nc):
+    return nc.client_id
+
+async def echo(nc):
+    async def answer(msg):
+        await msg.respond(msg.data)
+    sub = await nc.subscribe(f"echo.{os.getpid()}", cb=answer)
+    reply = await nc.request(f"echo.{os.getpid()}", b"x", timeout=600)
+    await sub.unsubscribe()
+    return reply.data
+"""
+
+Script = Callable[..., Ended]
+
+
+@pytest.fixture
+def script(loop: str, own_server: NatsServer) -> Script:
+    """Return a function that runs a program with ``run`` and ``connection``, and checks it."""
+
+    def execute(code: str, expected: str = "", *, location: str = "", **kwargs: object) -> Ended:
+        where = (location or own_server.url, own_server.token)
+        ended = run_script(code, *where, loop=loop, prelude=_PRELUDE, **kwargs)  # type: ignore[arg-type]
+        assert (ended.status, ended.stdout, ended.stderr) == (0, expected, "")
+        return ended
+
+    return execute
+
+
+# Forks ---------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_opens_its_own_client_and_leaves_the_parents_alone(script: Script) -> None:
+    script(
+        """
+mine = run("default", number)
+assert sockets_to_server() == 1
+go()
+
+def child():
+    assert sockets_to_server() == 0
+    assert run("default", number) != mine
+    assert run("default", echo) == b"x"
+    assert sockets_to_server() == 1
+
+for _ in range(3):
+    assert succeeded(fork(child))
+    assert run("default", number) == mine
+    assert run("default", echo) == b"x"
+print("done")
+""",
+        "done",
+    )
+
+
+def test_a_fork_before_the_first_call_gives_two_working_processes(script: Script) -> None:
+    script(
+        """
+go()
+
+def child():
+    assert run("default", echo) == b"x"
+
+pid = fork(child)
+assert run("default", echo) == b"x"
+assert succeeded(pid)
+print("done")
+""",
+        "done",
+    )
+
+
+def test_a_fork_works_while_functions_run(script: Script) -> None:
+    script(
+        """
+stop = threading.Event()
+failures = []
+
+def work():
+    try:
+        while not stop.is_set():
+            assert run("default", number) == mine
+    except BaseException as error:
+        failures.append(error)
+
+mine = run("default", number)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+go()
+
+def child():
+    assert run("default", echo) == b"x"
+
+for _ in range(6):
+    assert succeeded(fork(child))
+stop.set()
+for thread in threads:
+    thread.join()
+print(failures)
+""",
+        "[]",
+    )
+
+
+def test_a_forked_child_closes_the_sockets_of_open_blocks(script: Script) -> None:
+    """Otherwise the connection would stay open on the server after the parent has died."""
+    script(
+        """
+forked = threading.Event()
+opened = threading.Event()
+
+async def block():
+    async with connection() as nc:
+        opened.set()
+        await asyncio.to_thread(forked.wait)
+        assert await echo(nc) == b"x"
+
+thread = threading.Thread(target=asyncio.run, args=(block(),))
+thread.start()
+opened.wait()
+assert sockets_to_server() == 1
+go()
+
+def child():
+    assert sockets_to_server() == 0
+    async def own():
+        async with connection() as nc:
+            assert await echo(nc) == b"x"
+    asyncio.run(own())
+    os._exit(0)  # an orderly exit would wait for the executor of the parent's loop
+
+pid = fork(child)
+assert succeeded(pid)
+assert sockets_to_server() == 1
+forked.set()
+thread.join()
+print("done")
+""",
+        "done",
+    )
+
+
+def test_a_forked_child_leaves_files_alone_that_have_the_numbers_of_closed_sockets(
+    script: Script,
+) -> None:
+    """uvloop still gives the number of a socket that is closed."""
+    script(
+        """
+kept = []
+
+async def close(nc):
+    kept.append(nc)
+    await nc.close()
+
+run("default", close)
+assert sockets_to_server() == 0
+files = [open("/dev/zero", "rb", buffering=0) for _ in range(40)]
+go()
+
+def child():
+    for each in files:
+        assert each.read(1) == bytes(1)
+
+assert succeeded(fork(child))
+print("done")
+""",
+        "done",
+    )
+
+
+# Exits and signals ---------------------------------------------------------------------------
+
+
+def test_exits_silently_after_use(script: Script) -> None:
+    script('assert run("default", echo) == b"x"\ngo()')
+
+
+def test_exits_silently_while_functions_run_in_daemon_threads(script: Script) -> None:
+    script(
+        """
+from django_nats.client.transport import loop
+loop._LINGER_S = 3000.0  # the interpreter may be slow to exit
+running = threading.Semaphore(0)
+
+async def never(nc):
+    await nc.subscribe("a")
+    running.release()
+    await asyncio.Event().wait()
+
+def again():
+    while True:
+        run("default", echo)
+
+for target in (lambda: run("default", never), again):
+    for _ in range(3):
+        threading.Thread(target=target, daemon=True).start()
+for _ in range(3):
+    running.acquire()
+go()
+"""
+    )
+
+
+def test_exits_silently_while_the_server_is_stopped(script: Script, own_server: NatsServer) -> None:
+    script('run("default", number)\ngo()', when_ready=lambda _: own_server.pause())
+
+
+def test_exits_silently_while_connecting_to_a_silent_address(script: Script) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        script(
+            'threading.Thread(target=run, args=("default", number), daemon=True).start()\ngo()',
+            location=f"nats://127.0.0.1:{silent.getsockname()[1]}",
+        )
+
+
+def test_a_call_in_atexit_after_the_close_is_refused(script: Script) -> None:
+    script(
+        """
+import atexit
+from django_nats.client import process
+from django_nats.exceptions import NotSent
+
+def late():
+    try:
+        run("default", number)
+    except NotSent as error:
+        print(error)
+
+run("default", number)
+atexit.unregister(process._close_at_exit)
+atexit.register(late)
+atexit.register(process._close_at_exit)
+go()
+""",
+        "The interpreter is shutting down",
+    )
+
+
+def test_control_c_ends_a_call_and_cancels_its_function(script: Script) -> None:
+    script(
+        """
+running, cancelled = threading.Event(), threading.Event()
+
+async def never(nc):
+    running.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        cancelled.set()
+
+def interrupt():
+    running.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+
+go()
+threading.Thread(target=interrupt).start()
+try:
+    run("default", never)
+except KeyboardInterrupt:
+    print(cancelled.wait(500), run("default", echo))
+""",
+        "True b'x'",
+    )
+
+
+# Event loops and threads ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(own_server: NatsServer) -> Iterator[None]:
+    options = {"TOKEN": own_server.token, **PATIENT}
+    entry = {"BACKEND": "django_nats.cache.NatsCache", "LOCATION": own_server.url}
+    with override_settings(CACHES={"default": {**entry, "OPTIONS": options}}):
+        yield
+        process.close()
+
+
+async def ask(nc: Client, subject: str) -> bytes:
+    sub = await nc.subscribe(subject)
+    await nc.publish(subject, subject.encode())
+    data = (await sub.next_msg(60)).data
+    await sub.unsubscribe()
+    return data
+
+
+async def block(subject: str) -> bytes:
+    async with connection() as nc:
+        return await ask(nc, subject)
+
+
+@pytest.mark.usefixtures("project")
+def test_blocks_work_on_several_loops_at_once(own_server: NatsServer) -> None:
+    def work(number: int) -> None:
+        for turn in range(3):
+            assert asyncio.run(block(f"a.{number}.{turn}")) == f"a.{number}.{turn}".encode()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert eventually(lambda: connections(own_server) == 0)
+
+
+@pytest.mark.usefixtures("project")
+def test_a_block_that_its_loop_abandons_is_closed(own_server: NatsServer) -> None:
+    """asyncio.run() cancels the tasks that are left at its end."""
+    tasks = []
+
+    async def listen(opened: asyncio.Event) -> None:
+        async with connection() as nc:
+            await nc.subscribe("a")
+            opened.set()
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        opened = asyncio.Event()
+        tasks.append(asyncio.ensure_future(listen(opened)))
+        await opened.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, main()).result()
+    assert tasks[0].cancelled()
+    assert eventually(lambda: connections(own_server) == 0)
+
+
+@pytest.mark.usefixtures("project")
+def test_async_views_share_one_connection_through_run(own_server: NatsServer) -> None:
+    async def view(number: int) -> bytes:
+        return await sync_to_async(run, thread_sensitive=False)("default", ask, f"b.{number}")
+
+    async def requests() -> list[bytes]:
+        return await asyncio.gather(*map(view, range(20)))
+
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(async_to_sync(requests)).result()
+    assert answers == [f"b.{number}".encode() for number in range(20)]
+    assert connections(own_server) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_functions_of_many_threads_run_at_once() -> None:
+    """A function waits for those of other threads, which it could not do if they took turns."""
+    waiting: set[int] = set()
+    everybody: list[asyncio.Event] = []
+
+    async def meet(nc: Client, number: int) -> None:
+        if not everybody:
+            everybody.append(asyncio.Event())
+        waiting.add(number)
+        if len(waiting) == 16:
+            everybody[0].set()
+        await everybody[0].wait()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: run("default", meet, number, timeout=600), range(16)))
