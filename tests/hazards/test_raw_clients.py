@@ -230,6 +230,43 @@ print("done")
     )
 
 
+def test_a_call_that_a_signals_handler_has_forked_fails_in_the_child(script: Script) -> None:
+    """The loop that runs its function exists in the parent only."""
+    script(
+        """
+from django_nats.client.plain import shared
+from django_nats.exceptions import OutcomeUnknown
+shared._ALIVE_CHECK_S = 0.1
+parent = os.getpid()
+running, released = threading.Event(), threading.Event()
+children = []
+signal.signal(signal.SIGUSR1, lambda *_: children.append(os.fork()))
+
+async def held(nc):
+    running.set()
+    await asyncio.to_thread(released.wait)
+
+def interrupt():
+    running.wait()
+    os.kill(parent, signal.SIGUSR1)
+    while not children:
+        pass
+    assert succeeded(children[0])
+    released.set()
+
+go()
+threading.Thread(target=interrupt).start()
+try:
+    run("default", held)
+    print("ended")
+except OutcomeUnknown:
+    assert os.getpid() != parent
+    assert run("default", echo) == b"x"
+""",
+        "ended",
+    )
+
+
 # Exits and signals ---------------------------------------------------------------------------
 
 

@@ -45,6 +45,8 @@ class SharedClient:
         cancelled; what connect() raises; OutcomeUnknown if the connection is closed meanwhile;
         and BridgeMisuse on a background loop's thread.
         """
+        if not callable(function):
+            raise TypeError(f"run() needs a coroutine function, which {function!r} is not")
         if runner.is_current() or thread.is_current():
             raise BridgeMisuse(
                 "run() on a background loop's thread would wait for itself: await the function"
@@ -134,9 +136,9 @@ def _is_done(future: Future[Any], timeout: float | None) -> bool:
         left = _ALIVE_CHECK_S if deadline is None else deadline - monotonic()
         if wait([future], max(0, min(left, _ALIVE_CHECK_S))).done:
             return True
-        if not runner.alive:
-            future.cancel()
-        elif deadline is not None and monotonic() >= deadline:
+        if not runner.alive:  # as in a child that a signal's handler has forked
+            return future.cancel() or future.done()
+        if deadline is not None and monotonic() >= deadline:
             return False
 
 

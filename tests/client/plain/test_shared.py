@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +19,7 @@ from nats.errors import NoRespondersError
 from django_nats.client import process
 from django_nats.client.plain.client import PlainClient
 from django_nats.client.plain.shared import SharedClient
+from django_nats.client.transport.config import ConnectionConfig
 from django_nats.client.transport.loop import runner, thread
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import AuthenticationFailed, BridgeMisuse, NotSent, OutcomeUnknown
@@ -87,18 +91,43 @@ def test_a_function_that_blocks_its_loop_is_not_waited_for(shared: SharedClient)
 
 @pytest.mark.parametrize("wrong", [lambda nc: None, 5])
 def test_what_is_no_coroutine_function_is_refused(shared: SharedClient, wrong: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"run\(\) needs a coroutine function"):
         run(shared, wrong)
 
 
-def test_a_refused_login_is_raised_by_every_call(server: NatsServer) -> None:
-    shared = process.shared_client(config_of(server, token="wrong"))
-    errors = []
-    for _ in range(2):
-        with pytest.raises(AuthenticationFailed, match="Correct TOKEN") as raised:
-            run(shared, echo)
-        errors.append(raised.value)
-    assert errors[0] is not errors[1]
+def test_each_caller_of_a_failed_attempt_gets_an_error_of_its_own(server: NatsServer) -> None:
+    with Proxy(server.port) as proxy, ThreadPoolExecutor(4) as pool:
+        proxy.freeze()
+        config = replace(config_of(server, token="wrong"), servers=(proxy.url,))
+        shared = process.shared_client(config)
+        together = threading.Barrier(4)
+
+        def fail() -> Exception:
+            together.wait()
+            with pytest.raises(AuthenticationFailed, match="Correct TOKEN") as raised:
+                run(shared, echo)
+            assert raised.value.__cause__ is not None
+            return raised.value
+
+        failing = [pool.submit(fail) for _ in range(4)]
+        assert eventually(lambda: proxy.connections == 1)
+        proxy.thaw()
+        assert len({id(each.result()) for each in failing}) == 4
+        process.close()
+
+
+def test_an_attempt_that_fails_when_nobody_waits_any_more_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as mute:
+        url = f"nats://127.0.0.1:{mute.getsockname()[1]}"
+        shared = process.shared_client(ConnectionConfig((url,), connect_timeout=0.4))
+        with pytest.raises(TimeoutError):
+            shared.run(echo, (), 0.05)
+        assert eventually(lambda: shared._opening is None)
+        process.close()
+        gc.collect()
+    assert [each for each in caplog.records if each.name == "asyncio"] == []
 
 
 def test_what_a_function_published_has_arrived_when_run_returns(server: NatsServer) -> None:
