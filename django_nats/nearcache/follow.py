@@ -31,9 +31,9 @@ class Follower:
         """Have the feed begin with the next change: there are no copies of earlier values."""
         return {"deliver_policy": "new"}
 
-    def opened(self) -> None:
+    def opened(self, position: int) -> None:
         """Make copies from now on, and announce that changes may have been missed before."""
-        self._copies.opened()
+        self._copies.opened(position)
         # Announced now, not when the previous feed ended: a receiver that reads a value at once is
         # sent all changes that follow.
         self._announce(None, 0, b"")
@@ -47,9 +47,9 @@ class Follower:
             self._copies.changed(subject, revision)
             self._announce(subject, revision, header)
 
-    def proven(self, moment: float) -> None:
+    def proven(self, moment: float, stored: int) -> None:
         """Serve copies for MAX_STALE seconds from this moment of the monotonic clock."""
-        self._copies.proven(moment)
+        self._copies.proven(moment, stored)
 
     def shut(self) -> None:
         """Drop all copies: the feed may have missed changes."""

@@ -58,18 +58,22 @@ class World:
         misses: bool = True,
         warm: bool = True,
         lagging: bool = False,
+        behind: bool = False,
     ) -> None:
         """Prepare the first state.
 
         With ``warm``, the key has a value, of which there is a copy. With ``lagging``, reads return
-        the state before the current one, as from a replica.
+        the state before the current one, as from a replica. With ``behind``, the replica that sends
+        the feed is ahead of the leader, which stores changes when it catches up.
         """
         self.lagging = lagging
+        self.behind = False
         self.copies = copies(Bounds(misses=misses, max_entries=1), lambda key: True)
         self.caches = NearCaches([self.copies], Clock())
         self.states = [State(0, False, 0)]
         self.position = 0
         self.revision = 10  # higher than any revision of a recreated stream
+        self.catch_up()
         self.follows = True
         """False while the feed has not noticed that the stream was recreated."""
         self.events: deque[tuple[int, int, bool]] = deque()
@@ -83,6 +87,7 @@ class World:
         self.open()
         if warm:
             self.copies.end_read(self.copies.begin(KEY, SUBJECT), self.states[-1].entry(), 0.0)
+        self.behind = behind
         self._scripts = [actor(self) for actor in actors]
         self._next = [next(script, None) for script in self._scripts]
 
@@ -96,17 +101,31 @@ class World:
 
     def purge(self, present: bool = False) -> int:
         """Change the key's state without announcing it. Return the position."""
-        self.position += 1
-        self.revision += 1
+        self._store()
         self.states.append(State(self.position, present, self.revision))
         return self.position
 
     def mark(self, purged: int) -> int:
         """Announce that all keys were deleted. Return the revision of the announcement."""
-        self.position += 1
-        self.revision += 1
+        self._store()
         self._announce(purged, cleared=True)
         return self.revision
+
+    def _store(self) -> None:
+        self.position += 1
+        self.revision += 1
+        if not self.behind:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Have the leader store all changes."""
+        self.leader = self.position
+        self.leader_revision = self.revision
+
+    @property
+    def leaders(self) -> State:
+        """Return the leader's state of the key."""
+        return [each for each in self.states if each.position <= self.leader][-1]
 
     def recreate(self) -> None:
         """Delete the stream and create another one, which the feed has not noticed yet."""
@@ -122,6 +141,7 @@ class World:
 
     def deliver(self) -> None:
         revision, position, cleared = self.events.popleft()
+        self._reported = revision
         if cleared:
             self.copies.cleared(revision)
         else:
@@ -134,13 +154,16 @@ class World:
         self.whole = False
         self.follows = True
         self.events.clear()
-        self._begins = self.position
+        self._begins, self._reported = self.position, self.revision
 
     def open(self) -> None:
-        self.copies.opened()
-        self.copies.proven(monotonic() + 3600)
+        self.copies.opened(self._reported)
+        self.prove(self.leader_revision)
         self.whole = True
         self.announced = max(self.announced, self._begins)
+
+    def prove(self, stored: int) -> None:
+        self.copies.proven(monotonic() + 3600, stored)
 
     # What may happen next --------------------------------------------------------------------
 
@@ -239,11 +262,11 @@ def fill(world: World) -> Script:
     known = world.known
     attempt = world.copies.begin(KEY, SUBJECT)
     yield "the fill reads"
-    state = world.states[-2:][0] if world.lagging else world.states[-1]
+    state = world.states[-2:][0] if world.lagging else world.leaders
     yield "the fill ends"
     entry = state.entry()
     world.copies.end_read(attempt, entry, 0.0)
-    if not world.lagging:
+    if not (world.lagging or world.behind):
         world.found(position_of(entry), known)
 
 
@@ -261,6 +284,7 @@ def _own(present: bool, world: World) -> Script:
     yield f"it is applied, {present=}"
     state = world.store(present)
     yield "the own write is acknowledged"
+    world.catch_up()
     world.copies.end_write(attempt, state.entry(), state.revision, 0.0)
     world.own = max(world.own, state.position)
 
@@ -317,6 +341,15 @@ def reopening(world: World) -> Script:
     world.lose()
     yield "the feed is open again"
     world.open()
+
+
+def catching_up(world: World) -> Script:
+    """Have the leader catch up with the replica that sends the feed, and ask for its position."""
+    yield "the leader catches up"
+    world.catch_up()
+    stored = world.leader_revision
+    yield "the leader's position is known"
+    world.prove(stored)
 
 
 def other_fill(world: World) -> Script:

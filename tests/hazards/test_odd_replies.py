@@ -20,6 +20,7 @@ from django_nats.client.counters import failures, increments
 from django_nats.client.counters.config import CounterConfig
 from django_nats.client.kv import bucket, writing
 from django_nats.client.kv.config import BucketConfig
+from django_nats.client.kv.entry import EVERYTHING
 from django_nats.client.protocol import wire
 from django_nats.client.protocol.wire import Reply, compact_json
 from django_nats.client.streams import clock, stream
@@ -268,8 +269,8 @@ def test_a_message_of_another_key_is_not_copied(serve: Serve) -> None:
     from django_nats.client.kv.copies import Bounds, Copies
 
     copies = Copies(Bounds(), lambda key: True)
-    copies.opened()
-    copies.proven(time.monotonic() + 100)
+    copies.opened(0)
+    copies.proven(time.monotonic() + 100, EVERYTHING)
     cache.bucket._near_caches.copies = [copies]
     try:
         with pytest.raises(UnexpectedReply):

@@ -30,7 +30,7 @@ from tests.client.interleaving import (
     recreation,
     refused,
 )
-from tests.client.kv.test_copies_interleaved import OTHERS, RECREATED, REOPENED
+from tests.client.kv.test_copies_interleaved import BEHIND, OTHERS, RECREATED, REOPENED
 from tests.conftest import api
 from tests.nearcache import model
 from tests.nearcache.fleet import Fleet
@@ -50,9 +50,28 @@ class Guard(NamedTuple):
     without: str
     actors: Sequence[Actor]
     misses: bool = True
+    behind: bool = False
 
 
 GUARDS = {
+    "announcements are forgotten at once": Guard(
+        "        self._announced.add(subject, revision)\n",
+        "",
+        BEHIND["a read, a change"],
+        behind=True,
+    ),
+    "the announcement of a clear is forgotten at once": Guard(
+        "        self._announced.begin(revision)\n",
+        "",
+        BEHIND["a read, a clear"],
+        behind=True,
+    ),
+    "a new feed takes the leader for as far as itself": Guard(
+        "        self._announced.begin(position)\n",
+        "        self._announced.begin(0)\n",
+        BEHIND["a read, a reopened feed"],
+        behind=True,
+    ),
     "an answer does not count as a change": Guard(
         "        self._compare(attempt.subject, revision)\n        self._install",
         "        self._install",
@@ -153,7 +172,8 @@ def test_some_order_fails_without_the_guard(name: str, monkeypatch: pytest.Monke
     mutated = without(guard, monkeypatch)
 
     def play(copies: type[Copies]) -> None:
-        for _ in interleavings(lambda: World(guard.actors, copies=copies, misses=guard.misses)):
+        options = {"misses": guard.misses, "behind": guard.behind}
+        for _ in interleavings(lambda: World(guard.actors, copies=copies, **options)):
             pass
 
     with pytest.raises(Violation):
@@ -198,11 +218,11 @@ def test_the_model_fails_if_the_feed_delivers_nothing(server: NatsServer) -> Non
 
 _PROVEN_BY_ARRIVAL = """
 from time import monotonic
-from django_nats.client.feed.feed import Feed
+from django_nats.client.feed.feed import EVERYTHING, Feed
 receive = Feed._receive
 def receive_and_prove(feed, reply):
     receive(feed, reply)
-    feed._listener.proven(monotonic())
+    feed._listener.proven(monotonic(), EVERYTHING)
 Feed._receive = receive_and_prove
 """
 MAX_STALE_S = 0.3

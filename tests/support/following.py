@@ -26,21 +26,27 @@ class Recorder:
         """Revisions of changes, and "opened" and "shut" when the state changed."""
         self.heard = threading.Event()
         """Set when a change is delivered."""
+        self.positions: list[int] = []
+        """For each feed that was opened, the sequence after which it reports every change."""
         self.proofs: list[float] = []
+        self.stored = 0
+        """The sequence up to which the leader had the stream at the last proof."""
         self.refusals: list[NatsError] = []
         self.ends: list[NatsError] = []
 
     def position(self, stream: Mapping[str, Any]) -> dict[str, Any]:
         return {"deliver_policy": "new"}
 
-    def opened(self) -> None:
+    def opened(self, position: int) -> None:
+        self.positions.append(position)
         self.events.append("opened")
 
     def changed(self, subject: str, revision: int, header: bytes) -> None:
         self.events.append(revision)
         self.heard.set()
 
-    def proven(self, moment: float) -> None:
+    def proven(self, moment: float, stored: int) -> None:
+        self.stored = stored
         self.proofs.append(moment)
 
     def shut(self) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...exceptions import NatsError, NotSent, UnexpectedReply
 from ...realtime import monotonic
 from ..kv.bucket import Bucket
+from ..kv.entry import EVERYTHING
 from ..protocol import documents, wire
 from ..protocol.steps import Lane, Request, Steps
 from ..protocol.wire import Reply
@@ -56,14 +57,18 @@ class Listener(Protocol):
         The result has the consumer's deliver_policy, and the fields that belong to it.
         """
 
-    def opened(self) -> None:
-        """Take note that every change from that position on will be reported."""
+    def opened(self, position: int) -> None:
+        """Take note that every change after this sequence of the stream will be reported."""
 
     def changed(self, subject: str, revision: int, header: bytes) -> None:
         """Take note that a message was stored."""
 
-    def proven(self, moment: float) -> None:
-        """Take note that all changes up to a moment of the monotonic clock were reported."""
+    def proven(self, moment: float, stored: int) -> None:
+        """Take note that all changes up to a moment of the monotonic clock were reported.
+
+        ``stored`` is the sequence up to which the stream's leader, or a lone server, has stored
+        the stream. The replica that sends the feed may be ahead of the leader.
+        """
 
     def shut(self) -> None:
         """Take note that changes may be missed from now on, until opened() is called."""
@@ -179,7 +184,10 @@ class Feed:
             self._bucket, self._name, self._control.decode(), self._filters, self._within, position
         )
         self._current_at = monotonic()
-        wire.parse_api((yield from self._bucket.stream.ask(request)), documents.CONSUMER)
+        reply = yield from self._bucket.stream.ask(request)
+        consumer = wire.parse_api(reply, documents.NEW_CONSUMER)
+        with self._connection.outstanding.lock:
+            self._reach(int(consumer["delivered"]["stream_seq"]))
         if (yield from self._bucket.stream.open())["created"] != stream["created"]:
             raise Broken("The stream was recreated, and its sequences start again")
         self._raise_refusal()
@@ -196,10 +204,10 @@ class Feed:
         """
         with self._connection.outstanding.lock:
             if not self._reason:
-                self._listener.opened()
+                self._listener.opened(self._position)
         while True:
             sent = monotonic()
-            needed = await self._ask_position()
+            needed, stored = await self._ask_position()
             if self._reason:
                 raise self._refusal or Broken(self._reason)
             if self._connection.lost.done():
@@ -218,7 +226,7 @@ class Feed:
             if sent - max(first, self._moved_at) > _CATCH_UP_LIMITS * self._within:
                 raise Broken("The replica that sends the feed does not catch up with its stream")
             self._listener.proven(
-                self._current_at if behind is None else min(self._current_at, behind)
+                self._current_at if behind is None else min(self._current_at, behind), stored
             )
             ends: set[asyncio.Future[Any]] = {self._fault, self._connection.lost}
             await asyncio.wait(
@@ -227,17 +235,19 @@ class Feed:
                 return_when=asyncio.FIRST_COMPLETED,
             )
 
-    async def _ask_position(self) -> int:
+    async def _ask_position(self) -> tuple[int, int]:
         """Wait until all that the server had sent before this call has been read.
 
-        Return the sequence that the feed must reach to be current as of this call. It is 0 if
-        there is one replica, which sends the feed itself. One of several replicas may be behind,
-        or cut off from the others, so that the leader is asked for its last sequence.
+        Return the sequence that the feed must reach to be current as of this call, and the one up
+        to which the leader has stored the stream. A lone server has stored all that it sends. One
+        of several replicas may be behind, or cut off from the others, so that the leader is asked
+        for its last sequence.
         """
         if self._bucket.stream.replicated:
-            return await self._drive(self._last_sequence())
+            last = await self._drive(self._last_sequence())
+            return last, last
         await self._connection.ping()
-        return 0
+        return 0, EVERYTHING
 
     def _last_sequence(self) -> Steps[int]:
         reply = yield Request(self._lane, f"$JS.API.STREAM.INFO.{self._bucket.config.stream}")

@@ -82,7 +82,7 @@ class Mailbox:
             self._stream_created, self._last_revision = stream["created"], state["last_seq"]
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._last_revision + 1}
 
-    def opened(self) -> None:
+    def opened(self, position: int) -> None:
         """Add the gap that is due, and wake the reader."""
         # First in the queue. Changes may have arrived already, but none from before the gap.
         if self._gap_is_due:
@@ -99,7 +99,7 @@ class Mailbox:
         self._last_revision = revision
         self._call_back()
 
-    def proven(self, moment: float) -> None:
+    def proven(self, moment: float, stored: int) -> None:
         """Note up to when no change is missing."""
         self._proven_at = moment
 

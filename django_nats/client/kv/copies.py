@@ -11,6 +11,9 @@ The feed reports in the order of its stream, so what it reports is newer than a 
 revision. Of two answers, the one with the lower revision may be the newer: another client may have
 deleted the stream and made it again, which the feed notices later, and revisions begin again. So
 answers that differ leave no copy.
+
+The leader, which answers reads, may be a moment behind the replica that sends the feed. An answer
+that is older than an announcement leaves no copy either, even if the read began after that.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
 
 from ...realtime import monotonic
+from .announced import Announced
 from .entry import EVERYTHING, Entry
 from .serial import Serial
 
@@ -56,7 +60,7 @@ class Attempt:
         self.generation: object = None
         self.began = monotonic()
         self.newest = 0
-        """The highest revision in the news since it began."""
+        """The highest revision in the news since it began, or that the leader may not have yet."""
         self.oldest = EVERYTHING
         """The lowest revision in another answer since it began; 0 for no value."""
 
@@ -113,6 +117,7 @@ class Copies:
         self._copies: OrderedDict[str, Copy] = OrderedDict()
         self._by_subject: dict[str, Copy] = {}
         self._attempts: dict[str, list[Attempt]] = {}
+        self._announced = Announced(self.bounds.max_entries)
         self._generation = object()
         self._whole = False
         self.bytes = 0
@@ -190,8 +195,9 @@ class Copies:
     # The feed --------------------------------------------------------------------------------
 
     @_serialized
-    def opened(self) -> None:
-        """Note that the feed announces every change from now on."""
+    def opened(self, position: int) -> None:
+        """Note that the feed announces every change after a position of the stream."""
+        self._announced.begin(position)
         self._generation = object()
         self._flush()
         self._whole = True
@@ -202,6 +208,7 @@ class Copies:
         copy = self._by_subject.get(subject)
         if copy is not None and copy.revision < revision:
             self._drop(subject)
+        self._announced.add(subject, revision)
         _tell(self._attempts.get(subject, ()), revision)
 
     @_serialized
@@ -210,12 +217,17 @@ class Copies:
         for subject in list(self._by_subject):
             if self._by_subject[subject].revision < revision:
                 self._drop(subject)
+        self._announced.begin(revision)
         for attempts in self._attempts.values():
             _tell(attempts, revision)
 
     @_serialized
-    def proven(self, moment: float) -> None:
-        """Note that all changes up to a moment of the monotonic clock have been announced."""
+    def proven(self, moment: float, stored: int) -> None:
+        """Note that all changes up to a moment of the monotonic clock have been announced.
+
+        ``stored`` is the position up to which the leader, or a lone server, has the stream.
+        """
+        self._announced.settle(stored)
         # Not while an update waits that may be older than that moment.
         if self._whole and not self._serial:
             self.fresh_until = max(self.fresh_until, moment + self.bounds.max_stale)
@@ -235,6 +247,7 @@ class Copies:
     @_serialized
     def _join(self, attempt: Attempt) -> None:
         attempt.generation = self._generation
+        attempt.newest = self._announced.newest(attempt.subject)
         self._attempts.setdefault(attempt.subject, []).append(attempt)
 
     @_serialized

@@ -149,6 +149,7 @@ STORED_MESSAGE: Shape = {
 }
 PURGED: Shape = {"purged": _is_count}
 CONSUMER: Shape = {"name?": _is_text, "num_pending?": _is_count}
+NEW_CONSUMER: Shape = {"delivered": {"stream_seq": _is_count}}
 ACCOUNT: Shape = {"api": {"level?": _is_count}}
 _EXTERNAL: Shape = {"api?": _is_text}
 _STREAM_CONFIG: Shape = {

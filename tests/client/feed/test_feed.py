@@ -321,7 +321,7 @@ async def test_an_unexpected_message_breaks_the_feed(
     recorder = Recorder()
     bucket = answers.opened()
     feed = Feed(Link(), bucket, ["$KV.b.=.1.>"], recorder, 1.0, None)  # type: ignore[arg-type]
-    recorder.opened()
+    recorder.opened(0)
     feed._receive(delivered(feed) if odd is None else delivered(feed, **odd))
     if odd is None:
         feed._receive(Reply(b"", b"", b"", b"$KV.b.=.1.large"))
@@ -373,9 +373,9 @@ class Lives(Recorder):
         super().__init__()
         self.began: list[int] = []
 
-    def opened(self) -> None:
+    def opened(self, position: int) -> None:
         self.began.append(len(self.proofs))
-        super().opened()
+        super().opened(position)
 
 
 @pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")

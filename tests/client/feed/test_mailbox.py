@@ -17,9 +17,9 @@ def opened() -> Mailbox:
     """Return a mailbox whose first gap has been taken."""
     mailbox = Mailbox()
     mailbox.position(STREAM)
-    mailbox.opened()
+    mailbox.opened(0)
     assert mailbox.take() == [None]
-    mailbox.proven(module.monotonic())
+    mailbox.proven(module.monotonic(), 0)
     return mailbox
 
 
@@ -68,7 +68,7 @@ def test_after_an_interruption_changes_and_wakeups_are_not_lost(
         mailbox.notify(lambda woken=woken: woken.append(1))  # type: ignore[misc]
         where = interrupted(lambda mailbox=mailbox: change(mailbox), at, module.__file__)  # type: ignore[misc]
         start = mailbox.position(STREAM | {"state": {"last_seq": 5}})["opt_start_seq"]
-        mailbox.opened()
+        mailbox.opened(0)
         assert woken, where
         reported = [each.revision for each in mailbox.take() if each is not None]
         assert reported == [5] or start <= 5, where

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from django_nats.client.kv import copies as module
 from django_nats.client.kv.copies import OVERHEAD_BYTES, Bounds, Copies
-from django_nats.client.kv.entry import Entry
+from django_nats.client.kv.entry import EVERYTHING, Entry
 from tests.support.answers import Clock
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("clock")]
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("clock")]
 
 def opened(**bounds: Any) -> Copies:
     copies = Copies(Bounds(**bounds), lambda key: True)
-    copies.opened()
-    copies.proven(module.monotonic())
+    copies.opened(0)
+    copies.proven(module.monotonic(), EVERYTHING)
     return copies
 
 
@@ -207,24 +207,24 @@ class TestMisses:
 class TestFeed:
     def test_nothing_is_kept_before_the_feed_is_open(self) -> None:
         copies = Copies(Bounds(), lambda key: True)
-        copies.proven(module.monotonic())
+        copies.proven(module.monotonic(), EVERYTHING)
         write(copies, "a", 1)
         assert copies.find("a") is None
         assert (len(copies), copies.bytes) == (0, 0)
 
     def test_nothing_is_served_before_the_feed_is_proven(self) -> None:
         copies = Copies(Bounds(), lambda key: True)
-        copies.opened()
+        copies.opened(0)
         write(copies, "a", 1)
         assert copies.find("a") is None
-        copies.proven(module.monotonic())
+        copies.proven(module.monotonic(), EVERYTHING)
         assert revision(copies) == 1
 
     def test_everything_is_dropped_while_the_feed_is_shut(self) -> None:
         copies = opened()
         write(copies, "a", 1)
         copies.shut()
-        copies.proven(module.monotonic())
+        copies.proven(module.monotonic(), EVERYTHING)
         write(copies, "b", 2)
         assert (copies.find("a"), copies.find("b")) == (None, None)
         assert (len(copies), copies.bytes, copies.flushes) == (0, 0, 1)
@@ -236,8 +236,8 @@ class TestFeed:
         if shut:
             copies.shut()
             attempts.append(copies.begin("c", "$c"))
-        copies.opened()
-        copies.proven(module.monotonic())
+        copies.opened(0)
+        copies.proven(module.monotonic(), EVERYTHING)
         copies.end_write(attempts[0], entry(5), 5, 0.0)
         for attempt in attempts[1:]:
             copies.end_read(attempt, entry(6), 0.0)
@@ -252,10 +252,11 @@ class TestFeed:
         assert revision(copies) == 1
         clock.now += 0.002
         assert copies.find("a") is None
-        copies.proven(clock.now - 0.5)  # when the ping was sent
+        copies.proven(clock.now - 0.5, EVERYTHING)  # when the ping was sent
         clock.now += 0.499
         assert revision(copies) == 1
-        copies.proven(clock.now - 1.5)  # answered out of order: an earlier proof has no effect
+        # Answered out of order: an earlier proof has no effect.
+        copies.proven(clock.now - 1.5, EVERYTHING)
         assert revision(copies) == 1
         clock.now += 0.002
         assert copies.find("a") is None
@@ -329,8 +330,10 @@ class TestBounds:
                 copies.changed(f"${key}", number)
             elif what == "cleared":
                 copies.cleared(number)
-            elif what in ("shut", "opened"):
-                getattr(copies, what)()
+            elif what == "shut":
+                copies.shut()
+            elif what == "opened":
+                copies.opened(number)
             else:
                 attempt = begun.pop() if begun else copies.begin(key, f"${key}")
                 if what == "read":
@@ -367,8 +370,8 @@ class TestProcess:
         copies.after_fork()  # as in the child, where the thread that holds the lock does not exist
         copies.end_read(inherited, entry(2), 0.0)
         assert (copies.find("a"), copies.find("b"), len(copies), copies.bytes) == (None, None, 0, 0)
-        copies.opened()
-        copies.proven(module.monotonic())
+        copies.opened(0)
+        copies.proven(module.monotonic(), EVERYTHING)
         write(copies, "a", 3)
         assert revision(copies) == 3
         done.set()

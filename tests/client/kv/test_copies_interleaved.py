@@ -9,6 +9,7 @@ import pytest
 from tests.client.interleaving import (
     Actor,
     World,
+    catching_up,
     delete,
     eviction,
     failing_fill,
@@ -65,6 +66,14 @@ RECREATED: dict[str, Sequence[Actor]] = {
     "a foreign write": (fill, foreign_put, recreation),
 }
 
+BEHIND: dict[str, Sequence[Actor]] = {
+    "a read, a change": (fill, foreign_put, catching_up),
+    "a read, two changes": (fill, foreign_put, foreign_delete, catching_up),
+    "a read, a clear": (fill, foreign_clear, catching_up),
+    "a read, an own write": (fill, put, catching_up),
+    "a read, a reopened feed": (fill, foreign_put, reopening, catching_up),
+}
+
 START = pytest.mark.parametrize(
     "start",
     [
@@ -105,3 +114,11 @@ def test_no_value_goes_back_while_the_stream_is_recreated(
 ) -> None:
     """The feed does not notice that at once, and revisions begin again."""
     assert sum(1 for _ in interleavings(lambda: World(RECREATED[what], **start))) >= 50
+
+
+@START
+@pytest.mark.parametrize("what", BEHIND)
+def test_no_copy_is_stale_while_the_leader_is_behind_the_feed(
+    what: str, start: dict[str, bool]
+) -> None:
+    assert sum(1 for _ in interleavings(lambda: World(BEHIND[what], behind=True, **start))) >= 50

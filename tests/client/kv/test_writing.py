@@ -14,7 +14,7 @@ from django_nats.client.kv import full
 from django_nats.client.kv.bucket import Bucket
 from django_nats.client.kv.copies import Bounds, Copies
 from django_nats.client.kv.copies import monotonic as copies_clock
-from django_nats.client.kv.entry import Write
+from django_nats.client.kv.entry import EVERYTHING, Write
 from django_nats.client.protocol import wire
 from django_nats.client.protocol.steps import Publications, Request
 from django_nats.exceptions import NatsError, OutcomeUnknown, ValueTooLarge
@@ -188,8 +188,8 @@ def test_own_writes_of_a_batch_are_recorded_where_there_are_replicas(replicas: i
 def test_copies_are_made_of_acknowledged_values(operation: str) -> None:
     bucket = opened()
     kept = Copies(Bounds(), lambda key: key != ":1:b")
-    kept.opened()
-    kept.proven(copies_clock() + 100)
+    kept.opened(0)
+    kept.proven(copies_clock() + 100, EVERYTHING)
     bucket._near_caches.copies = [kept]
     finish(bucket.put_many(VALUES), [1, 2, 3, 4, 5])
     outcome(operation, bucket)

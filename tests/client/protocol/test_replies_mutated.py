@@ -17,6 +17,7 @@ from django_nats.client.feed.mailbox import Mailbox
 from django_nats.client.kv import copies
 from django_nats.client.kv.bucket import Bucket
 from django_nats.client.kv.config import BucketConfig
+from django_nats.client.kv.entry import EVERYTHING
 from django_nats.client.protocol import documents, wire
 from django_nats.client.protocol.wire import Reply
 from django_nats.client.streams import scan
@@ -210,8 +211,8 @@ def test_any_json_has_the_shape_or_raises_a_nats_error(value: Any, shape: docume
 
 def test_no_copy_is_made_of_an_invalid_reply() -> None:
     kept = copies.Copies(copies.Bounds(), lambda key: True)
-    kept.opened()
-    kept.proven(copies.monotonic() + 100)
+    kept.opened(0)
+    kept.proven(copies.monotonic() + 100, EVERYTHING)
     bucket = answers.opened()
     bucket._near_caches.copies = [kept]
     for odd in (answers.stored(7, key="=.1.other"), answers.from_leader(7), Reply(b"", b"[]")):
