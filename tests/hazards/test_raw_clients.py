@@ -205,7 +205,7 @@ print("done")
 def test_a_forked_child_leaves_files_alone_that_have_the_numbers_of_closed_sockets(
     script: Script,
 ) -> None:
-    """uvloop still gives the number of a socket that is closed."""
+    """The child replaces what has the number of an open socket."""
     script(
         """
 kept = []

@@ -117,12 +117,6 @@ class PlainClient(Driver):
         finally:
             self.abort()
 
-    def descriptors(self) -> list[int]:
-        """Return the file descriptors, which a forked child closes."""
-        writer = getattr(self._transport, "_io_writer", None)
-        # Another file may have the number of one that is closed. uvloop does not say that it is.
-        return [] if writer is None or writer.transport.is_closing() else super().descriptors()
-
     async def _report(self, error: Exception) -> None:
         if self._logging_in:
             raise error  # this ends nats-py's own retries
