@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ...exceptions import NotSent, UnexpectedReply
 from . import progress
 from .addresses import is_address, look_up
-from .connection import Connection
+from .driver import Driver
 from .driver_errors import explain
 from .greeting import OpenTransport
 from .progress import Stage
@@ -26,10 +26,9 @@ _OTHER_NAME = (62, 64)
 class Terms:
     """What all attempts of a race have in common."""
 
-    make: Callable[[], Connection]
+    make: Callable[[], Driver]
     options: dict[str, Any]
     """Arguments for nats-py's connect()."""
-    inbox_prefix: str
     seconds: float
     """CONNECT_TIMEOUT."""
     shuffle: Callable[[list[str]], object] | None
@@ -105,7 +104,7 @@ class Opening:
         """Return the error for a server that does not answer."""
         return progress.late(self.stage, self._where, self._terms.seconds)
 
-    async def run(self) -> Connection:
+    async def run(self) -> Driver:
         """Return the connection."""
         *others, last = self._names
         for name in others:
@@ -113,7 +112,7 @@ class Opening:
                 return await self._open(name)
         return await self._open(last)
 
-    async def _open(self, name: str) -> Connection:
+    async def _open(self, name: str) -> Driver:
         """Open a connection to a server whose certificate has a name."""
         terms = self._terms
         self._transport = None
@@ -122,7 +121,7 @@ class Opening:
         options = {"tls_hostname": name, **terms.options}
         connection = terms.make()
         try:
-            await connection.open(self._url, transport, options, terms.inbox_prefix)
+            await connection.open(self._url, transport, options)
         except Exception as error:
             if name != self._names[-1] and getattr(error, "verify_code", 0) in _OTHER_NAME:
                 raise _OtherName from error

@@ -121,7 +121,7 @@ class ConnectionConfig:
 
         Raise NotSent, with the name of the option, if a secret or a file cannot be used.
         """
-        options: dict[str, Any] = {"name": self.name}
+        options: dict[str, Any] = {"name": self.name, "inbox_prefix": self.inbox_prefix}
         if self.user is not None:
             options["user"] = self.user
         for attribute in _SECRETS:

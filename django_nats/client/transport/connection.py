@@ -19,13 +19,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from nats.aio.client import Client
-
 from ...exceptions import NatsError, NotSent, OutcomeUnknown, UnexpectedReply
 from ...realtime import monotonic
 from ..protocol import documents
 from ..protocol.steps import Lane
 from ..protocol.wire import Reply
+from .driver import Driver
 from .driver_errors import Interrupted, explain, without_frames
 from .error_lines import ErrorLines, inbox_refused
 from .greeting import OpenTransport
@@ -54,7 +53,7 @@ _LAST_FLUSH_S = 0.5
 """How long closing waits until the server has received what was sent."""
 
 
-class Connection(Client):
+class Connection(Driver):
     """A connection, and the requests that wait for replies on it.
 
     All its methods run on the loop's thread, unless they say otherwise. A caller that is alone on
@@ -62,8 +61,7 @@ class Connection(Client):
     way to the socket and the outstanding requests, is protected by the lock of ``outstanding``.
     """
 
-    # nats-py's. They are None before open() returns, and never after.
-    _transport: Any
+    # nats-py's. It is None before open() returns, and never after.
     _reading_task: Any
 
     def __init__(
@@ -88,37 +86,27 @@ class Connection(Client):
         """The socket that callers may read; None before open(), and where only the loop reads."""
         self._inbox = b""
         """Prefix of the subjects for replies. Empty before nats-py has connected."""
-        self._needs_tls = self._closing = False
+        self._closing = False
         self._server_version = ""
         self._error_lines = ErrorLines(self.outstanding, self.lose)
-        self.scheme = ""
-        """That of the server's URL."""
-        self.announced: list[str] = []
-        """The servers of the cluster, as host:port, that the server has last announced."""
         self._line_tasks: set[asyncio.Task[None]] = set()
 
-    async def open(
-        self, server: str, transport: OpenTransport, options: dict[str, Any], inbox_prefix: str
-    ) -> None:
+    async def open(self, server: str, transport: OpenTransport, options: dict[str, Any]) -> None:
         """Log in to a server that is connected to. Raise what nats-py or the socket raised."""
-        self._transport = transport
-        self.scheme = server.partition(":")[0]
-        if not options.get("tls_handshake_first"):  # otherwise TLS has begun before INFO
-            self._needs_tls = "tls" in options or self.scheme == "tls"
         try:
-            await self.connect(
-                servers=[server],
-                allow_reconnect=False,
+            await self.log_in(
+                server,
+                transport,
                 pending_size=0,
                 max_outstanding_pings=2,
-                inbox_prefix=inbox_prefix,
                 error_cb=self._error,
                 closed_cb=self._closed,
-                **{"ping_interval": PING_INTERVAL_S, **options},
+                ping_interval=PING_INTERVAL_S,
+                **options,
             )
             self.outgoing.attach(self._transport)
             limit_system_buffer(self._transport._io_writer.get_extra_info("socket"))
-            self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
+            self._inbox = f"{options['inbox_prefix']}.{secrets.token_hex(11)}.".encode()
             self.outstanding.open(self._inbox)
             self._transport.write(b"SUB %b* %b\r\n" % (self._inbox, INBOX_SID))
             self._reading_task.add_done_callback(self._ended)
@@ -129,9 +117,6 @@ class Connection(Client):
         except BaseException:
             self.abort()
             raise
-
-    async def _connect_to_server(self, s: Any) -> None:
-        """Do nothing, in place of nats-py: open() was given a transport that is connected."""
 
     # Sending ---------------------------------------------------------------------------------
 
@@ -341,16 +326,10 @@ class Connection(Client):
         self.outgoing.write(b"PING\r\n")
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if self._needs_tls and initial_connection:
-            # nats-py leaves the choice to the server, and would send credentials in the clear.
-            if not (info.get("tls_required") or info.get("tls_available")):
-                raise NotSent("the server offers no TLS, which the settings ask for")
-            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
         self._max_payload = info.get("max_payload", self._max_payload)
         self._server_version = info.get("version", self._server_version)
         self._incoming.limit(self.max_payload)
-        # nats-py would keep those that have gone as well.
-        self.announced = info.get("connect_urls") or self.announced
 
     @property
     def server(self) -> str:
@@ -404,11 +383,8 @@ class Connection(Client):
 
     def abort(self) -> None:
         """Close the socket at once."""
-        # nats-py's close() would wait until the buffer is empty, even if the server does not read.
         self._unshare()
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        super().abort()
 
     def _unshare(self) -> None:
         if self._shared is not None:
@@ -417,9 +393,7 @@ class Connection(Client):
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors, which a forked child closes."""
-        writer = getattr(self._transport, "_io_writer", None)
-        sock = writer.get_extra_info("socket") if writer is not None else None
-        own = [] if sock is None else [int(sock.fileno())]
+        own = super().descriptors()
         return own if self._shared is None else [*own, *self._shared.descriptors]
 
     async def _process_op_err(self, e: Exception) -> None:

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from random import SystemRandom
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from ...realtime import monotonic
-from ..protocol.steps import Lane
 from .asking import Asking
 from .config import ConnectionConfig
 from .nats_py import require_names
@@ -17,7 +16,9 @@ from .race import Race
 
 if TYPE_CHECKING:
     from ...devserver import Endpoint
-    from .connection import Connection
+    from .driver import Driver
+
+D = TypeVar("D", bound="Driver")
 
 _EMBEDDED_START_S = 15.0
 """How long the embedded server may take to start."""
@@ -26,24 +27,18 @@ _LEAST_S = 0.1
 _chance = SystemRandom()  # not the random module's state, which is the user's: tests seed it
 
 
-class Connector:
-    """Opens the connections of one session, on the loop's thread.
+class Connector(Generic[D]):
+    """Opens the connections of one session, or other clients, on the running loop.
 
     It tries the configured servers, and those that the last connected server has announced as
     members of its cluster.
     """
 
-    def __init__(
-        self,
-        config: ConnectionConfig,
-        on_timeout: Callable[[Lane], str | None],
-        on_received: Callable[[], None],
-    ) -> None:
-        """Make a connector. The two functions are those that a Connection takes."""
+    def __init__(self, config: ConnectionConfig, asking: Asking, make: Callable[[], D]) -> None:
+        """``make`` returns a new client for each attempt. It may be slow at first: it imports."""
         self._config = config
-        self._on_timeout = on_timeout
-        self._on_received = on_received
-        self._asking = Asking(config)
+        self._asking = asking
+        self._make = make
         self._discovered: list[str] = []
         """URLs of the announced servers."""
 
@@ -52,23 +47,22 @@ class Connector:
         """Return how many servers there are to choose from."""
         return len({*self._config.servers, *self._discovered})
 
-    def learn_servers(self, connection: Connection) -> None:
+    def learn_servers(self, connection: D) -> None:
         """Remember the servers that were last announced on a connection."""
         if self._config.discover:
             self._discovered = [f"{connection.scheme}://{each}" for each in connection.announced]
 
-    async def connect(self, failures: list[Exception], *, callers_wait: bool) -> Connection:
+    async def connect(self, failures: list[Exception], *, callers_wait: bool) -> D:
         """Return a connection to the first server that accepts one: see race.py.
 
         With ``callers_wait``, all attempts together take no longer than CONNECT_TIMEOUT,
         otherwise each that has reached a server. Add the failure of each to ``failures``. If no
         server can be connected to, raise the one that says most.
         """
-        # nats-py takes about 100 ms to import. It is imported here, at first use, so that not
-        # every manage.py command pays for it.
         require_names()
+        # It imports nats-py, which takes about 100 ms. It is imported here, at first use, so that
+        # not every manage.py command pays for it.
         from .attempts import LookUp, Terms
-        from .connection import Connection
 
         config = self._config
         began = monotonic()
@@ -85,9 +79,8 @@ class Connector:
         # nats-py's own timeout, for each step of a login, must not pass before the race's.
         options["connect_timeout"] = 2 * config.connect_timeout
         terms = Terms(
-            make=partial(Connection, self._on_timeout, self._on_received),
+            make=self._make,
             options=options,
-            inbox_prefix=config.inbox_prefix,
             seconds=config.connect_timeout,
             shuffle=_chance.shuffle if config.randomize else None,
             certificate=config.tls is not None and config.tls.certificate is not None,
@@ -100,7 +93,7 @@ class Connector:
         if config.randomize:
             _chance.shuffle(attempts)
         race = Race(attempts, seconds, together=callers_wait)
-        return cast("Connection", await race.run(failures))
+        return cast("D", await race.run(failures))
 
 
 async def _embedded(directory: str, *, temporary: bool) -> Endpoint:

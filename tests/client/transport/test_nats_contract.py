@@ -1,4 +1,4 @@
-"""The private parts of nats-py on which client/transport/connection.py depends, as listed.
+"""The private parts of nats-py on which the subclasses of its client depend, as listed.
 
 When an upgrade of nats-py breaks one, the name of the test that fails says which.
 """
@@ -14,14 +14,20 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
+from django_nats.client.plain.client import PlainClient
 from django_nats.client.transport.connection import Connection
+from django_nats.client.transport.driver import Driver
 from django_nats.client.transport.greeting import OpenTransport
 from django_nats.client.transport.nats_py import PRIVATE_NAMES
 from django_nats.devserver import NatsServer
 
 pytestmark = pytest.mark.smoke
 
-_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err", "_connect_to_server"]
+_OVERRIDDEN = [
+    *[(Connection, name) for name in ("_read_loop", "_send_ping", "_process_op_err")],
+    *[(Driver, name) for name in ("_connect_to_server", "_process_info")],
+    *[(PlainClient, name) for name in ("_process_connect_init", "_send_ping")],
+]
 _CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
 
 
@@ -40,11 +46,13 @@ async def connected(client: Client, server: NatsServer, **options: Any) -> Clien
     return client
 
 
-@pytest.mark.parametrize("name", _OVERRIDDEN)
-def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), _OVERRIDDEN)
+def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(
+    kind: type[Client], name: str
+) -> None:
     theirs = getattr(Client, name)
     assert inspect.iscoroutinefunction(theirs)
-    ours = inspect.signature(getattr(Connection, name))
+    ours = inspect.signature(getattr(kind, name))
     assert list(ours.parameters) == list(inspect.signature(theirs).parameters)
 
 
@@ -58,10 +66,10 @@ def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -
 def test_the_private_names_in_use_are_those_that_are_listed() -> None:
     """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
-    sources = inspect.getsource(Connection) + inspect.getsource(OpenTransport)
-    used = set(re.findall(r"\.(_[a-z_]+)", sources))
+    ours = (Connection, Driver, PlainClient, OpenTransport)
+    used = {name for each in ours for name in re.findall(r"\.(_[a-z_]+)", inspect.getsource(each))}
+    own = {name for each in ours for name in vars(each) if name[:2] != "__"}
     theirs = {name for name in [*dir(Client()), *vars(TcpTransport())] if name[:2] != "__"}
-    own = {name for name in [*vars(Connection), *vars(OpenTransport)] if name[:2] != "__"}
     assert (used | own) & theirs == listed
 
 
@@ -107,6 +115,16 @@ async def test_pings_are_sent_by_one_method_and_answered_in_order(server: NatsSe
         assert client._pings_outstanding <= len(client._pongs)
     finally:
         await client.close()
+
+
+async def test_what_is_published_is_kept_until_the_next_turn_of_the_loop(
+    server: NatsServer,
+) -> None:
+    client = await connected(Client(), server)
+    await client.publish("a.b", b"x")
+    assert b"".join(client._pending).startswith(b"PUB a.b")
+    assert client._pending_data_size == len(b"".join(client._pending))
+    await client.close()
 
 
 async def test_too_many_pings_without_an_answer_end_in_process_op_err(server: NatsServer) -> None:
