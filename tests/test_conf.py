@@ -108,6 +108,9 @@ def test_a_bucket_option_sets_its_attribute(
             "tls",
             TLSConfig("ca", "crt", "key", "nats"),
         ),
+        ("TLS", {"HANDSHAKE_FIRST": True}, "tls", TLSConfig(handshake_first=True)),
+        ("DISCOVER", False, "discover", False),
+        ("RANDOMIZE", False, "randomize", False),
     ],
 )
 def test_a_connection_option_sets_its_attribute(
@@ -190,10 +193,13 @@ def test_codec_options_configure_the_codec() -> None:
         ("CONNECT_TIMEOUT", float("nan"), "must be a number of seconds"),
         ("CONNECT_TIMEOUT", 3600, "must be a number of seconds"),
         ("NAME", 1, "must be a string"),
-        ("TLS", True, "must be a dict with CA, CERT, HOSTNAME, KEY"),
+        ("TLS", True, "must be a dict with CA, CERT, HANDSHAKE_FIRST, HOSTNAME, KEY"),
         ("TLS", {"CERTIFICATE": "x"}, "has an unknown member 'CERTIFICATE'"),
         ("TLS", {"CA": 5}, "has a CA that is not a string, but int"),
         ("TLS", {"KEY": "key.pem"}, "has a KEY, but no CERT"),
+        ("TLS", {"HANDSHAKE_FIRST": "yes"}, "has a HANDSHAKE_FIRST that is not True or False"),
+        ("DISCOVER", 0, "must be True or False, not 0"),
+        ("RANDOMIZE", "no", "must be True or False, not 'no'"),
         ("INBOX_PREFIX", "a.>", "is not a NATS subject without wildcards"),
         ("INBOX_PREFIX", "a\r\nPUB b 0", "is not a NATS subject"),
         ("INBOX_PREFIX", "", "is not a NATS subject"),
@@ -406,6 +412,9 @@ def test_connections_with_other_credentials_or_tls_are_never_shared() -> None:
         {"TLS": {"CA": "web"}},
         {"TLS": {"CERT": "web"}},
         {"TLS": {"HOSTNAME": "web"}},
+        {"TLS": {"HANDSHAKE_FIRST": True}},
+        {"DISCOVER": False},
+        {"RANDOMIZE": False},
     ]
     connections = [config(**options).connection for options in ways]
     assert len({id(process.session(each)) for each in connections}) == len(ways)

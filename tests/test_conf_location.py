@@ -126,6 +126,14 @@ def test_the_location_of_a_redis_server_leads_to_the_page_about_moving(scheme: s
     assert problem("redis://a,redis://b").endswith(f"not 'redis://a'. {PAGE}.")
 
 
+@pytest.mark.parametrize("scheme", ["ws", "wss", "WSS"])
+def test_a_websocket_is_refused_with_the_reason(scheme: str) -> None:
+    message = problem([f"{scheme}://web:s3cret@nats.example:443", "nats://b"])
+    assert f"not '{scheme}://***@nats.example:443'. WebSocket is not supported: " in message
+    assert message.endswith("Use the server's port for clients, by default 4222.")
+    assert "s3cret" not in message
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

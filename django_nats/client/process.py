@@ -1,4 +1,4 @@
-"""The objects that a process has one of: sessions, buckets and counter streams.
+"""The objects that a process has one of: sessions, buckets, counter streams, shared clients.
 
 They are shared by all threads and event loops. What happens to them when the process forks or
 ends is here, too.
@@ -21,7 +21,7 @@ from .kv.config import BucketConfig
 from .streams.recent_writes import Recent
 from .transport import forks
 from .transport.config import ConnectionConfig
-from .transport.loop import thread
+from .transport.loop import runner, thread
 from .transport.session import Session
 
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from .feed.feed import Listener
     from .feed.watcher import Watcher
     from .kv.copies import Copies
+    from .plain.shared import SharedClient
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 _CLOSE_S = 1.0
-"""How long close() waits for the connections to close, and then for the thread to end."""
+"""How long close() waits for connections to close, and then for their thread to end."""
 
 
 class _OnePerKey(dict[K, V]):
@@ -76,6 +77,13 @@ def _make_counter_stream(key: tuple[ConnectionConfig, CounterConfig]) -> Counter
     return CounterStream(config, session(connection), recent)
 
 
+def _make_shared_client(config: ConnectionConfig) -> SharedClient:
+    # Imported here, so that a process that calls no coroutines with it does not pay for it.
+    from .plain.shared import SharedClient
+
+    return SharedClient(config)
+
+
 def _make_recent(_: _StreamName) -> Recent:
     return Recent()
 
@@ -87,6 +95,7 @@ def _make_copies(_: _StreamName) -> list[Copies]:
 _sessions = _OnePerKey(_make_session)
 _buckets = _OnePerKey(_make_bucket)
 _counter_streams = _OnePerKey(_make_counter_stream)
+_shared_clients = _OnePerKey(_make_shared_client)
 # Two aliases may see one stream by two configurations. They share what it has been written.
 _recents = _OnePerKey(_make_recent)
 _copies = _OnePerKey(_make_copies)
@@ -138,6 +147,11 @@ def counter_stream(connection: ConnectionConfig, config: CounterConfig) -> Count
     return _counter_streams[connection, config]
 
 
+def shared_client(config: ConnectionConfig) -> SharedClient:
+    """Return the process's nats-py client for a configuration, for the coroutines of users."""
+    return _shared_clients[config]
+
+
 def settle(seconds: float) -> None:
     """Wait until the loop has done what it has queued, such as log records.
 
@@ -160,19 +174,27 @@ def _after_fork() -> None:
         session.after_fork()
     for stream in _counter_streams.values():
         stream.after_fork()
+    for client in _shared_clients.values():
+        client.after_fork()
     for watcher in _living_watchers():
         watcher.after_fork()
     for each in _copies.values():
         for copies in each:
             copies.after_fork()
     thread.after_fork()
+    runner.after_fork()
 
 
 def close() -> None:
     """Send what is queued and close every connection. The next operation connects again.
 
-    Raise BridgeMisuse on the background loop's thread.
+    Raise BridgeMisuse on a background loop's thread.
     """
+    if _shared_clients:
+        from .plain import shared
+
+        # First, as the coroutines that run with these clients may use a cache.
+        shared.close(list(_shared_clients.values()), _CLOSE_S)
     sessions = list(_sessions.values())
 
     async def close_sessions() -> None:
@@ -190,6 +212,7 @@ def close() -> None:
 
 
 def _close_at_exit() -> None:
+    runner.retire()
     thread.retire()
     close()
 

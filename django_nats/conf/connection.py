@@ -30,16 +30,23 @@ CONNECTION_OPTIONS = {
     "CREDENTIALS": "credentials",
     "CREDENTIALS_CONTENT": "credentials_content",
     "TLS": "tls",
+    "DISCOVER": "discover",
+    "RANDOMIZE": "randomize",
     "INBOX_PREFIX": "inbox_prefix",
     "CONNECT_TIMEOUT": "connect_timeout",
     "MAX_RECONNECT_WAIT": "max_reconnect_wait",
     "MAX_REFUSED_WAIT": "max_refused_wait",
 }
 _WAYS = ("user", "token", "nkey_seed", "credentials", "credentials_content")
+_SWITCHES = ("DISCOVER", "RANDOMIZE")
 _DURATIONS = ("CONNECT_TIMEOUT", "MAX_RECONNECT_WAIT", "MAX_REFUSED_WAIT")
 EMBEDDED_OPTIONS = ("EMBEDDED_DIR", "ALLOW_EMBEDDED")
 
 _LOCATION_MUST_BE = f'must be nats://host:port, tls://host:port, a list of these, or "{EMBEDDED}"'
+_NO_WEBSOCKET = (
+    "WebSocket is not supported: django-nats reads and writes a TCP socket itself, which nats-py "
+    "does not give for WebSocket. Use the server's port for clients, by default 4222"
+)
 _SUBJECT = re.compile(r"[^\s.*>\x7f]+(\.[^\s.*>\x7f]+)*")
 
 
@@ -52,15 +59,20 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
     values |= {
         attribute: read_secret(reader, option) if option in SECRETS else reader.text(option)
         for option, attribute in CONNECTION_OPTIONS.items()
-        if option not in ("TLS", *_DURATIONS) and option in reader.options
+        if option not in ("TLS", *_SWITCHES, *_DURATIONS) and option in reader.options
     }
+    for option in _SWITCHES:
+        values[CONNECTION_OPTIONS[option]] = reader.boolean(option, True)
     for option in _DURATIONS:
         attribute = CONNECTION_OPTIONS[option]
         values[attribute] = reader.seconds(option, getattr(ConnectionConfig, attribute))
     prefix = values.get("inbox_prefix", "_INBOX")
     if not prefix.isascii() or not _SUBJECT.fullmatch(prefix):
         reader.fail("INBOX_PREFIX", f"is {prefix!r}, which is not a NATS subject without wildcards")
-    tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME"})
+    tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME", "HANDSHAKE_FIRST"})
+    first = tls.pop("HANDSHAKE_FIRST", False)
+    if not isinstance(first, bool):
+        reader.fail("TLS", "has a HANDSHAKE_FIRST that is not True or False")
     for member, path in tls.items():
         if not isinstance(path, str):
             reader.fail("TLS", f"has a {member} that is not a string, but {type(path).__name__}")
@@ -68,7 +80,7 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
         reader.fail("TLS", "has a KEY, but no CERT")
     if "TLS" in reader.options:
         values["tls"] = TLSConfig(
-            tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME")
+            tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME"), first
         )
     if location == EMBEDDED:
         for option in ("USER", *SECRETS, "TLS", "JS_DOMAIN", "JS_API_PREFIX"):
@@ -119,6 +131,8 @@ def _server(reader: Reader, url: object) -> tuple[str, dict[str, str]]:
     extra = parts.path.strip("/") or parts.query or parts.fragment
     if "://" in text and parts.scheme in SCHEMES:
         reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}. {PAGE}")
+    if "://" in text and parts.scheme in ("ws", "wss"):
+        reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}. {_NO_WEBSOCKET}")
     if not host or not port or parts.scheme not in ("nats", "tls") or extra:
         reader.fail("LOCATION", f"{_LOCATION_MUST_BE}, not {_shown(url)}")
     credentials = {}

@@ -56,6 +56,11 @@ class Authority:
         certificate = _pem(builder.sign(self._key, hashes.SHA256()))
         return self._write(f"{name}.pem", certificate), self._write(f"{name}.key", pem)
 
+    def block(self, *hosts: str) -> str:
+        """Return the part of a server's configuration for TLS, with a certificate for hosts."""
+        certificate, key = self.issue("-".join(hosts).replace(".", "_"), *hosts)
+        return f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
+
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey
     ) -> x509.CertificateBuilder:

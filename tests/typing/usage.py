@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from django.test import TestCase
+from nats.aio.client import Client
 
-from django_nats import keys, pytest_plugin
+from django_nats import connection, keys, pytest_plugin, run
 from django_nats.cache import NatsCache, nats_aliases, nats_cache, nats_caches
 from django_nats.cache.watching import Change, Changes
 from django_nats.client.kv.bucket import Bucket
@@ -320,3 +321,26 @@ def fixtures(
     nats_server: NatsServer, nats_cache: NatsCache, nats_counters: Counters
 ) -> list[object]:
     return [pytest_plugin.nats_server, pytest_plugin.nats_cache, pytest_plugin.nats_counters]
+
+
+# NATS itself -------------------------------------------------------------------------------------
+
+
+async def publish(nc: Client, subject: str, data: bytes, retries: int = 0) -> int:
+    await nc.publish(subject, data)
+    return retries
+
+
+async def blocks() -> None:
+    async with connection("default") as nc:
+        assert_type(nc, Client)
+        assert_type((await nc.request("subject", b"data", timeout=1)).data, bytes)
+    async with connection() as nc:
+        await publish(nc, "subject", b"data")
+
+
+def functions() -> None:
+    assert_type(run("default", publish, "subject", b"data"), int)
+    assert_type(run("default", publish, "subject", b"data", 3, timeout=0.5), int)
+    run("default", publish, "subject")  # type: ignore[arg-type]  # pyright: ignore
+    run("default", publish, b"data", "subject")  # type: ignore[arg-type]  # pyright: ignore

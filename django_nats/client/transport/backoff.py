@@ -10,7 +10,6 @@ do not reconnect together.
 from __future__ import annotations
 
 import errno
-import re
 import ssl
 from collections.abc import Callable, Sequence
 from random import SystemRandom
@@ -18,6 +17,7 @@ from typing import Protocol
 
 from ...realtime import monotonic
 from .driver_errors import explain
+from .progress import NoAnswer, TLSRefused
 
 _FIRST_S = 0.05
 """Longest pause after the first quick attempt. It doubles with each further one."""
@@ -38,18 +38,13 @@ _FIRST_REFUSED_S = 1.0
 """Longest pause after the first refusal. It doubles with each further one."""
 _STEADY_S = 5.0
 """How long a connection must have lasted to count as a success."""
-_ERRNO = re.compile(r"\[Errno ([0-9]{1,5})\]")
 _NOT_REACHED = {
-    errno.ECONNREFUSED,
     errno.EADDRNOTAVAIL,
     errno.EAFNOSUPPORT,
     errno.ENETUNREACH,
     errno.EHOSTUNREACH,
 }
-"""Errors that mean that no server was reached.
-
-A name may have an address where nothing listens, and one of a kind that this machine lacks.
-"""
+"""Errors of addresses that this machine cannot reach: a name may have one of a kind it lacks."""
 _REFUSALS = (
     "authorization violation",
     "authentication expired",
@@ -113,7 +108,9 @@ class Backoff:
             if pause < self._max_refused_wait:
                 self._refused += 1
             return self._chance.uniform(pause / 2, pause)
-        if all(_is_unreached(each) for each in failures):
+        if all(map(_is_unreached, failures)) and any(
+            isinstance(each, ConnectionRefusedError) for each in failures
+        ):
             is_restart = now - self._down_since < _RESTART_S
             return self._next_quick(
                 min(_MAX_IN_RESTART_S, self._max_wait) if is_restart else self._max_wait
@@ -128,15 +125,13 @@ class Backoff:
 
 
 def _is_unreached(error: Exception) -> bool:
-    """Return True if nothing listens at any address of the server's name."""
-    if isinstance(error, ConnectionRefusedError):
+    """Return True if an attempt has reached no server, and so caused no work."""
+    if isinstance(error, (ConnectionRefusedError, NoAnswer)):
         return True
-    # asyncio's error for a name with several addresses has no number, only a text.
-    numbers = {int(each) for each in _ERRNO.findall(str(error))}
-    return errno.ECONNREFUSED in numbers and numbers <= _NOT_REACHED
+    return isinstance(error, OSError) and error.errno in _NOT_REACHED
 
 
 def is_refusal(error: Exception) -> bool:
     """Return True if the server answered, and one side does not accept the other."""
     text = explain(error).lower()
-    return isinstance(error, ssl.SSLError) or any(each in text for each in _REFUSALS)
+    return isinstance(error, (ssl.SSLError, TLSRefused)) or any(each in text for each in _REFUSALS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ...exceptions import NotSent
+from .addresses import is_address
 from .secrets import (
     SecretFunction,
     checked_seed,
@@ -25,6 +27,8 @@ class TLSConfig(NamedTuple):
     certificate: str | None = None
     key: str | None = None
     hostname: str | None = None
+    handshake_first: bool = False
+    """Whether TLS begins before the server's INFO."""
 
     def context(self) -> ssl.SSLContext:
         """Return a context that verifies the server.
@@ -69,6 +73,10 @@ class ConnectionConfig:
     """Path of a .creds file."""
     credentials_content: str | SecretFunction | None = field(default=None, repr=False)
     tls: TLSConfig | None = None
+    discover: bool = True
+    """Whether to use servers that a connected one announces as members of its cluster."""
+    randomize: bool = True
+    """Whether to try the servers, and the addresses of each, in random order."""
     inbox_prefix: str = "_INBOX"
     connect_timeout: float = 2.0
     """Seconds after which the first operation fails if no server can be reached."""
@@ -102,12 +110,18 @@ class ConnectionConfig:
         """Whether client_options() reads files or asks functions, and so may take time."""
         return bool(self.asked_for or self.credentials is not None or self.tls is not None)
 
+    @property
+    def host_names(self) -> list[str]:
+        """Return the host names in ``servers``, each once, without those given by IP address."""
+        hosts = dict.fromkeys(urlsplit(each).hostname or "" for each in self.servers)
+        return [each for each in hosts if not is_address(each)]
+
     def client_options(self) -> dict[str, Any]:
         """Return the arguments for nats-py's connect(), apart from the servers.
 
         Raise NotSent, with the name of the option, if a secret or a file cannot be used.
         """
-        options: dict[str, Any] = {"name": self.name}
+        options: dict[str, Any] = {"name": self.name, "inbox_prefix": self.inbox_prefix}
         if self.user is not None:
             options["user"] = self.user
         for attribute in _SECRETS:
@@ -120,6 +134,7 @@ class ConnectionConfig:
             options["tls"] = self.tls.context()
             if self.tls.hostname is not None:
                 options["tls_hostname"] = self.tls.hostname
+            options["tls_handshake_first"] = self.tls.handshake_first
         return options
 
 

@@ -1,6 +1,6 @@
 """One TCP connection: the requests of many callers, multiplexed over a nats-py client.
 
-nats-py connects, authenticates, speaks TLS and sends pings. Once connected, this class reads what
+nats-py authenticates, speaks TLS and sends pings. Once connected, this class reads what
 arrives, so that nats-py does not build its own messages and wake its own tasks, which would be
 most of the cost of a request. A connection is used once: when it is lost, all its requests fail,
 and the session opens a new one.
@@ -19,15 +19,15 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from nats.aio.client import Client
-
 from ...exceptions import NatsError, NotSent, OutcomeUnknown, UnexpectedReply
 from ...realtime import monotonic
 from ..protocol import documents
 from ..protocol.steps import Lane
 from ..protocol.wire import Reply
+from .driver import Driver
 from .driver_errors import Interrupted, explain, without_frames
-from .error_lines import ErrorLines, LastWords, inbox_refused
+from .error_lines import ErrorLines, inbox_refused
+from .greeting import OpenTransport
 from .hearing import Hearing
 from .incoming import Incoming
 from .outgoing import Outgoing
@@ -53,7 +53,7 @@ _LAST_FLUSH_S = 0.5
 """How long closing waits until the server has received what was sent."""
 
 
-class Connection(Client):
+class Connection(Driver):
     """A connection, and the requests that wait for replies on it.
 
     All its methods run on the loop's thread, unless they say otherwise. A caller that is alone on
@@ -61,8 +61,7 @@ class Connection(Client):
     way to the socket and the outstanding requests, is protected by the lock of ``outstanding``.
     """
 
-    # nats-py's. They are None before open() returns, and never after.
-    _transport: Any
+    # nats-py's. It is None before open() returns, and never after.
     _reading_task: Any
 
     def __init__(
@@ -87,30 +86,27 @@ class Connection(Client):
         """The socket that callers may read; None before open(), and where only the loop reads."""
         self._inbox = b""
         """Prefix of the subjects for replies. Empty before nats-py has connected."""
-        self._needs_tls = self._closing = False
+        self._closing = False
         self._server_version = ""
         self._error_lines = ErrorLines(self.outstanding, self.lose)
-        self._last_words: LastWords | None = None
         self._line_tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self, server: str, options: dict[str, Any], inbox_prefix: str) -> None:
-        """Connect to one server, with one attempt. Raise what nats-py or the socket raised."""
-        self._needs_tls = "tls" in options or server.startswith("tls:")
+    async def open(self, server: str, transport: OpenTransport, options: dict[str, Any]) -> None:
+        """Log in to a server that is connected to. Raise what nats-py or the socket raised."""
         try:
-            await self._connect(
-                servers=[server],
-                allow_reconnect=False,
+            await self.log_in(
+                server,
+                transport,
                 pending_size=0,
-                ping_interval=PING_INTERVAL_S,
                 max_outstanding_pings=2,
-                inbox_prefix=inbox_prefix,
                 error_cb=self._error,
                 closed_cb=self._closed,
+                ping_interval=PING_INTERVAL_S,
                 **options,
             )
             self.outgoing.attach(self._transport)
             limit_system_buffer(self._transport._io_writer.get_extra_info("socket"))
-            self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}.".encode()
+            self._inbox = f"{options['inbox_prefix']}.{secrets.token_hex(11)}.".encode()
             self.outstanding.open(self._inbox)
             self._transport.write(b"SUB %b* %b\r\n" % (self._inbox, INBOX_SID))
             self._reading_task.add_done_callback(self._ended)
@@ -121,23 +117,6 @@ class Connection(Client):
         except BaseException:
             self.abort()
             raise
-
-    async def _connect(self, **options: Any) -> None:
-        try:
-            await self.connect(**options)
-        except OSError as error:
-            if refusal := self._last_words and self._last_words.refusal(error):
-                raise refusal from error
-            raise
-        except UnicodeDecodeError as error:
-            raise UnexpectedReply("The server refuses with an error that is not UTF-8") from error
-        except AttributeError as error:
-            if isinstance(self._server_info, dict):
-                raise
-            raise UnexpectedReply("The server's INFO is not an object") from error
-        finally:
-            if self._last_words is not None:
-                self._last_words.close()
 
     # Sending ---------------------------------------------------------------------------------
 
@@ -347,18 +326,10 @@ class Connection(Client):
         self.outgoing.write(b"PING\r\n")
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if initial_connection:
-            documents.require(info, "the server's INFO", documents.GREETING)
-            self._last_words = LastWords(self._transport._io_reader, self._transport._io_writer)
-        if self._needs_tls and initial_connection:
-            # nats-py leaves the choice to the server, and would send credentials in the clear.
-            if not (info.get("tls_required") or info.get("tls_available")):
-                raise NotSent("the server offers no TLS, which the settings ask for")
-            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
         self._max_payload = info.get("max_payload", self._max_payload)
         self._server_version = info.get("version", self._server_version)
         self._incoming.limit(self.max_payload)
-        await super()._process_info(info, initial_connection)
 
     @property
     def server(self) -> str:
@@ -412,11 +383,8 @@ class Connection(Client):
 
     def abort(self) -> None:
         """Close the socket at once."""
-        # nats-py's close() would wait until the buffer is empty, even if the server does not read.
         self._unshare()
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        super().abort()
 
     def _unshare(self) -> None:
         if self._shared is not None:
@@ -425,9 +393,7 @@ class Connection(Client):
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors, which a forked child closes."""
-        writer = getattr(self._transport, "_io_writer", None)
-        sock = writer.get_extra_info("socket") if writer is not None else None
-        own = [] if sock is None else [int(sock.fileno())]
+        own = super().descriptors()
         return own if self._shared is None else [*own, *self._shared.descriptors]
 
     async def _process_op_err(self, e: Exception) -> None:

@@ -6,18 +6,19 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from ...exceptions import NotSent
 from ...realtime import monotonic
-from ..protocol.steps import Lane
 from .asking import Asking
 from .config import ConnectionConfig
 from .nats_py import require_names
+from .race import Race
 
 if TYPE_CHECKING:
     from ...devserver import Endpoint
-    from .connection import Connection
+    from .driver import Driver
+
+D = TypeVar("D", bound="Driver")
 
 _EMBEDDED_START_S = 15.0
 """How long the embedded server may take to start."""
@@ -26,24 +27,18 @@ _LEAST_S = 0.1
 _chance = SystemRandom()  # not the random module's state, which is the user's: tests seed it
 
 
-class Connector:
-    """Opens the connections of one session, on the loop's thread.
+class Connector(Generic[D]):
+    """Opens the connections of one session, or other clients, on the running loop.
 
     It tries the configured servers, and those that the last connected server has announced as
     members of its cluster.
     """
 
-    def __init__(
-        self,
-        config: ConnectionConfig,
-        on_timeout: Callable[[Lane], str | None],
-        on_received: Callable[[], None],
-    ) -> None:
-        """Make a connector. The two functions are those that a Connection takes."""
+    def __init__(self, config: ConnectionConfig, asking: Asking, make: Callable[[], D]) -> None:
+        """``make`` returns a new client for each attempt. It may be slow at first: it imports."""
         self._config = config
-        self._on_timeout = on_timeout
-        self._on_received = on_received
-        self._asking = Asking(config)
+        self._asking = asking
+        self._make = make
         self._discovered: list[str] = []
         """URLs of the announced servers."""
 
@@ -52,51 +47,47 @@ class Connector:
         """Return how many servers there are to choose from."""
         return len({*self._config.servers, *self._discovered})
 
-    def learn_servers(self, connection: Connection) -> None:
-        """Remember the servers that were announced on a connection."""
-        self._discovered = [url.geturl() for url in connection.discovered_servers]
+    def learn_servers(self, connection: D) -> None:
+        """Remember the servers that were last announced on a connection."""
+        if self._config.discover:
+            self._discovered = [f"{connection.scheme}://{each}" for each in connection.announced]
 
-    async def connect(self, failures: list[Exception], *, callers_wait: bool) -> Connection:
-        """Try each server once, in random order, and return the first connection.
+    async def connect(self, failures: list[Exception], *, callers_wait: bool) -> D:
+        """Return a connection to the first server that accepts one: see race.py.
 
         With ``callers_wait``, all attempts together take no longer than CONNECT_TIMEOUT,
-        otherwise each of them. Add each server's failure to ``failures``. If no server can be
-        connected to, raise the last failure.
+        otherwise each that has reached a server. Add the failure of each to ``failures``. If no
+        server can be connected to, raise the one that says most.
         """
-        # nats-py takes about 100 ms to import. It is imported here, at first use, so that not
-        # every manage.py command pays for it.
         require_names()
-        from .connection import Connection
+        # It imports nats-py, which takes about 100 ms. It is imported here, at first use, so that
+        # not every manage.py command pays for it.
+        from .attempts import LookUp, Terms
 
         config = self._config
         began = monotonic()
         options = await self._asking.options()
-        servers = [*config.servers, *self._discovered]
+        seconds = config.connect_timeout
+        if callers_wait:
+            seconds = max(seconds - (monotonic() - began), _LEAST_S)
+        servers = config.servers
         if config.embedded is not None:
             starting = _embedded(config.embedded, temporary=config.test_run is not None)
             endpoint = await asyncio.wait_for(starting, _EMBEDDED_START_S)
-            servers = [endpoint.url]
+            servers = (endpoint.url,)
             options["token"] = endpoint.token
-        _chance.shuffle(servers)
-        options["connect_timeout"] = config.connect_timeout
-        if callers_wait:
-            left = config.connect_timeout - (monotonic() - began)
-            options["connect_timeout"] = max(left, _LEAST_S) / len(servers)
-        for server in servers:
-            connection = Connection(self._on_timeout, self._on_received)
-            try:
-                opening = asyncio.ensure_future(
-                    connection.open(server, options, config.inbox_prefix)
-                )
-                # If it is cancelled at exit, it may fail all the same. Then nothing else
-                # retrieves the error, which asyncio would log.
-                opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-                await asyncio.wait_for(opening, options["connect_timeout"])
-            except Exception as error:
-                failures.append(error)
-            else:
-                return connection
-        raise failures[-1] if failures else NotSent("no server is configured")
+        # nats-py's own timeout, for each step of a login, must not pass before the race's.
+        options["connect_timeout"] = 2 * config.connect_timeout
+        shuffle = _chance.shuffle if config.randomize else None
+        terms = Terms(config, self._make, options, shuffle)
+        attempts = [LookUp(url, terms) for url in servers]
+        attempts += [
+            LookUp(url, terms, announced=True) for url in self._discovered if url not in servers
+        ]
+        if shuffle is not None:
+            shuffle(attempts)
+        race = Race(attempts, seconds, together=callers_wait)
+        return cast("D", await race.run(failures))
 
 
 async def _embedded(directory: str, *, temporary: bool) -> Endpoint:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-import os
-import ssl
 from collections.abc import Callable
-from typing import Any
 
 from ...exceptions import LimitReached, NotSent
-from ...printable import printable
 from ...realtime import monotonic
 from .driver_errors import explain
 from .pending import Outstanding
@@ -21,7 +16,6 @@ logger = logging.getLogger("django_nats")
 _TOO_MANY = "maximum subscriptions exceeded"
 _QUIET_S = 10.0
 """How long no further warning of a refused request follows the last one."""
-_MAX_BYTES = 4096
 
 
 class ErrorLines:
@@ -76,44 +70,3 @@ class ErrorLines:
 def inbox_refused(error: Exception) -> NotSent:
     """Return the error for a connection on which no answer can arrive."""
     return NotSent(f"{error} (INBOX_PREFIX is where answers come in)")
-
-
-class LastWords:
-    """What a server says that refuses a connection before the client has logged in.
-
-    The server sends an error after its INFO, and closes. The login then meets a closed socket, and
-    asyncio reports that in place of what had arrived before.
-    """
-
-    def __init__(self, reader: Any, writer: asyncio.StreamWriter) -> None:
-        """Take the streams of a connection, which asyncio may close. Call close() in the end."""
-        self._reader = reader
-        self._descriptor = os.dup(writer.get_extra_info("socket").fileno())
-
-    def refusal(self, failure: OSError) -> NotSent | None:
-        """Return the error to raise for a failed login, or None if the server has said nothing."""
-        if words := self.read():
-            return NotSent(f"the server refused the connection: {words}")
-        if isinstance(failure, ssl.SSLError) and failure.reason == "WRONG_VERSION_NUMBER":
-            # The words came after TLS had begun, which took them for a record of its own.
-            return NotSent(
-                "the server answers the TLS handshake in plain text, as one does that allows no "
-                "more connections (max_connections)"
-            )
-        return None
-
-    def read(self) -> str:
-        """Return the error that has arrived, or an empty string."""
-        unread = bytes(getattr(self._reader, "_buffer", b""))
-        try:
-            unread += os.read(self._descriptor, _MAX_BYTES)
-        except OSError:
-            pass  # nothing is there, or the connection was reset
-        for line in unread[:_MAX_BYTES].split(b"\r\n"):
-            if line.startswith(b"-ERR"):
-                return printable(line[4:].strip(b" '").decode("utf-8", "replace"))
-        return ""
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._descriptor)

@@ -1,10 +1,10 @@
-"""Functions to call in forked children, under uWSGI as well."""
+"""What to do in forked children, under uWSGI as well."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _functions: list[Callable[[], None]] = []
@@ -19,6 +19,17 @@ def call_in_child(function: Callable[[], None]) -> None:
     _functions.append(function)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
+
+
+def close_inherited(descriptors: Iterable[int]) -> None:
+    """Close descriptors in a child. Objects of the parent may still use their numbers."""
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            # Only this process's descriptor is closed. /dev/null takes its number, so that an
+            # object that still uses the number does not reach a file opened later.
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, descriptor, inheritable=False)
+            os.close(null)
 
 
 def watch_uwsgi() -> None:

@@ -1,8 +1,10 @@
-"""What the driver and the server say of a refused login, and what users should correct then."""
+"""Why there is no connection, and what users should correct if the server refuses the login."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from ...exceptions import AuthenticationFailed, DriverMismatch, NatsError, NotSent
 
 _REFUSALS = ("authorization violation", "authentication expired", "authentication revoked")
 _OPTIONS = "USER and PASSWORD, TOKEN, NKEY_SEED, CREDENTIALS or CREDENTIALS_CONTENT"
@@ -31,3 +33,17 @@ def with_remedy(reason: str, entries: Mapping[str, str]) -> str:
         for login, those in by_login.items()
     ]
     return " ".join([f"{reason}.", *remedies])
+
+
+def no_connection(where: str, reason: str) -> str:
+    """Return the message of refusal(): there is no connection to these servers, and why."""
+    return f"No connection to NATS at {where}: {reason}"
+
+
+def refusal(message: str, cause: Exception | None) -> NatsError:
+    """Return the error for an operation that needs a connection when there is none."""
+    if isinstance(cause, DriverMismatch):
+        return DriverMismatch(message)
+    error = (AuthenticationFailed if is_refused(message) else NotSent)(message)
+    error.__cause__ = cause
+    return error

@@ -1,4 +1,4 @@
-"""The background thread whose event loop holds every connection of the process."""
+"""The background threads with an event loop: one holds the connections, one runs coroutines."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ P = ParamSpec("P")
 class LoopThread:
     """A daemon thread that runs one event loop, started by the first call of the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "django-nats") -> None:
         """Make the object. The thread starts with the first call."""
+        self._name = name
         self._reset()
 
     def _reset(self) -> None:
@@ -78,16 +79,35 @@ class LoopThread:
         """
         loop = self._loop
         if loop is None:
-            # While the loop ends, its thread must not wait for its own end.
-            loop = self._ending if self.is_current() else None
-        if loop is None:
-            loop = self._start()
+            loop = self._ending_or_next()
         try:
             loop.call_soon_threadsafe(function)
         except RuntimeError as error:
-            if self.retired:
-                self._end_with_the_interpreter()
-            raise NotSent("The connection has just been closed") from error
+            self._refuse_as_closed(error)
+
+    def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Run a coroutine function on the loop, from another thread. Raise what call() raises.
+
+        If the future is cancelled, so is the coroutine. If the loop ends, the coroutine is
+        cancelled, or never begins.
+        """
+        loop = self._loop or self._ending_or_next()
+        coroutine = function()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError as error:
+            coroutine.close()
+            self._refuse_as_closed(error)
+
+    def _ending_or_next(self) -> asyncio.AbstractEventLoop:
+        # While the loop ends, its thread must not wait for its own end.
+        ending = self._ending if self.is_current() else None
+        return self._start() if ending is None else ending
+
+    def _refuse_as_closed(self, error: RuntimeError) -> NoReturn:
+        if self.retired:
+            self._end_with_the_interpreter()
+        raise NotSent("The connection has just been closed") from error
 
     def is_current(self) -> bool:
         """Return True on the loop's own thread, which must not wait for its own work."""
@@ -122,7 +142,7 @@ class LoopThread:
         except (OSError, RuntimeError) as error:  # such as: too many open files
             raise NotSent(f"The background loop cannot be created: {error}") from error
         try:
-            thread = _daemon(self._run, loop)
+            thread = _daemon(self._name, self._run, loop)
             thread.start()
         except RuntimeError as error:
             loop.close()
@@ -195,12 +215,16 @@ class LoopThread:
         """Start no loop from now on, as the interpreter is ending."""
         self._retired_at = monotonic()
 
-    def _end_with_the_interpreter(self) -> NoReturn:
+    def linger(self) -> None:
+        """Hold up a call of a daemon thread that is about to fail, while the interpreter ends."""
         if self._retired_at is not None and get_ident() != threading.main_thread().ident:
-            # The interpreter is about to end this daemon thread. An error would only appear on
-            # stderr, of a program that ended normally. The call fails all the same after a
-            # while, in case another thread waits for it.
+            # The interpreter is about to end this thread. An error would only appear on stderr,
+            # of a program that ended normally. The call fails all the same after a while, in
+            # case another thread waits for it.
             time.sleep(max(0, self._retired_at + _LINGER_S - monotonic()))
+
+    def _end_with_the_interpreter(self) -> NoReturn:
+        self.linger()
         raise NotSent("The interpreter is shutting down")
 
 
@@ -266,20 +290,20 @@ def import_now() -> None:
     A program that leaves its operations to another thread calls this first. If it forked while
     the other thread imports, the modules would stay locked in the child.
     """
-    from . import connection  # noqa: F401
+    from . import attempts, connection  # noqa: F401
 
     if os.environ.get(LOOP_VARIABLE) != "asyncio":
         with contextlib.suppress(ImportError):
             import uvloop  # noqa: F401
 
 
-def _daemon(target: Callable[..., object], *arguments: object) -> threading.Thread:
+def _daemon(name: str, target: Callable[..., object], *arguments: object) -> threading.Thread:
     """Make a thread that does not keep the process alive.
 
     Raise ThreadRefused if this interpreter allows no such threads.
     """
     try:
-        return threading.Thread(target=target, args=arguments, name="django-nats", daemon=True)
+        return threading.Thread(target=target, args=arguments, name=name, daemon=True)
     except RuntimeError as error:
         raise ThreadRefused(
             f"The background thread cannot be started in this interpreter: {error}. Use the cache "
@@ -309,4 +333,6 @@ def refuse_replaced_threads() -> None:
 
 
 thread = LoopThread()
-"""The process's one background thread."""
+"""The background thread of the process, which holds its connections."""
+runner = LoopThread("django-nats-run")
+"""The one that runs the coroutines of users, which must not hold up the connections."""

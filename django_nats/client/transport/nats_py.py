@@ -16,11 +16,15 @@ PRIVATE_NAMES = {
     "nats.aio.client.Client": (
         *("_read_loop", "_send_ping", "_process_info", "_process_pong", "_process_err"),
         *("_process_op_err", "_pongs", "_reading_task", "_pings_outstanding", "_transport"),
-        *("_server_info", "_max_payload"),
+        *("_connect_to_server", "_max_payload", "_setup_server_pool", "_process_connect_init"),
+        *("_nkeys_seed_str", "_user_credentials", "_setup_nkeys_connect"),
+        *("_pending", "_pending_data_size"),
     ),
-    "nats.aio.transport.TcpTransport": ("_io_reader", "_io_writer"),
+    "nats.aio.transport.TcpTransport": (
+        *("_io_reader", "_io_writer", "_bare_io_reader", "_bare_io_writer"),
+    ),
 }
-"""The names that connection.py uses, by the class whose instances have them."""
+"""The names that subclasses of nats-py's classes use, by the class whose instances have them."""
 
 
 def require_names() -> None:

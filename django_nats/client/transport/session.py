@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ...exceptions import AuthenticationFailed, DriverMismatch, NatsError, NotSent
+from ...exceptions import DriverMismatch, NatsError, NotSent
 from ...realtime import monotonic
 from ..protocol.steps import Lane, Request
-from . import login
+from . import forks, login
+from .asking import Asking
 from .backoff import Backoff
 from .config import ConnectionConfig
 from .connector import Connector
@@ -68,7 +68,7 @@ class Session:
         schedules it once more.
         """
         self._connection: Connection | None = None
-        self._connector = Connector(self.config, self._timed_out, self._on_received)
+        self._connector = Connector(self.config, Asking(self.config), self._new_connection)
         self._supervisor: asyncio.Task[None] | None = None
         """The task that keeps the connection open."""
         self._fault: str | None = None
@@ -243,6 +243,13 @@ class Session:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_later(_ROOM_PAUSE_S, self._flush)
 
+    def _new_connection(self) -> Connection:
+        # nats-py takes about 100 ms to import. It is imported here, at first use, so that not
+        # every manage.py command pays for it.
+        from .connection import Connection
+
+        return Connection(self._timed_out, self._on_received)
+
     async def _supervise(self) -> None:
         """Keep a connection open until the task is cancelled."""
         backoff = Backoff(self.config.max_reconnect_wait, self.config.max_refused_wait)
@@ -295,7 +302,7 @@ class Session:
 
     def _go_down(self, reason: str, cause: Exception) -> None:
         was_up = self._fault is None
-        self._fault = f"No connection to NATS at {self.config.where}: {reason}"
+        self._fault = login.no_connection(self.config.where, reason)
         self._cause = cause
         self._silent = False
         self._refuse_queue(self._fault)
@@ -313,11 +320,7 @@ class Session:
             waiter.fail(self._refusal(fault))
 
     def _refusal(self, fault: str) -> NatsError:
-        if isinstance(self._cause, DriverMismatch):
-            return DriverMismatch(fault)
-        error = (AuthenticationFailed if login.is_refused(fault) else NotSent)(fault)
-        error.__cause__ = self._cause
-        return error
+        return login.refusal(fault, self._cause)
 
     # The circuit -----------------------------------------------------------------------------
 
@@ -378,13 +381,8 @@ class Session:
         """Close the descriptors of the parent's connection in a forked child, and start over."""
         connection = self._connection
         _inherited.append((connection, self._supervisor, self._queue))
-        for descriptor in connection.descriptors() if connection is not None else ():
-            if descriptor >= 0:
-                # Only this process's descriptor is closed. /dev/null takes its number, so that
-                # an object that still uses the number does not reach a file opened later.
-                null = os.open(os.devnull, os.O_RDWR)
-                os.dup2(null, descriptor, inheritable=False)
-                os.close(null)
+        if connection is not None:
+            forks.close_inherited(connection.descriptors())
         self._queue = deque()
         self._reset()
 

@@ -21,7 +21,7 @@ from django_nats.client.feed import watcher
 from django_nats.client.feed.feed import Feed
 from django_nats.client.transport import error_lines
 from django_nats.client.transport.config import ConnectionConfig
-from django_nats.client.transport.error_lines import LastWords
+from django_nats.client.transport.greeting import LastWords
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import LimitReached, NotSent, PermissionDenied, Unavailable
 from tests.client.lanes import PATIENT as PATIENT_LANE

@@ -1,4 +1,4 @@
-"""The private parts of nats-py on which client/transport/connection.py depends, as listed.
+"""The private parts of nats-py on which the subclasses of its client depend, as listed.
 
 When an upgrade of nats-py breaks one, the name of the test that fails says which.
 """
@@ -14,13 +14,20 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
+from django_nats.client.plain.client import PlainClient
 from django_nats.client.transport.connection import Connection
+from django_nats.client.transport.driver import Driver
+from django_nats.client.transport.greeting import OpenTransport
 from django_nats.client.transport.nats_py import PRIVATE_NAMES
 from django_nats.devserver import NatsServer
 
 pytestmark = pytest.mark.smoke
 
-_OVERRIDDEN = ["_read_loop", "_send_ping", "_process_info", "_process_op_err"]
+_OVERRIDDEN = [
+    *[(Connection, name) for name in ("_read_loop", "_send_ping", "_process_op_err")],
+    *[(Driver, name) for name in ("_connect_to_server", "_process_info")],
+    *[(PlainClient, name) for name in ("_process_connect_init", "_send_ping")],
+]
 _CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
 
 
@@ -39,11 +46,13 @@ async def connected(client: Client, server: NatsServer, **options: Any) -> Clien
     return client
 
 
-@pytest.mark.parametrize("name", _OVERRIDDEN)
-def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), _OVERRIDDEN)
+def test_a_method_that_is_overridden_exists_and_is_a_coroutine_function(
+    kind: type[Client], name: str
+) -> None:
     theirs = getattr(Client, name)
     assert inspect.iscoroutinefunction(theirs)
-    ours = inspect.signature(getattr(Connection, name))
+    ours = inspect.signature(getattr(kind, name))
     assert list(ours.parameters) == list(inspect.signature(theirs).parameters)
 
 
@@ -57,9 +66,11 @@ def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -
 def test_the_private_names_in_use_are_those_that_are_listed() -> None:
     """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
-    used = set(re.findall(r"\.(_[a-z_]+)", inspect.getsource(Connection)))
-    theirs = {name for name in [*dir(Client()), "_io_reader", "_io_writer"] if name[:2] != "__"}
-    assert (used | vars(Connection).keys()) & theirs == listed
+    ours = (Connection, Driver, PlainClient, OpenTransport)
+    used = {name for each in ours for name in re.findall(r"\.(_[a-z_]+)", inspect.getsource(each))}
+    own = {name for each in ours for name in vars(each) if name[:2] != "__"}
+    theirs = {name for name in [*dir(Client()), *vars(TcpTransport())] if name[:2] != "__"}
+    assert (used | own) & theirs == listed
 
 
 async def test_the_reader_is_run_once_connected(server: NatsServer) -> None:
@@ -104,6 +115,16 @@ async def test_pings_are_sent_by_one_method_and_answered_in_order(server: NatsSe
         assert client._pings_outstanding <= len(client._pongs)
     finally:
         await client.close()
+
+
+async def test_what_is_published_is_kept_until_the_next_turn_of_the_loop(
+    server: NatsServer,
+) -> None:
+    client = await connected(Client(), server)
+    await client.publish("a.b", b"x")
+    assert b"".join(client._pending).startswith(b"PUB a.b")
+    assert client._pending_data_size == len(b"".join(client._pending))
+    await client.close()
 
 
 async def test_too_many_pings_without_an_answer_end_in_process_op_err(server: NatsServer) -> None:
@@ -165,6 +186,23 @@ async def test_info_is_processed_while_connecting_and_later(server: NatsServer) 
     await client._process_info({"connect_urls": ["127.0.0.1:1"]})
     assert [each.geturl() for each in client.discovered_servers] == ["nats://127.0.0.1:1"]
     await client.close()
+
+
+async def test_a_transport_that_is_connected_already_is_used(server: NatsServer) -> None:
+    class Given(Client):  # type: ignore[misc]
+        async def _connect_to_server(self, s: object) -> None:
+            return
+
+    client, streams = Given(), await asyncio.open_connection("127.0.0.1", server.port)
+    given = client._transport = OpenTransport(*streams, "here")
+    await connected(client, server)
+    try:
+        assert client._transport is given
+        assert given.greeted
+        await client.flush()
+    finally:
+        given.end_login()
+        await client.close()
 
 
 async def test_a_connected_client_has_a_transport(server: NatsServer) -> None:

@@ -1,0 +1,1 @@
+"""Ordinary nats-py clients, for what the package itself does not do."""

@@ -1,0 +1,208 @@
+"""A nats-py client that is connected as the settings say, and is the user's otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from weakref import WeakSet
+
+from nats.aio.client import Client
+from nats.errors import Error
+
+from ...exceptions import DriverMismatch, OutcomeUnknown
+from ..transport import forks, login
+from ..transport.asking import Asking
+from ..transport.config import ConnectionConfig
+from ..transport.connector import Connector
+from ..transport.driver import Driver
+from ..transport.driver_errors import explain, without_frames
+from ..transport.greeting import OpenTransport
+
+__all__ = ["Client", "PlainClient", "connect", "connected"]
+
+logger = logging.getLogger("django_nats")
+
+PING_INTERVAL_S = 10
+"""nats-py would notice only after minutes that a server has gone without a word."""
+_RENEWED = {"user", "password", "token", "tls"}
+_CLOSE_S = 1.0
+"""How long closing waits until the server has taken what was sent."""
+
+
+class PlainClient(Driver):
+    """nats-py's client. Only how it connects, reports and ends is the package's."""
+
+    def __init__(self, config: ConnectionConfig, asking: Asking) -> None:
+        """Make a client that Connector opens. It asks for the secrets again at each reconnect."""
+        super().__init__()
+        self._config = config
+        self._asking = asking
+        _clients.add(self)
+
+    async def open(self, server: str, transport: OpenTransport, options: dict[str, Any]) -> None:
+        """Log in to a server that is connected to. Raise what nats-py or the socket raised."""
+        try:
+            await self.log_in(
+                server,
+                transport,
+                ping_interval=PING_INTERVAL_S,
+                max_reconnect_attempts=-1,
+                dont_randomize=not self._config.randomize,
+                error_cb=self._report,
+                disconnected_cb=self._report_loss,
+                reconnected_cb=self._report_return,
+                **options,
+            )
+        except BaseException:
+            self.abort()
+            raise
+
+    def reconnect_when_lost(self) -> None:
+        """Let nats-py open another connection when this one is lost, without end."""
+        # This client has connected to one server only, as that is the way to a bounded first login.
+        config = self._config
+        self.options["allow_reconnect"] = True
+        self.options["connect_timeout"] = config.connect_timeout
+        if config.tls is None or config.tls.hostname is None:
+            self.options.pop("tls_hostname", None)  # of the first server, and not of others
+        known = {each.uri.netloc for each in self.server_pool}
+        others = [url for url in config.servers if url.partition("//")[2] not in known]
+        self._setup_server_pool(others)  # adds them
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if not self._config.discover:
+            info.pop("connect_urls", None)
+        await super()._process_info(info, initial_connection)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if not self._logging_in:
+            # First, as a server does not wait long for the login of a connection that is open.
+            await self._update_login()
+        await super()._connect_to_server(s)
+
+    async def _update_login(self) -> None:
+        """Use the secrets and certificates that are valid by now to log in again."""
+        login = await self._asking.options()
+        self.options.update((each, login[each]) for each in _RENEWED & login.keys())
+        if "nkeys_seed_str" in login or "user_credentials" in login:
+            self._nkeys_seed_str = login.get("nkeys_seed_str")
+            self._user_credentials = login.get("user_credentials")
+            self._setup_nkeys_connect()
+
+    async def _process_connect_init(self) -> None:
+        if self._logging_in:
+            return await super()._process_connect_init()
+        try:
+            await super()._process_connect_init()
+        except BaseException as error:
+            self.abort()  # nats-py would open the next socket and leave this one
+            if isinstance(error, Exception) and not isinstance(error, (Error, OSError)):
+                # After an error that it does not expect, nats-py would not try again.
+                raise Error(explain(error)) from error
+            raise
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        if self.is_connected and self._pending:
+            # nats-py would send the ping first, and the answer would confirm nothing.
+            self._transport.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
+        await super()._send_ping(future)
+
+    @property
+    def usable(self) -> bool:
+        """Return True while there is a connection, which nobody has begun to close."""
+        return self.is_connected and not self.is_draining
+
+    async def confirm(self) -> None:
+        """Wait until the server has received what was published.
+
+        Raise OutcomeUnknown if that is not known within CONNECT_TIMEOUT.
+        """
+        if self.is_closed and self.last_error is None:
+            return  # the user has closed it, and been told how that went
+        try:
+            await asyncio.wait_for(self.flush(), self._config.connect_timeout)
+        except (Error, OSError, asyncio.TimeoutError) as error:
+            raise OutcomeUnknown(
+                "The server may not have received what was published last: "
+                f"{explain(self.last_error or error)}"
+            ) from without_frames(error)
+
+    async def finish(self) -> None:
+        """Close the connection, in a short time, and the socket in any case."""
+        try:
+            with suppress(Error, OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.close(), _CLOSE_S)
+        finally:
+            self.abort()
+
+    async def _report(self, error: Exception) -> None:
+        if not self.is_connected:
+            logger.debug("%s: %s", self._where, explain(error))
+        elif isinstance(error, Error):
+            logger.warning("%s: %s", self._where, explain(error))
+        else:  # a callback of the user has raised it
+            logger.error("%s: a callback has failed", self._where, exc_info=error)
+
+    async def _report_loss(self) -> None:
+        if self.is_reconnecting:
+            logger.warning("%s was lost", self._where)
+
+    async def _report_return(self) -> None:
+        logger.warning("%s is back", self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"A connection of {self._config.entry} to NATS at {self._config.where}"
+
+
+async def connect(config: ConnectionConfig, asking: Asking) -> PlainClient:
+    """Return a new client, connected within CONNECT_TIMEOUT on the running loop.
+
+    Raise NotSent, AuthenticationFailed or DriverMismatch if that is not possible.
+    """
+    connector = Connector(config, asking, lambda: PlainClient(config, asking))
+    try:
+        return await connector.connect([], callers_wait=True)
+    except Exception as error:
+        cause = without_frames(error)
+    if isinstance(cause, DriverMismatch):
+        raise cause
+    reason = login.with_remedy(explain(cause), {config.entry: config.login})
+    raise login.refusal(login.no_connection(config.where, reason), cause)
+
+
+@asynccontextmanager
+async def connected(config: ConnectionConfig) -> AsyncIterator[Client]:
+    """Connect a client for a block, and close it at the end.
+
+    If the block raises nothing, wait until the server has received what was published.
+    """
+    client = await connect(config, Asking(config))
+    client.reconnect_when_lost()
+    try:
+        yield client
+        await client.confirm()
+    finally:
+        await client.finish()
+
+
+# Forks ---------------------------------------------------------------------------------------
+
+_clients: WeakSet[PlainClient] = WeakSet()
+# Objects of the parent, kept in a forked child, as in loop.py.
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    clients = list(_clients)
+    _inherited.append(clients)
+    _clients.clear()
+    for each in clients:
+        forks.close_inherited(each.descriptors())
+
+
+forks.call_in_child(_after_fork)

@@ -1,0 +1,129 @@
+"""nats-py's transport, for a connection that is open already: it notes how far the login has come.
+
+What answers at an address may be no NATS server, or one that refuses the client before its login.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from typing import Any
+from urllib.parse import ParseResult
+
+from nats.aio.transport import TcpTransport
+
+from ...exceptions import NotSent
+from ...printable import printable
+from ..protocol import documents
+from .progress import NO_NATS, NO_TLS_FIRST, Stage
+
+_MAX_BYTES = 4096
+_MAX_SHOWN = 60
+"""How many characters of a foreign greeting an error shows."""
+_INFO = b"INFO "
+
+
+class OpenTransport(TcpTransport):
+    """The transport of one connection. nats-py is not to connect it."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str
+    ) -> None:
+        """Take the streams. ``address`` is shown in errors. Call end_login() in the end."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        # The first ones are kept even after TLS has replaced them, as nats-py does.
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = writer
+        self._address = address
+        self.stage = Stage.GREETING
+        self.greeted = False
+        """Whether the server has sent its INFO."""
+        self.wants_certificate = False
+        """Whether the server has said that it asks for a client's certificate."""
+        self._last_words: LastWords | None = None
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,
+        connect_timeout: int,
+    ) -> None:
+        """Begin TLS."""
+        self.stage = Stage.TLS
+        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        if not self.greeted and _unread(self._bare_io_reader):
+            # Its greeting came before the handshake, and it sends no other.
+            raise NotSent(NO_TLS_FIRST)
+        self.stage = Stage.LOGIN if self.greeted else Stage.GREETING
+
+    async def readline(self) -> bytes:
+        """Return a line. Raise NotSent if the first one is not a NATS server's."""
+        reader: Any = self._io_reader
+        if self.greeted:
+            return bytes(await reader.readline())
+        try:
+            line = bytes(await reader.readline())
+        except ValueError as error:  # there was no end of a line
+            raise NotSent(f"{self._address} does not greet as a NATS server does") from error
+        if not line.startswith(_INFO):
+            raise NotSent(self._describe(line))
+        info = documents.read(line[len(_INFO) :], "the server's INFO", documents.GREETING)
+        self.wants_certificate = bool(info.get("tls_verify"))
+        self.greeted, self.stage = True, Stage.LOGIN
+        self._last_words = LastWords(reader, self._io_writer)
+        return line
+
+    def _describe(self, line: bytes) -> str:
+        if not line:
+            return f"{self._address} closed the connection without a greeting. It is {NO_NATS}"
+        shown = printable(line.rstrip()[:_MAX_SHOWN].decode("utf-8", "replace"))
+        return (
+            f'"{shown}" is the greeting of {self._address}: it is not the client port of a NATS '
+            "server. Correct LOCATION"
+        )
+
+    def last_words(self) -> str:
+        """Return with which error the server has refused the connection, or an empty string."""
+        return "" if self._last_words is None else self._last_words.read()
+
+    def end_login(self) -> None:
+        """Release what only the login needs."""
+        if self._last_words is not None:
+            self._last_words.close()
+            self._last_words = None
+
+
+class LastWords:
+    """What a server says that refuses a connection before the client has logged in.
+
+    The server sends an error after its INFO, and closes. The login then meets a closed socket, and
+    asyncio reports that in place of what had arrived before.
+    """
+
+    def __init__(self, reader: Any, writer: Any) -> None:
+        """Take the streams of a connection, which asyncio may close. Call close() in the end."""
+        self._reader = reader
+        self._descriptor = os.dup(writer.get_extra_info("socket").fileno())
+
+    def read(self) -> str:
+        """Return the error that has arrived, or an empty string."""
+        unread = _unread(self._reader)
+        try:
+            unread += os.read(self._descriptor, _MAX_BYTES)
+        except OSError:
+            pass  # nothing is there, or the connection was reset
+        for line in unread[:_MAX_BYTES].split(b"\r\n"):
+            if line.startswith(b"-ERR"):
+                return printable(line[4:].strip(b" '").decode("utf-8", "replace"))
+        return ""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+
+def _unread(reader: Any) -> bytes:
+    """Return what has arrived and has not been read."""
+    return bytes(getattr(reader, "_buffer", b""))
