@@ -403,9 +403,12 @@ class Connection(Client):
         await self.close()
 
     def abort(self) -> None:
-        """Close the socket at once."""
+        """Close the socket at once, and end nats-py's tasks."""
         # nats-py's close() would wait until the buffer is empty, even if the server does not read.
         self._unshare()
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()

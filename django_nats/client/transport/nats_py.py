@@ -16,6 +16,7 @@ PRIVATE_NAMES = {
     "nats.aio.client.Client": (
         *("_read_loop", "_send_ping", "_process_info", "_process_pong", "_process_err"),
         *("_process_op_err", "_pongs", "_reading_task", "_pings_outstanding", "_transport"),
+        *("_ping_interval_task", "_flusher_task"),
         *("_connect_to_server", "_max_payload"),
     ),
     "nats.aio.transport.TcpTransport": (
