@@ -420,9 +420,7 @@ class Connection(Client):
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors, which a forked child closes."""
-        writer = getattr(self._transport, "_io_writer", None)
-        sock = writer.get_extra_info("socket") if writer is not None else None
-        own = [] if sock is None else [int(sock.fileno())]
+        own: list[int] = [] if self._transport is None else self._transport.descriptors
         return own if self._shared is None else [*own, *self._shared.descriptors]
 
     async def _process_op_err(self, e: Exception) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, cast
+from weakref import WeakSet
 
 from ..protocol.steps import Lane
 from .config import ConnectionConfig
@@ -41,6 +42,8 @@ class Connector:
         self._on_received = on_received
         self._discovered: list[str] = []
         """URLs of the announced servers."""
+        self._made: WeakSet[Connection] = WeakSet()
+        """The connections that are or were open, or about to open."""
 
     @property
     def server_count(self) -> int:
@@ -51,6 +54,10 @@ class Connector:
         """Remember the servers that were last announced on a connection."""
         if self._config.discover:
             self._discovered = [f"{connection.scheme}://{each}" for each in connection.announced]
+
+    def descriptors(self) -> list[int]:
+        """Return the file descriptors of all connections, which a forked child closes."""
+        return [each for connection in self._made for each in connection.descriptors()]
 
     async def connect(self, failures: list[Exception], *, callers_wait: bool) -> Connection:
         """Return a connection to the first server that accepts one: see race.py.
@@ -63,7 +70,6 @@ class Connector:
         # every manage.py command pays for it.
         require_names()
         from .attempts import LookUp, Terms
-        from .connection import Connection
 
         config = self._config
         options = config.client_options()
@@ -76,7 +82,7 @@ class Connector:
         # nats-py's own timeout, for each step of a login, must not pass before the race's.
         options["connect_timeout"] = 2 * config.connect_timeout
         terms = Terms(
-            make=partial(Connection, self._on_timeout, self._on_received),
+            make=self._make,
             options=options,
             inbox_prefix=config.inbox_prefix,
             seconds=config.connect_timeout,
@@ -92,6 +98,13 @@ class Connector:
             _chance.shuffle(attempts)
         race = Race(attempts, config.connect_timeout, together=callers_wait)
         return cast("Connection", await race.run(failures))
+
+    def _make(self) -> Connection:
+        from .connection import Connection
+
+        connection = Connection(self._on_timeout, self._on_received)
+        self._made.add(connection)
+        return connection
 
 
 async def _embedded(directory: str, *, temporary: bool) -> Endpoint:

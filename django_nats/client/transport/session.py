@@ -375,10 +375,9 @@ class Session:
         self._reset()
 
     def after_fork(self) -> None:
-        """Close the descriptors of the parent's connection in a forked child, and start over."""
-        connection = self._connection
-        _inherited.append((connection, self._supervisor, self._queue))
-        for descriptor in connection.descriptors() if connection is not None else ():
+        """Close the descriptors of the parent's connections in a forked child, and start over."""
+        _inherited.append((self._connection, self._supervisor, self._queue))
+        for descriptor in self._connector.descriptors():
             if descriptor >= 0:
                 # Only this process's descriptor is closed. /dev/null takes its number, so that
                 # an object that still uses the number does not reach a file opened later.
