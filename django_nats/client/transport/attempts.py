@@ -60,8 +60,8 @@ class LookUp:
         self._host = host
         try:
             found = await look_up(host, port, terms.shuffle)
-        except OSError as error:
-            reason = error.strerror or explain(error)
+        except (OSError, UnicodeError) as error:  # one of IDNA: a part is empty, or too long
+            reason = getattr(error, "strerror", None) or explain(error)
             raise NotSent(f"the name {host} cannot be looked up: {reason}") from error
         names = [host]
         if self._announced and is_address(host) and "tls_hostname" not in terms.options:

@@ -163,6 +163,12 @@ def test_a_name_that_is_not_known_is_named(names: Names) -> None:
         drivers.run(session(f"nats://{NAME}"), asking(PATIENT, "nobody"))
 
 
+def test_a_name_that_cannot_be_one_is_named() -> None:
+    with pytest.raises(NotSent, match=r"the name nats\.\.example cannot be looked up"):
+        drivers.run(session("nats://nats..example"), asking(PATIENT, "nobody"))
+    process.close()
+
+
 def test_a_name_that_is_not_known_does_not_keep_others_from_being_tried(
     names: Names, serve: Serve
 ) -> None:
