@@ -119,8 +119,8 @@ def test_a_server_that_is_announced_no_longer_is_forgotten(stack: ExitStack) -> 
     assert soon(lambda: address(second) not in connection.announced)
     assert connection.announced
     first.kill()
-    assert soon(lambda: session._connector.server_count == 1)
-    assert session._connector._discovered == [first.url]
+    assert soon(lambda: session._connector._discovered == [first.url])
+    assert session._connector.server_count == 1
 
 
 # Addresses that drop packets -----------------------------------------------------------------
