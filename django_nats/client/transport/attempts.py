@@ -36,8 +36,10 @@ class Terms:
     """Called with the addresses of a host, unless their order is to be kept."""
     certificate: bool
     """Whether the settings have a client's certificate."""
-    names: Sequence[str] = ()
-    """The host names in LOCATION, whose certificate an announced address may have."""
+    hosts: Sequence[str] = ()
+    """The hosts in LOCATION, whose certificate an announced address may have."""
+    announced_in_plain: bool = False
+    """Whether servers were announced before TLS, where anyone on the way can change that."""
 
 
 class LookUp:
@@ -64,8 +66,11 @@ class LookUp:
             reason = getattr(error, "strerror", None) or explain(error)
             raise NotSent(f"the name {host} cannot be looked up: {reason}") from error
         names = [host]
-        if self._announced and is_address(host) and "tls_hostname" not in terms.options:
-            names = [*terms.names, host]
+        if self._announced and "tls_hostname" not in terms.options:
+            if terms.announced_in_plain:
+                names = list(terms.hosts)  # a strange name may be that of a thief of passwords
+            elif is_address(host):
+                names = [*(each for each in terms.hosts if not is_address(each)), host]
         return [Opening(self._url, each, port, names, terms) for each in found]
 
     def late(self) -> NotSent:

@@ -88,13 +88,15 @@ class Connection(Client):
         """The socket that callers may read; None before open(), and where only the loop reads."""
         self._inbox = b""
         """Prefix of the subjects for replies. Empty before nats-py has connected."""
-        self._needs_tls = self._closing = False
+        self._needs_tls = self._tls_first = self._closing = False
         self._server_version = ""
         self._error_lines = ErrorLines(self.outstanding, self.lose)
         self.scheme = ""
         """That of the server's URL."""
         self.announced: list[str] = []
         """The servers of the cluster, as host:port, that the server has last announced."""
+        self.announced_in_plain = False
+        """Whether it has done so in the INFO that comes before TLS."""
         self._line_tasks: set[asyncio.Task[None]] = set()
 
     async def open(
@@ -103,7 +105,8 @@ class Connection(Client):
         """Log in to a server that is connected to. Raise what nats-py or the socket raised."""
         self._transport = transport
         self.scheme = server.partition(":")[0]
-        if not options.get("tls_handshake_first"):  # otherwise TLS has begun before INFO
+        self._tls_first = bool(options.get("tls_handshake_first"))
+        if not self._tls_first:  # otherwise TLS has begun before INFO
             self._needs_tls = "tls" in options or self.scheme == "tls"
         try:
             await self.connect(
@@ -349,8 +352,10 @@ class Connection(Client):
         self._max_payload = info.get("max_payload", self._max_payload)
         self._server_version = info.get("version", self._server_version)
         self._incoming.limit(self.max_payload)
-        # nats-py would keep those that have gone as well.
-        self.announced = info.get("connect_urls") or self.announced
+        if urls := info.get("connect_urls"):  # nats-py would keep those that have gone as well
+            self.announced = urls
+            # Before TLS, anyone on the way can have changed it.
+            self.announced_in_plain = initial_connection and not self._tls_first
 
     @property
     def server(self) -> str:

@@ -42,6 +42,8 @@ class Connector:
         self._on_received = on_received
         self._discovered: list[str] = []
         """URLs of the announced servers."""
+        self._discovered_in_plain = False
+        """Whether they were announced before TLS, where anyone on the way can change them."""
         self._made: WeakSet[Connection] = WeakSet()
         """The connections that are or were open, or about to open."""
 
@@ -54,6 +56,7 @@ class Connector:
         """Remember the servers that were last announced on a connection."""
         if self._config.discover:
             self._discovered = [f"{connection.scheme}://{each}" for each in connection.announced]
+            self._discovered_in_plain = connection.announced_in_plain
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors of all connections, which a forked child closes."""
@@ -88,7 +91,8 @@ class Connector:
             seconds=config.connect_timeout,
             shuffle=_chance.shuffle if config.randomize else None,
             certificate=config.tls is not None and config.tls.certificate is not None,
-            names=config.host_names,
+            hosts=config.hosts,
+            announced_in_plain=self._discovered_in_plain,
         )
         attempts = [LookUp(url, terms) for url in servers]
         attempts += [
