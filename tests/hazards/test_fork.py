@@ -345,3 +345,44 @@ print(cache.get("key"))
 """
     )
     _assert_prints_only(ended, "20")
+
+
+def test_a_fork_while_a_process_logs_in_leaves_the_socket_to_the_parent(script: Script) -> None:
+    """If the child kept it, the server would not notice that the parent closes it."""
+    ended = script(
+        _FORK
+        + """
+import contextlib, logging, socket
+from django_nats.client import process
+logging.disable()
+
+listener = socket.create_server(("127.0.0.1", 0))
+location = f"nats://127.0.0.1:{listener.getsockname()[1]}"
+slow = NatsCache(location, {"OPTIONS": {"CONNECT_TIMEOUT": 3000.0, "FAIL_OPEN": True}})
+asking = threading.Thread(target=slow.get, args=("key",))
+go()
+asking.start()
+server, _ = listener.accept()
+server.settimeout(60)
+server.sendall(b'INFO {"version": "2.12.0", "max_payload": 1048576, "headers": true}\\r\\n')
+assert server.recv(1) == b"C"
+reading, writing = os.pipe()
+
+def child():
+    for each in (server, listener):
+        each.close()
+    os.close(writing)
+    os.read(reading, 1)
+
+pid = fork(child)
+process.close()
+asking.join()
+with contextlib.suppress(ConnectionResetError):
+    while server.recv(4096):
+        pass
+os.close(writing)
+assert succeeded(pid)
+print("closed")
+"""
+    )
+    _assert_prints_only(ended, "closed")

@@ -203,7 +203,8 @@ cache.set("key", 1)
     assert ended.stdout.splitlines() == ["The interpreter is shutting down"] * 20
 
 
-def test_exits_silently_during_a_slow_name_lookup(own_server: NatsServer) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_exits_silently_during_a_slow_name_lookup(own_server: NatsServer, loop: str) -> None:
     ended = run_script(
         """
 import socket, threading
@@ -219,7 +220,7 @@ assert asked.wait(60)
 """
         + _GO,
         *("nats://slow.example:4222", "own", own_server.token),
-        loop="asyncio",  # uvloop does not call socket.getaddrinfo
+        loop=loop,
     )
     _assert_exits_silently(ended)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
 
+from django_nats.client.transport.addresses import is_address
 from tests.support.ports import free_port
 
 _MOST_QUEUED = 8
@@ -44,16 +44,18 @@ class Names:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.addresses: dict[str, list[str]] = {}
-        loops: list[Any] = [asyncio.BaseEventLoop]
-        with suppress(ImportError):
-            loops.append(importlib.import_module("uvloop").Loop)
-        for kind in loops:
-            patch.setattr(kind, "getaddrinfo", self._answer)
+        self.silent: set[str] = set()
+        """Names for which the name server does not answer."""
+        self.ending = threading.Event()
+        self._real = socket.getaddrinfo
+        patch.setattr(socket, "getaddrinfo", self._answer)
 
-    async def _answer(self, host: str, port: int, **_: Any) -> list[Any]:
+    def _answer(self, host: str, *arguments: Any, **options: Any) -> list[Any]:
+        if is_address(host):
+            return list(self._real(host, *arguments, **options))
+        if host in self.silent:
+            self.ending.wait()
         if host not in self.addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [
-            socket.getaddrinfo(each, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
-            for each in self.addresses[host]
-        ]
+        found = [self._real(each, *arguments, **options) for each in self.addresses[host]]
+        return [first for first, *_ in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from itertools import chain, zip_longest
 
@@ -28,9 +29,11 @@ async def look_up(
     """
     if is_address(host):
         return [host]  # without another thread, which the look-up of a name takes
-    loop = asyncio.get_running_loop()
+    # uvloop's own look-up has four threads, which name servers that do not answer would block for
+    # all other names. It also delays the end of the process, until they have timed out.
+    search = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     families: dict[int, dict[str, None]] = {}  # a dict, as a set that keeps the order
-    for family, _, _, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, _, _, _, address in await asyncio.get_running_loop().run_in_executor(None, search):
         families.setdefault(family, {})[_text(address)] = None
     lists = [list(each) for each in families.values()]
     if shuffle is not None:

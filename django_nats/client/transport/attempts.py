@@ -33,6 +33,8 @@ class Terms:
     """Arguments for nats-py's connect()."""
     shuffle: Callable[[list[str]], object] | None
     """Called with the addresses of a host, unless their order is to be kept."""
+    announced_in_plain: bool
+    """Whether servers were announced before TLS, where anyone on the way can change that."""
 
 
 class LookUp:
@@ -55,12 +57,16 @@ class LookUp:
         self._host = host
         try:
             found = await look_up(host, port, terms.shuffle)
-        except OSError as error:
-            reason = error.strerror or explain(error)
+        except (OSError, UnicodeError) as error:  # one of IDNA: a part is empty, or too long
+            reason = getattr(error, "strerror", None) or explain(error)
             raise NotSent(f"the name {host} cannot be looked up: {reason}") from error
         names = [host]
-        if self._announced and is_address(host) and "tls_hostname" not in terms.options:
-            names = [*terms.config.host_names, host]
+        if self._announced and "tls_hostname" not in terms.options:
+            hosts = terms.config.hosts
+            if terms.announced_in_plain:
+                names = hosts  # a strange name may be that of a thief of passwords
+            elif is_address(host):
+                names = [*(each for each in hosts if not is_address(each)), host]
         return [Opening(self._url, each, port, names, terms) for each in found]
 
     def late(self) -> NotSent:

@@ -111,10 +111,10 @@ class ConnectionConfig:
         return bool(self.asked_for or self.credentials is not None or self.tls is not None)
 
     @property
-    def host_names(self) -> list[str]:
-        """Return the host names in ``servers``, each once, without those given by IP address."""
+    def hosts(self) -> list[str]:
+        """Return the hosts in ``servers``, each once: names first, then IP addresses."""
         hosts = dict.fromkeys(urlsplit(each).hostname or "" for each in self.servers)
-        return [each for each in hosts if not is_address(each)]
+        return sorted(hosts, key=is_address)
 
     def client_options(self) -> dict[str, Any]:
         """Return the arguments for nats-py's connect(), apart from the servers.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from weakref import WeakSet
 
 from ...realtime import monotonic
 from .asking import Asking
@@ -41,6 +42,10 @@ class Connector(Generic[D]):
         self._make = make
         self._discovered: list[str] = []
         """URLs of the announced servers."""
+        self._discovered_in_plain = False
+        """Whether they were announced before TLS, where anyone on the way can change them."""
+        self._made: WeakSet[D] = WeakSet()
+        """The clients that are or were connected, or about to connect."""
 
     @property
     def server_count(self) -> int:
@@ -51,6 +56,11 @@ class Connector(Generic[D]):
         """Remember the servers that were last announced on a connection."""
         if self._config.discover:
             self._discovered = [f"{connection.scheme}://{each}" for each in connection.announced]
+            self._discovered_in_plain = connection.announced_in_plain
+
+    def descriptors(self) -> list[int]:
+        """Return the file descriptors of all clients, which a forked child closes."""
+        return [each for client in self._made for each in client.descriptors()]
 
     async def connect(self, failures: list[Exception], *, callers_wait: bool) -> D:
         """Return a connection to the first server that accepts one: see race.py.
@@ -79,7 +89,7 @@ class Connector(Generic[D]):
         # nats-py's own timeout, for each step of a login, must not pass before the race's.
         options["connect_timeout"] = 2 * config.connect_timeout
         shuffle = _chance.shuffle if config.randomize else None
-        terms = Terms(config, self._make, options, shuffle)
+        terms = Terms(config, self._new, options, shuffle, self._discovered_in_plain)
         attempts = [LookUp(url, terms) for url in servers]
         attempts += [
             LookUp(url, terms, announced=True) for url in self._discovered if url not in servers
@@ -88,6 +98,11 @@ class Connector(Generic[D]):
             shuffle(attempts)
         race = Race(attempts, seconds, together=callers_wait)
         return cast("D", await race.run(failures))
+
+    def _new(self) -> D:
+        client = self._make()
+        self._made.add(client)
+        return client
 
 
 async def _embedded(directory: str, *, temporary: bool) -> Endpoint:

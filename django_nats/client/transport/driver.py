@@ -27,6 +27,8 @@ class Driver(Client):
         """That of the server's URL."""
         self.announced: list[str] = []
         """The servers of the cluster, as host:port, that the server has last announced."""
+        self.announced_in_plain = False
+        """Whether it has done so in the INFO that comes before TLS."""
 
     async def open(self, server: str, transport: OpenTransport, options: dict[str, Any]) -> None:
         """Log in to a server that is connected to. Raise what nats-py or the socket raised."""
@@ -48,24 +50,33 @@ class Driver(Client):
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         needs_tls = "tls" in self.options or self.scheme == "tls"
-        if initial_connection and needs_tls and not self.options["tls_handshake_first"]:
+        before_tls = initial_connection and not self.options["tls_handshake_first"]
+        if before_tls and needs_tls:
             # nats-py leaves the choice to the server, and would send credentials in the clear.
             if not (info.get("tls_required") or info.get("tls_available")):
                 raise NotSent("the server offers no TLS, which the settings ask for")
             info["tls_required"] = True
         # nats-py's own list keeps those that have gone as well.
-        self.announced = info.get("connect_urls") or self.announced
+        if urls := info.get("connect_urls"):
+            self.announced = urls
+            self.announced_in_plain = before_tls  # anyone on the way can have changed it
         await super()._process_info(info, initial_connection)
 
     def abort(self) -> None:
-        """Close the socket at once."""
+        """Close the socket at once, and end nats-py's tasks."""
         # nats-py's close() would wait until the buffer is empty, even if the server does not read.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors, which a forked child closes."""
+        if isinstance(self._transport, OpenTransport):
+            return self._transport.descriptors
+        # nats-py has opened another one, to reconnect.
         writer = getattr(self._transport, "_io_writer", None)
         sock = writer.get_extra_info("socket") if writer is not None else None
         return [] if sock is None else [int(sock.fileno())]

@@ -35,6 +35,8 @@ class OpenTransport(TcpTransport):
         # The first ones are kept even after TLS has replaced them, as nats-py does.
         self._bare_io_reader = self._io_reader = reader
         self._bare_io_writer = self._io_writer = writer
+        # TLS gives its socket no longer once it is closed.
+        self._socket = writer.get_extra_info("socket")
         self._address = address
         self.stage = Stage.GREETING
         self.greeted = False
@@ -88,6 +90,12 @@ class OpenTransport(TcpTransport):
         """Return with which error the server has refused the connection, or an empty string."""
         return "" if self._last_words is None else self._last_words.read()
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Return the file descriptors. They are negative once closed."""
+        own = [int(self._socket.fileno())]
+        return own if self._last_words is None else [*own, self._last_words.descriptor]
+
     def end_login(self) -> None:
         """Release what only the login needs."""
         if self._last_words is not None:
@@ -105,13 +113,13 @@ class LastWords:
     def __init__(self, reader: Any, writer: Any) -> None:
         """Take the streams of a connection, which asyncio may close. Call close() in the end."""
         self._reader = reader
-        self._descriptor = os.dup(writer.get_extra_info("socket").fileno())
+        self.descriptor = os.dup(writer.get_extra_info("socket").fileno())
 
     def read(self) -> str:
         """Return the error that has arrived, or an empty string."""
         unread = _unread(self._reader)
         try:
-            unread += os.read(self._descriptor, _MAX_BYTES)
+            unread += os.read(self.descriptor, _MAX_BYTES)
         except OSError:
             pass  # nothing is there, or the connection was reset
         for line in unread[:_MAX_BYTES].split(b"\r\n"):
@@ -121,7 +129,7 @@ class LastWords:
 
     def close(self) -> None:
         """Close the descriptor."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 def _unread(reader: Any) -> bytes:

@@ -16,6 +16,7 @@ PRIVATE_NAMES = {
     "nats.aio.client.Client": (
         *("_read_loop", "_send_ping", "_process_info", "_process_pong", "_process_err"),
         *("_process_op_err", "_pongs", "_reading_task", "_pings_outstanding", "_transport"),
+        *("_ping_interval_task", "_flusher_task"),
         *("_connect_to_server", "_max_payload", "_setup_server_pool", "_process_connect_init"),
         *("_nkeys_seed_str", "_user_credentials", "_setup_nkeys_connect"),
         *("_pending", "_pending_data_size"),

@@ -378,11 +378,9 @@ class Session:
         self._reset()
 
     def after_fork(self) -> None:
-        """Close the descriptors of the parent's connection in a forked child, and start over."""
-        connection = self._connection
-        _inherited.append((connection, self._supervisor, self._queue))
-        if connection is not None:
-            forks.close_inherited(connection.descriptors())
+        """Close the descriptors of the parent's connections in a forked child, and start over."""
+        _inherited.append((self._connection, self._supervisor, self._queue))
+        forks.close_inherited(self._connector.descriptors())
         self._queue = deque()
         self._reset()
 

@@ -39,8 +39,10 @@ def loop_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
-    yield Names(monkeypatch)
+    found = Names(monkeypatch)
+    yield found
     process.close()
+    found.ending.set()
 
 
 @pytest.fixture(scope="module")
@@ -146,16 +148,11 @@ async def test_an_address_is_not_looked_up(host: str, names: Names) -> None:
 
 
 async def test_the_interface_of_a_link_local_address_is_kept(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 1, 0, 7))]
 
-    async def answer(*_: object, **__: object) -> object:
-        return found
-
-    import asyncio
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     assert await look_up(NAME, 1) == ["fe80::1%7"]
 
 
@@ -166,11 +163,31 @@ def test_a_name_that_is_not_known_is_named(names: Names) -> None:
         drivers.run(session(f"nats://{NAME}"), asking(PATIENT, "nobody"))
 
 
+def test_a_name_that_cannot_be_one_is_named() -> None:
+    with pytest.raises(NotSent, match=r"the name nats\.\.example cannot be looked up"):
+        drivers.run(session("nats://nats..example"), asking(PATIENT, "nobody"))
+    process.close()
+
+
 def test_a_name_that_is_not_known_does_not_keep_others_from_being_tried(
     names: Names, serve: Serve
 ) -> None:
     server = serve("127.0.0.1", secure=False)
     client = session(f"nats://{NAME}", server.url)
+    drivers.run(client, asking(PATIENT, "nobody"))
+    assert client.connected
+
+
+@pytest.mark.usefixtures("loop_name")
+def test_names_that_are_not_looked_up_do_not_keep_others_from_being_tried(
+    names: Names, serve: Serve
+) -> None:
+    """uvloop's own look-up has four threads."""
+    silent_names = [f"silent{number}.example" for number in range(5)]
+    names.silent.update(silent_names)
+    names.addresses[NAME] = ["127.0.0.1"]
+    server = serve("127.0.0.1", secure=False)
+    client = session(*(f"nats://{each}" for each in silent_names), f"nats://{NAME}:{server.port}")
     drivers.run(client, asking(PATIENT, "nobody"))
     assert client.connected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from tests.support.announced import address, pair
 from tests.support.black_hole import Names, black_hole
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
+from tests.support.proxy import Proxy
 
 NAME, OTHER = "nats.example", "other.example"
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is on Linux only")
@@ -184,6 +186,12 @@ def test_the_certificate_of_an_announced_server_may_have(
     first, second = pair(stack, authority.block(NAME), authority.block(*hosts))
     servers = [f"{scheme}://{NAME}:{first.port}", f"{scheme}://{OTHER}:{first.port}"]
     session = _secured(servers, second, authority)
+    connection = session.connection
+    assert connection is not None
+    if "2.11" not in connection.server:
+        assert soon(lambda: not connection.announced_in_plain)
+    elif NAME not in hosts and OTHER not in hosts:
+        pytest.skip("nats-server 2.11 announces others before TLS only")
     first.kill()
     assert soon(lambda: port_of(session) == second.port)
 
@@ -194,6 +202,38 @@ def test_the_certificate_of_an_announced_server_may_not_have_a_strange_name(
     first, second = pair(stack, authority.block(NAME), authority.block("stranger.example"))
     session = _secured([f"tls://{NAME}:{first.port}"], second, authority)
     first.kill()
+    assert soon(lambda: "certificate verify failed" in _refusal(session))
+    assert not session.connected
+
+
+class Announcing(Proxy):
+    """A proxy that announces a server of its own, in the INFO that comes before TLS."""
+
+    announced = ""
+
+    def _pump(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
+        if replies:
+            more = f'"proto":1,"connect_urls":["{self.announced}"]'
+            sink.sendall(source.recv(64 * 1024).replace(b'"proto":1', more.encode()))
+        super()._pump(source, sink, replies)
+
+
+def test_who_can_change_what_comes_before_tls_gets_no_credentials(
+    stack: ExitStack, names: Names, authority: Authority
+) -> None:
+    """A public authority gives anyone a certificate, for a name of their own."""
+    thief = "thief.example"
+    names.addresses[thief] = ["127.0.0.1"]
+    first, second = (
+        stack.enter_context(NatsServer(config=authority.block(host), token="", jetstream=False))
+        for host in (NAME, thief)
+    )
+    proxy = stack.enter_context(Announcing(first.port))
+    proxy.announced = f"{thief}:{second.port}"
+    url = proxy.url.replace("127.0.0.1", NAME)
+    session = connected(url, proxy.announced, tls=TLSConfig(ca=authority.ca))
+    proxy.refusing = True
+    proxy.cut()
     assert soon(lambda: "certificate verify failed" in _refusal(session))
     assert not session.connected
 
