@@ -40,7 +40,7 @@ def update(cluster: Cluster, stream: str, **change: Any) -> None:
 @pytest.fixture
 def believing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process never look at its streams again, so that it believes in one replica."""
-    monkeypatch.setattr(stream_module.Stream, "_note_update", lambda self, _: None)
+    monkeypatch.setattr(facts.Facts, "_note_update", lambda self, _: None)
     monkeypatch.setattr(facts, "FACTS_S", 3600.0)
 
 

@@ -14,7 +14,7 @@ from django_nats.client import process
 from django_nats.client.counters.stream import CounterStream
 from django_nats.client.kv.bucket import Bucket
 from django_nats.client.protocol.steps import Request, Steps
-from django_nats.client.streams import stream as stream_module
+from django_nats.client.streams import facts
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import BucketMismatch, CounterMismatch, NatsError, ValueTooLarge
 from tests.client.conftest import Clock
@@ -49,7 +49,7 @@ def raised(function: Any, *arguments: object) -> NatsError | None:
 @pytest.fixture
 def never_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let only the server's notice have a process look at its streams again."""
-    monkeypatch.setattr(stream_module, "FACTS_S", 3600.0)
+    monkeypatch.setattr(facts, "FACTS_S", 3600.0)
     monkeypatch.setattr("django_nats.client.streams.clock.REFRESH_S", 3600.0)
     monkeypatch.setattr("django_nats.client.streams.clock._RETRY_S", 3600.0)
 
@@ -63,7 +63,7 @@ def cache(
         request.getfixturevalue("never_asked_again")
         yield make_cache()
         return
-    monkeypatch.setattr(stream_module, "FACTS_S", 0.1)
+    monkeypatch.setattr(facts, "FACTS_S", 0.1)
     with Reloading(config=account(permissions=DENIED), token="") as denying:
         yield NatsCache(denying.url, {"OPTIONS": {**PATIENT, **LOGIN}})
         process.close()
@@ -149,7 +149,7 @@ def test_a_denied_subscription_costs_nothing_else(caplog: pytest.LogCaptureFixtu
         following = Following(cache, within=3600.0)
         cache.set("key", 1)
         connection = cache.session.connection
-        assert eventually(lambda: cache.bucket.stream._follow is None)
+        assert eventually(lambda: cache.bucket.stream._facts.follow is None)
         assert cache.get("key") == 1
         assert list(cache.iter_keys("*")) == ["key"]
         following.wait_for(following.recorder.heard.is_set)
@@ -208,7 +208,7 @@ def test_the_stream_is_looked_at_again_after_a_minute(clock: Clock, operation: s
 
 def test_changes_in_a_row_are_looked_at_once_a_second(clock: Clock) -> None:
     bucket = bucket_at(clock)
-    bucket.stream._note_update(stored(1))
+    bucket.stream._facts._note_update(stored(1))
     assert not asks_first(bucket.get("k"))
     clock.now += 1.1
     assert asks_first(bucket.get("k"))
@@ -219,7 +219,7 @@ def test_a_notice_that_comes_before_the_answer_is_not_lost(clock: Clock) -> None
     clock.now += 61
     steps = bucket.get("k")
     next(steps)
-    bucket.stream._note_update(stored(1))
+    bucket.stream._facts._note_update(stored(1))
     steps.send(document(stream_document(bucket.config)))
     bucket.clock.due = float("inf")
     clock.now += 1.1
