@@ -33,6 +33,11 @@ class Subjects:
         """Return the subject under which a published message is stored."""
         return published[len(self._via) :]
 
+    def all_stored(self, published: list[bytes]) -> list[bytes]:
+        """Return the subjects under which published messages are stored."""
+        start = len(self._via)
+        return [each[start:] for each in published] if start else published
+
     def of(self, key: str) -> str:
         """Return the subject of a key. Raises InvalidKey if the key has over MAX_KEY_BYTES."""
         encoded = keys.encode(key)

@@ -165,7 +165,8 @@ class Writer:
             if failed or attempts or self._fullness.is_full:
                 stored = self._note_stored(keys, publications, answers, failed, writes)
             else:
-                self._stream.recent.note_many(publications.subjects, answers)
+                subjects = self._subjects.all_stored(publications.subjects)
+                self._stream.recent.note_many(subjects, answers)
         finally:
             for key, begun in attempts.items():
                 near_caches.end_write(begun, writes.get(key), stored.get(key), began)
