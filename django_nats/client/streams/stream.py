@@ -106,6 +106,11 @@ class Stream(Generic[C]):
         """Whether this connection has opened the stream, and what is known of it still counts."""
         return self._opened == self.server.epoch and not self._is_due()
 
+    @property
+    def has_notices(self) -> bool:
+        """Whether the server says when the stream is changed, on a subscription of its own."""
+        return self._facts.follow is not None
+
     def _is_due(self) -> bool:
         now, clock = monotonic(), self.clock
         due = now > self._facts.due or (clock is not None and now > clock.due)
