@@ -151,15 +151,13 @@ class Increments:
     def note_purged(self, subjects: Iterable[str]) -> Steps[None]:
         """Note a purge. The server does not say how far it went: up to what there is now.
 
-        Without replicas, as far as is known, it only matters for what this process has written.
+        The stream may have been given replicas, which this process does not know yet.
         """
-        recent = self.stream.recent
-        if not self.stream.replicated:
-            for subject in subjects:
-                recent.note_purged(subject.encode(), recent.newest)
-            return
+        stream, recent = self.stream, self.stream.recent
+        for subject in subjects:
+            recent.note_purged(subject.encode(), recent.newest)
         try:
-            document = yield from self.stream.info()
+            document = yield from stream.info(stream.lanes.reopening)
         except NatsError:
             return  # it is done: a replica that is behind may tell the old total for a moment
         if document is not None:

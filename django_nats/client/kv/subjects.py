@@ -35,7 +35,8 @@ class Subjects:
 
     def all_stored(self, published: list[bytes]) -> list[bytes]:
         """Return the subjects under which published messages are stored."""
-        return [self.stored(each) for each in published] if self._via else published
+        start = len(self._via)
+        return [each[start:] for each in published] if start else published
 
     def of(self, key: str) -> str:
         """Return the subject of a key. Raises InvalidKey if the key has over MAX_KEY_BYTES."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ...exceptions import NatsError
 from ...realtime import monotonic
@@ -21,22 +23,28 @@ class Facts:
     def __init__(self, stream: str) -> None:
         """Take the name of the stream."""
         self._asked = self.due = -math.inf
+        self._pause = _LEAST_FACTS_S
+        """For how long the known facts count on if the server does not answer. It doubles."""
         updated = f"$JS.EVENT.ADVISORY.STREAM.UPDATED.{stream}"
         self.follow: Follow | None = Follow(updated, self._note_update, self._note_refusal)
         """The subscription to notices of changes; None if the account may not have it."""
 
-    def note_question(self) -> float:
-        """Note that the server is about to be asked, and return the time.
+    @contextmanager
+    def asking(self) -> Iterator[float]:
+        """Ask the server in the body, for all callers. Yield the time.
 
-        A change that comes from now on counts.
+        A change that comes from now on counts. If there is no answer, or the caller is cancelled,
+        the server is asked again after a pause.
         """
         self._asked = monotonic()
         self.due = self._asked + FACTS_S
-        return self._asked
-
-    def expire(self) -> None:
-        """Have the next operation ask, as the server has not answered."""
-        self.due = 0.0
+        try:
+            yield self._asked
+        except BaseException:
+            self.due = min(self.due, monotonic() + self._pause)
+            self._pause = min(2 * self._pause, FACTS_S)
+            raise
+        self._pause = _LEAST_FACTS_S
 
     def _note_update(self, _: Reply) -> None:
         self.due = min(self.due, self._asked + _LEAST_FACTS_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _GENERATION = 5_000
-"""Subjects that are remembered at least, and at most twice as many."""
+"""Subjects that are remembered at least, and at most three times as many."""
 
 
 class Recent:

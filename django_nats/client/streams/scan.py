@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ...exceptions import NoLeader, NotSent, ServerError, UnexpectedReply
+from ...exceptions import LimitReached, NoLeader, NotSent, ServerError, UnexpectedReply
 from ..protocol import documents, wire
 from ..protocol.steps import Item, ItemSteps, Request, Steps, next_item
 from ..protocol.wire import Reply
@@ -170,7 +170,15 @@ def _next_batch(
         inbox=True,
         reader=reader,
     )
-    replies: list[Reply] = yield request
+    had_notices = stream.has_notices
+    try:
+        replies: list[Reply] = yield request
+    except LimitReached:
+        # The server may have had one subscription left, and the notices may have taken it. They
+        # have made room, but a part of the batch may have been delivered to nobody.
+        if stream.has_notices or not had_notices:
+            raise
+        return None
     ended = wire.status(replies[-1])
     if ended == wire.ODD_STATUS:
         raise wire.status_error(ended, replies[-1].header)

@@ -106,6 +106,11 @@ class Stream(Generic[C]):
         """Whether this connection has opened the stream, and what is known of it still counts."""
         return self._opened == self.server.epoch and not self._is_due()
 
+    @property
+    def has_notices(self) -> bool:
+        """Whether the server says when the stream is changed, on a subscription of its own."""
+        return self._facts.follow is not None
+
     def _is_due(self) -> bool:
         now, clock = monotonic(), self.clock
         due = now > self._facts.due or (clock is not None and now > clock.due)
@@ -128,15 +133,19 @@ class Stream(Generic[C]):
             # Known from an earlier connection, it need not be found again to be read: replicas
             # answer direct gets while the stream elects a leader.
             if self.lanes.writes.fault is None:
+                is_known = self.is_open
                 try:
                     yield from self.open(self.lanes.reopening)
-                except (UnexpectedReply, NotServed):
+                except UnexpectedReply:
                     raise
-                except OutcomeUnknown:
-                    self._suspend(self.lanes.writes)  # or every call would wait for this
-                    self._facts.expire()
-                except Unavailable:
-                    self._facts.expire()
+                except Unavailable as error:
+                    # What this connection knows counts on: the request itself may be answered.
+                    if is_known:
+                        return
+                    if isinstance(error, NotServed):
+                        raise
+                    if isinstance(error, OutcomeUnknown):
+                        self._suspend(self.lanes.writes)  # or every call would wait for this
             return
         deadline = monotonic() + self._patience_s
         pause = FIRST_PAUSE_S
@@ -177,13 +186,13 @@ class Stream(Generic[C]):
         ServerTooOld, or ServerError.
         """
         try:
-            return (yield from self._open(lane))
+            with self._facts.asking() as asked:
+                return (yield from self._open(lane, asked))
         except ServerError as error:
             self._refusals.note(error)
             raise
 
-    def _open(self, lane: Lane | None) -> Steps[dict[str, Any]]:
-        asked = self._facts.note_question()  # before it is asked: one caller asks for all
+    def _open(self, lane: Lane | None, asked: float) -> Steps[dict[str, Any]]:
         if self.clock is not None:
             self.clock.note_question(asked)
         newest = self.recent.newest

@@ -404,9 +404,11 @@ class Outstanding:
     def refuse_subscriptions(self, error: NatsError) -> None:
         """Fail what needs a subscription on which nothing has arrived yet.
 
-        The server does not say which subscription it has refused.
+        The server does not say which subscription it has refused. Those of Follow make room for
+        the others, which need theirs.
         """
         with self.lock:
+            self._unheard.update(set(self._followed.values()) & self._on_refusal.keys())
             for key, (waiter, index) in list(self._waiting.items()):
                 if waiter.requests[index].inbox:
                     self._refuse(key, error)

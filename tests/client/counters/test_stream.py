@@ -244,6 +244,15 @@ def test_the_old_total_is_stale_after_a_reset() -> None:
     assert finish(stream.value("k"), stored(21, 1))[0] == 1
 
 
+def test_totals_that_others_have_counted_are_stale_after_a_reset() -> None:
+    # The stream has got replicas, which this process does not know yet.
+    stream = opened(replicas=1)
+    finish(stream.incr("k", 1), ack(8, 5))
+    finish(stream.reset("k"), PURGED, info(stream.config, last_seq=9))
+    assert finish(stream.value("k"), stored(9, 6), NO_MESSAGE)[0] == 0
+    assert finish(stream.value("k"), stored(10, 1))[0] == 1
+
+
 def test_old_totals_are_stale_after_a_purge() -> None:
     stream = opened(replicas=3)
     finish(stream.incr("k", 1), ack(8, 5))

@@ -53,6 +53,17 @@ def test_a_value_purged_by_a_refused_write_is_not_read_from_a_replica(
     assert entry is None
 
 
+def test_many_own_writes_through_an_api_prefix_are_not_read_from_a_replica_that_lags() -> None:
+    bucket = opened(replicas=3, api_prefix="$JS.hub.API")
+    finish(bucket.put_many({":1:k": WRITE}), [8])
+    entry, _ = finish(bucket.get(":1:k"), stored(7), from_leader(8))
+    assert entry is not None
+    assert entry.revision == 8
+    finish(bucket.delete_many([":1:k"]), [9])
+    entry, _ = finish(bucket.get(":1:k"), stored(8), NO_MESSAGE)
+    assert entry is None
+
+
 def test_the_leader_is_asked_if_a_replica_lags_behind_an_own_write() -> None:
     bucket = opened(replicas=3)
     finish(bucket.put(":1:k", WRITE), ack(8))

@@ -27,7 +27,7 @@ from django_nats.exceptions import LimitReached, NotSent, PermissionDenied, Unav
 from tests.client.lanes import PATIENT as PATIENT_LANE
 from tests.client.lanes import asking, session_of
 from tests.conftest import PATIENT
-from tests.servers import eventually
+from tests.servers import eventually, request
 from tests.support.accounts import Operator
 from tests.support.answers import finish, opened, stream_info
 from tests.support.certificates import Authority
@@ -229,6 +229,26 @@ def test_too_many_subscriptions_fail_a_listing_and_leave_the_feed(
         assert following.recorder.lives == 1
         assert following.watcher.state == "whole"
         following.stop()
+        process.close()
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
+def test_notices_of_changes_leave_the_last_subscription_to_listings_and_feeds(heard: bool) -> None:
+    with NatsServer(config="max_subscriptions: 2", token="") as server:
+        cache = make(server)
+        cache.set("key", 1)
+        connection, stream = cache.session.connection, cache.bucket.stream
+        if heard:
+            due = stream._facts.due
+            config = {**cache.bucket.config.stream_config(), "description": "changed"}
+            request(server, stream.api.update, config)
+            assert eventually(lambda: stream._facts.due < due)
+        assert cache.keys() == ["key"]
+        following = Following(cache, within=3600.0)
+        cache.set("key", 2)
+        following.wait_for(following.recorder.heard.is_set)
+        following.stop()
+        assert cache.session.connection is connection
         process.close()
 
 
