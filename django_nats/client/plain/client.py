@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from math import ceil
 from typing import Any
 from weakref import WeakSet
 
@@ -40,6 +41,8 @@ class PlainClient(Driver):
         super().__init__()
         self._config = config
         self._asking = asking
+        self._ended = False
+        """Whether the user has closed it."""
         _clients.add(self)
 
     async def open(self, server: str, transport: OpenTransport, options: dict[str, Any]) -> None:
@@ -104,6 +107,22 @@ class PlainClient(Driver):
                 raise Error(explain(error)) from error
             raise
 
+    async def _process_err(self, err_msg: str) -> None:
+        if not self.options["allow_reconnect"]:
+            await super()._process_err(err_msg)
+            return
+        # nats-py would close the connection for good, and tell nobody. A server that wants it
+        # closed closes it, as when credentials expire or were changed.
+        text = err_msg.strip("'")
+        self._err = Error(f"nats: {text}")
+        await self._report(self._err)
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            # Its caller has stopped waiting. nats-py would raise an error, and read no more.
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         if self.is_connected and self._pending:
             # nats-py would send the ping first, and the answer would confirm nothing.
@@ -116,25 +135,41 @@ class PlainClient(Driver):
         """Return True while there is a connection, which nobody has begun to close."""
         return self.is_connected and not self.is_draining
 
+    async def close(self) -> None:
+        """Close the connection."""
+        self._ended = self._ended or self.is_connected
+        await super().close()
+
+    async def drain(self) -> None:
+        """Close the connection, once callbacks have handled what has arrived."""
+        await super().drain()
+        self._ended = True
+
     async def confirm(self) -> None:
         """Wait until the server has received what was published.
 
         Raise OutcomeUnknown if that is not known within CONNECT_TIMEOUT.
         """
-        if self.is_closed and self.last_error is None:
+        if self._ended:
             return  # the user has closed it, and been told how that went
         try:
-            await asyncio.wait_for(self.flush(), self._config.connect_timeout)
-        except (Error, OSError, asyncio.TimeoutError) as error:
+            await asyncio.wait_for(self._flush_when_back(), self._config.connect_timeout)
+        except Exception as error:  # nats-py does not expect all that a dead socket raises
+            reason = error if self.is_connected else self.last_error or error
             raise OutcomeUnknown(
-                "The server may not have received what was published last: "
-                f"{explain(self.last_error or error)}"
+                f"The server may not have received what was published last: {explain(reason)}"
             ) from without_frames(error)
+
+    async def _flush_when_back(self) -> None:
+        if not self.is_connected and self._reconnection_task is not None:
+            # nats-py's flush() would return at once, with nothing sent.
+            await asyncio.wait([self._reconnection_task])
+        await self.flush(ceil(self._config.connect_timeout))
 
     async def finish(self) -> None:
         """Close the connection, in a short time, and the socket in any case."""
         try:
-            with suppress(Error, OSError, asyncio.TimeoutError):
+            with suppress(Exception):  # which would replace an error of the user
                 await asyncio.wait_for(self.close(), _CLOSE_S)
         finally:
             self.abort()

@@ -28,6 +28,7 @@ from tests.support.cluster import MONITORED, connections
 from tests.support.logins import authorization
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
+from tests.support.reloading import Reloading
 
 
 async def failure(config: ConnectionConfig) -> Exception:
@@ -190,6 +191,22 @@ async def test_a_reconnect_logs_in_with_the_secret_that_is_valid_by_then(
         await client.finish()
 
 
+async def test_a_client_comes_back_after_the_server_has_ended_its_login(lines: Lines) -> None:
+    """nats-py would close it for good, and a service would not notice."""
+    with Reloading(token="", config=authorization("token: old")) as server:
+        current = ["old"]
+        config = config_of(server, token=SecretFunction(lambda: current[0]))
+        client = await opened(config)
+        try:
+            current[0] = "new"
+            server.reload(authorization("token: new"))
+            assert await soon(lambda: client.stats["reconnects"] and client.is_connected)
+            await client.flush()
+            assert any("authorization violation" in each for each in lines())
+        finally:
+            await client.finish()
+
+
 async def test_a_reconnect_is_tried_again_after_a_function_has_failed_or_hung(
     own_server: NatsServer,
 ) -> None:
@@ -347,3 +364,47 @@ async def test_a_block_may_close_its_client_itself(server: NatsServer) -> None:
             await nc.publish("plain.drained", b"x")
         await nc.drain()
     assert len(handled) == 10
+
+
+async def test_a_block_may_close_its_client_after_an_error_that_was_reported(lines: Lines) -> None:
+    config = authorization(
+        'users: [{ user: u, password: p, permissions: { publish: { deny: ["denied"] } } }]'
+    )
+    with NatsServer(config=config, token="") as server:
+        login = {"token": None, "user": "u", "password": "p"}
+        async with connected(config_of(server, **login)) as nc:
+            await nc.publish("denied", b"x")
+            assert await soon(lines)
+            await nc.drain()
+
+
+async def test_a_block_that_ends_while_the_server_is_away_raises(own_server: NatsServer) -> None:
+    """nats-py's flush() would return, and what was published would be lost without a word."""
+    with pytest.raises(OutcomeUnknown, match="may not have received"):  # noqa: PT012
+        async with connected(config_of(own_server)) as nc:
+            own_server.kill()
+            assert await soon(lambda: nc.is_reconnecting)
+            await nc.publish("plain.lost", b"x")
+            assert isinstance(nc, PlainClient)
+            nc._config = replace(nc._config, connect_timeout=0.2)
+
+
+async def test_a_block_ends_when_the_server_is_back(own_server: NatsServer) -> None:
+    async with connected(config_of(own_server)) as nc:
+        nc.options["reconnect_time_wait"] = 0.05
+        own_server.kill()
+        assert await soon(lambda: nc.is_reconnecting)
+        await nc.publish("plain.kept", b"x")
+        own_server.start()
+    assert nc.stats["reconnects"] == 1
+
+
+async def test_an_error_in_a_block_is_raised_while_the_server_is_away(
+    own_server: NatsServer,
+) -> None:
+    with pytest.raises(KeyError, match="mine"):  # noqa: PT012
+        async with connected(config_of(own_server)) as nc:
+            own_server.kill()
+            assert await soon(lambda: nc.is_reconnecting)
+            await nc.publish("plain.lost", b"x")
+            raise KeyError("mine")
