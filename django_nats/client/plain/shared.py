@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from inspect import isawaitable
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...exceptions import BridgeMisuse, NatsError, OutcomeUnknown
@@ -55,14 +56,15 @@ class SharedClient:
             )
         future = runner.submit(partial(self._call, function, arguments))
         try:
-            if not _is_done(future, timeout):
+            if not _is_done(future, timeout, runner.thread):
                 raise TimeoutError(f"{_name(function)} has not ended within {timeout:g} seconds")
             return future.result()
         except Exception as error:
             runner.linger()
             if isinstance(error, CancelledError):
-                problem = f"{_name(function)} was cancelled: the connection has been closed"
-                raise OutcomeUnknown(problem) from None
+                raise OutcomeUnknown(
+                    f"{_name(function)} was cancelled, by itself or as the connection was closed"
+                ) from None
             raise
         finally:
             future.cancel()  # does nothing if it is done
@@ -131,21 +133,27 @@ def close(clients: Collection[SharedClient], seconds: float) -> None:
     runner.stop(finish, seconds, forget)
 
 
-def _is_done(future: Future[Any], timeout: float | None) -> bool:
-    """Wait until a future is done. Return False after a number of seconds."""
+def _is_done(future: Future[Any], timeout: float | None, running: Thread | None) -> bool:
+    """Wait until a future is done. Return False after a number of seconds.
+
+    Cancel it if ``running``, the thread of its loop, has ended.
+    """
     deadline = None if timeout is None else monotonic() + timeout
     while True:
         left = _ALIVE_CHECK_S if deadline is None else deadline - monotonic()
         if wait([future], max(0, min(left, _ALIVE_CHECK_S))).done:
             return True
-        if not runner.alive:  # as in a child that a signal's handler has forked
+        # As in a child that a signal's handler has forked, or if it ignores cancellation.
+        if runner.thread is not running or not runner.alive:
             return future.cancel() or future.done()
         if deadline is not None and monotonic() >= deadline:
             return False
 
 
 def _name(function: object) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)
+    while isinstance(function, partial):
+        function = function.func  # without the arguments, which may be secret
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 # Objects of the parent, kept in a forked child, as in loop.py.

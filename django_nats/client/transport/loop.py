@@ -66,6 +66,11 @@ class LoopThread:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def thread(self) -> threading.Thread | None:
+        """Return the thread of the present loop, or None."""
+        return self._thread
+
+    @property
     def retired(self) -> bool:
         """Return True while the interpreter is ending. No loop is started any more."""
         return self._retired_at is not None
@@ -157,11 +162,22 @@ class LoopThread:
         asyncio.set_event_loop(loop)
         loop.set_default_executor(_DaemonExecutor())
         try:
-            loop.run_forever()
+            self._run_until_stopped(loop)
         finally:
             with contextlib.suppress(Exception):
                 loop.run_until_complete(_cancel_all())
                 loop.close()
+
+    def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # A coroutine of the user has raised it, whose caller gets it. asyncio ends the
+                # loop as well, which others use.
+                if self._loop is loop:
+                    continue
+            return
 
     def stop(
         self,

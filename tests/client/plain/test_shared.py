@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,10 +19,11 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
 from django_nats.client import process
+from django_nats.client.plain import shared as plain_shared
 from django_nats.client.plain.client import PlainClient
 from django_nats.client.plain.shared import SharedClient
 from django_nats.client.transport.config import ConnectionConfig
-from django_nats.client.transport.loop import runner, thread
+from django_nats.client.transport.loop import LOOP_VARIABLE, runner, thread
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import AuthenticationFailed, BridgeMisuse, NotSent, OutcomeUnknown
 from tests.client.plain.conftest import config_of
@@ -130,6 +133,72 @@ def test_an_attempt_that_fails_when_nobody_waits_any_more_is_not_logged(
     assert [each for each in caplog.records if each.name == "asyncio"] == []
 
 
+def test_an_error_names_a_partial_function_without_its_arguments(shared: SharedClient) -> None:
+    async def never(nc: Client, token: str) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError, match=r"<locals>\.never has not ended") as raised:
+        shared.run(partial(never, token="s3cret"), (), 0.05)
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_function_that_exits_harms_no_later_call(
+    shared: SharedClient, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio ends a loop in which a task exits."""
+    monkeypatch.setenv(LOOP_VARIABLE, loop)
+
+    async def leave(nc: Client) -> None:
+        sys.exit(3)
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run(shared, leave)
+        assert run(shared, echo, 1) == (1,)
+    process.close()
+    assert run(shared, echo, 2) == (2,)
+
+
+def test_a_function_that_cancels_itself_is_an_error(shared: SharedClient) -> None:
+    async def cancel(nc: Client) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(OutcomeUnknown, match="was cancelled, by itself or"):
+        run(shared, cancel)
+    assert run(shared, echo, 1) == (1,)
+
+
+def test_a_call_that_times_out_while_it_waits_for_the_server_harms_no_later_call(
+    server: NatsServer,
+) -> None:
+    """nats-py reads no more after the answer to a ping whose caller has given up."""
+    with Proxy(server.port) as proxy:
+        shared = process.shared_client(replace(config_of(server), servers=(proxy.url,)))
+        clients, published = [], threading.Event()
+
+        async def publish(nc: Client) -> None:
+            clients.append(nc)
+            proxy.freeze()
+            published.set()
+
+        async def answered(nc: Client) -> bool:
+            clients.append(nc)
+            sub = await nc.subscribe("shared.news")
+            await nc.publish("shared.news", b"x")
+            return (await sub.next_msg(60)).data == b"x"
+
+        run(shared, echo)
+        with pytest.raises(TimeoutError):
+            shared.run(publish, (), 0.2)
+        assert published.wait(60)
+        proxy.thaw()
+        assert run(shared, answered)
+        assert run(shared, answered)
+        process.close()
+        assert len(set(clients)) == 1
+
+
 def test_what_a_function_published_has_arrived_when_run_returns(server: NatsServer) -> None:
     with Proxy(server.port) as proxy:
         config = replace(config_of(server), servers=(proxy.url,))
@@ -231,12 +300,12 @@ def test_a_call_after_a_lost_connection_connects_again(own_server: NatsServer) -
         run(shared, echo)
 
 
-@pytest.mark.parametrize("end", [Client.close, Client.drain])
+@pytest.mark.parametrize("end", ["close", "drain"])
 def test_a_function_that_closes_the_client_harms_no_later_call(
-    shared: SharedClient, end: Callable[[Client], Any]
+    shared: SharedClient, end: str
 ) -> None:
     async def close(nc: Client) -> str:
-        await end(nc)
+        await getattr(nc, end)()
         return "closed"
 
     assert run(shared, close) == "closed"
@@ -273,3 +342,24 @@ def test_closing_ends_a_running_function_and_later_calls_connect_again(
         with pytest.raises(OutcomeUnknown, match="never was cancelled"):
             ended.result()
     assert run(shared, echo, 1) == (1,)
+
+
+def test_closing_ends_a_call_whose_function_ignores_that(
+    shared: SharedClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plain_shared, "_ALIVE_CHECK_S", 0.05)
+    running = threading.Event()
+
+    async def stubborn(nc: Client) -> None:
+        running.set()
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(run, shared, stubborn)
+        assert running.wait(60)
+        process.close()
+        assert run(shared, echo, 1) == (1,)  # on the next loop
+        with pytest.raises(OutcomeUnknown, match="stubborn was cancelled"):
+            ended.result()
