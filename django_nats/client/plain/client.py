@@ -145,6 +145,12 @@ class PlainClient(Driver):
         await super().drain()
         self._ended = True
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if not self.is_connected:
+            # nats-py would write it to a closed socket, fail, and leave subscriptions open.
+            self._pending, self._pending_data_size = [], 0
+        await super()._close(status, do_cbs)
+
     async def confirm(self) -> None:
         """Wait until the server has received what was published.
 

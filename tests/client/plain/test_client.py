@@ -8,12 +8,13 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError
 
 from django_nats.client.plain import client as plain
@@ -408,3 +409,23 @@ async def test_an_error_in_a_block_is_raised_while_the_server_is_away(
             assert await soon(lambda: nc.is_reconnecting)
             await nc.publish("plain.lost", b"x")
             raise KeyError("mine")
+
+
+async def test_subscriptions_end_with_a_block_while_the_server_is_away(
+    own_server: NatsServer,
+) -> None:
+    """nats-py would first write to the closed socket, and fail."""
+
+    async def read(sub: Subscription) -> None:
+        async for _ in sub.messages:
+            pass
+
+    with suppress(OutcomeUnknown):
+        async with connected(config_of(own_server)) as nc:
+            reading = asyncio.ensure_future(read(await nc.subscribe("plain.read")))
+            own_server.kill()
+            assert await soon(lambda: nc.is_reconnecting)
+            await nc.publish("plain.lost", b"x")
+            assert isinstance(nc, PlainClient)
+            nc._config = replace(nc._config, connect_timeout=0.2)
+    assert await soon(reading.done)
