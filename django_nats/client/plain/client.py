@@ -183,7 +183,7 @@ class PlainClient(Driver):
     async def _report(self, error: Exception) -> None:
         if not self.is_connected:
             logger.debug("%s: %s", self._where, explain(error))
-        elif isinstance(error, Error):
+        elif isinstance(error, Error) or asyncio.current_task() is self._flusher_task:
             logger.warning("%s: %s", self._where, explain(error))
         else:  # a callback of the user has raised it
             logger.error("%s: a callback has failed", self._where, exc_info=error)

@@ -8,13 +8,12 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError
 
 from django_nats.client.plain import client as plain
@@ -377,55 +376,3 @@ async def test_a_block_may_close_its_client_after_an_error_that_was_reported(lin
             await nc.publish("denied", b"x")
             assert await soon(lines)
             await nc.drain()
-
-
-async def test_a_block_that_ends_while_the_server_is_away_raises(own_server: NatsServer) -> None:
-    """nats-py's flush() would return, and what was published would be lost without a word."""
-    with pytest.raises(OutcomeUnknown, match="may not have received"):  # noqa: PT012
-        async with connected(config_of(own_server)) as nc:
-            own_server.kill()
-            assert await soon(lambda: nc.is_reconnecting)
-            await nc.publish("plain.lost", b"x")
-            assert isinstance(nc, PlainClient)
-            nc._config = replace(nc._config, connect_timeout=0.2)
-
-
-async def test_a_block_ends_when_the_server_is_back(own_server: NatsServer) -> None:
-    async with connected(config_of(own_server)) as nc:
-        nc.options["reconnect_time_wait"] = 0.05
-        own_server.kill()
-        assert await soon(lambda: nc.is_reconnecting)
-        await nc.publish("plain.kept", b"x")
-        own_server.start()
-    assert nc.stats["reconnects"] == 1
-
-
-async def test_an_error_in_a_block_is_raised_while_the_server_is_away(
-    own_server: NatsServer,
-) -> None:
-    with pytest.raises(KeyError, match="mine"):  # noqa: PT012
-        async with connected(config_of(own_server)) as nc:
-            own_server.kill()
-            assert await soon(lambda: nc.is_reconnecting)
-            await nc.publish("plain.lost", b"x")
-            raise KeyError("mine")
-
-
-async def test_subscriptions_end_with_a_block_while_the_server_is_away(
-    own_server: NatsServer,
-) -> None:
-    """nats-py would first write to the closed socket, and fail."""
-
-    async def read(sub: Subscription) -> None:
-        async for _ in sub.messages:
-            pass
-
-    with suppress(OutcomeUnknown):
-        async with connected(config_of(own_server)) as nc:
-            reading = asyncio.ensure_future(read(await nc.subscribe("plain.read")))
-            own_server.kill()
-            assert await soon(lambda: nc.is_reconnecting)
-            await nc.publish("plain.lost", b"x")
-            assert isinstance(nc, PlainClient)
-            nc._config = replace(nc._config, connect_timeout=0.2)
-    assert await soon(reading.done)

@@ -1,0 +1,87 @@
+"""A client of a block whose server is away: how the block ends, and what is reported."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from nats.aio.subscription import Subscription
+
+from django_nats.client.plain.client import PlainClient, connected
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import OutcomeUnknown
+from tests.client.plain.conftest import Lines, config_of, opened, soon
+
+
+async def test_a_block_that_ends_while_the_server_is_away_raises(own_server: NatsServer) -> None:
+    """nats-py's flush() would return, and what was published would be lost without a word."""
+    with pytest.raises(OutcomeUnknown, match="may not have received"):  # noqa: PT012
+        async with connected(config_of(own_server)) as nc:
+            own_server.kill()
+            assert await soon(lambda: nc.is_reconnecting)
+            await nc.publish("plain.lost", b"x")
+            assert isinstance(nc, PlainClient)
+            nc._config = replace(nc._config, connect_timeout=0.2)
+
+
+async def test_a_block_ends_when_the_server_is_back(own_server: NatsServer) -> None:
+    async with connected(config_of(own_server)) as nc:
+        nc.options["reconnect_time_wait"] = 0.05
+        own_server.kill()
+        assert await soon(lambda: nc.is_reconnecting)
+        await nc.publish("plain.kept", b"x")
+        own_server.start()
+    assert nc.stats["reconnects"] == 1
+
+
+async def test_an_error_in_a_block_is_raised_while_the_server_is_away(
+    own_server: NatsServer,
+) -> None:
+    with pytest.raises(KeyError, match="mine"):  # noqa: PT012
+        async with connected(config_of(own_server)) as nc:
+            own_server.kill()
+            assert await soon(lambda: nc.is_reconnecting)
+            await nc.publish("plain.lost", b"x")
+            raise KeyError("mine")
+
+
+async def test_subscriptions_end_with_a_block_while_the_server_is_away(
+    own_server: NatsServer,
+) -> None:
+    """nats-py would first write to the closed socket, and fail."""
+
+    async def read(sub: Subscription) -> None:
+        async for _ in sub.messages:
+            pass
+
+    with suppress(OutcomeUnknown):
+        async with connected(config_of(own_server)) as nc:
+            reading = asyncio.ensure_future(read(await nc.subscribe("plain.read")))
+            own_server.kill()
+            assert await soon(lambda: nc.is_reconnecting)
+            await nc.publish("plain.lost", b"x")
+            assert isinstance(nc, PlainClient)
+            nc._config = replace(nc._config, connect_timeout=0.2)
+    assert await soon(reading.done)
+
+
+async def test_a_lost_socket_is_not_reported_as_a_failed_callback(
+    own_server: NatsServer, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await opened(config_of(own_server))
+    try:
+        with monkeypatch.context() as patch:
+
+            async def fail() -> None:
+                patch.undo()
+                raise ConnectionResetError("Connection lost")
+
+            patch.setattr(client._transport, "drain", fail)
+            await client.publish("plain.lost", b"x")
+            assert await soon(lambda: client.stats["reconnects"] and client.is_connected)
+        assert any(each.endswith(": Connection lost") for each in lines())
+        assert not any("callback" in each for each in lines())
+    finally:
+        await client.finish()
