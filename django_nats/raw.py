@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asgiref.sync import AsyncToSync, SyncToAsync
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     from .client.plain.client import Client
+    from .client.plain.shared import SharedClient
 
     Ts = TypeVarTuple("Ts")
 
@@ -65,7 +68,21 @@ def run(
     connection is closed meanwhile. Raises BridgeMisuse in functions that run() itself runs, which
     would wait for itself, and ImproperlyConfigured as connection() does.
     """
-    return process.shared_client(_config(alias)).run(function, args, timeout)
+    client = process.shared_client(_config(alias))
+    return copy_context().run(_run_apart, client, function, args, timeout)
+
+
+def _run_apart(
+    client: SharedClient,
+    function: Callable[..., Coroutine[Any, Any, T]],
+    args: tuple[Any, ...],
+    timeout: float | None,
+) -> T:
+    # With the caller's context, sync_to_async() in the function, and so the async ORM, could wait
+    # for the caller's thread, which waits for the function.
+    SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
+    AsyncToSync.executors.current = None
+    return client.run(function, args, timeout)
 
 
 def _config(alias: str) -> ConnectionConfig:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.test import override_settings
 from nats.aio.client import Client
 
@@ -104,3 +104,29 @@ def test_functions_of_many_threads_run_at_once() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: run("default", meet, number, timeout=600), range(16)))
+
+
+async def from_thread(nc: Client) -> int:
+    """Call sync code as Django's async ORM does."""
+    return await sync_to_async(lambda: 5)()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_function_called_from_a_sync_view_under_asgi_can_call_sync_code() -> None:
+    """Otherwise asgiref would run it on the view's thread, which waits for the function."""
+
+    async def request() -> int:
+        async with ThreadSensitiveContext():
+            return await sync_to_async(run)("default", from_thread, timeout=60)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(asyncio.run, request()).result() == 5
+
+
+@pytest.mark.usefixtures("project")
+def test_a_function_called_below_async_to_sync_can_call_sync_code() -> None:
+    async def request() -> int:
+        return await sync_to_async(run)("default", from_thread, timeout=60)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(async_to_sync(request)).result() == 5
