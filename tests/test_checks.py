@@ -349,7 +349,7 @@ def test_a_near_cache_beyond_the_limit_of_consumers_is_a_warning(
 
     messages = found(deploy=True)
 
-    assert messages.keys() == {"W010"}
+    assert messages.keys() == {"W005", "W010"}
     assert "maximum consumers limit reached" in messages["W010"].msg
 
 

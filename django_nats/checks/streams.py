@@ -134,10 +134,17 @@ def check_differences(
         return  # the first use creates it as settings say
     found = differences(first.stream.config, document["config"], document["state"])
     if found:
+        hint = "Run `manage.py nats setup`: it changes what can be changed without losing data."
+        if kept := [each.field for each in found if not each.fixable]:
+            hint = (
+                f"`manage.py nats setup` would refuse it because of {', '.join(kept)}. Correct the "
+                f"options, or choose another {first.named_by}, or delete the stream "
+                f"{first.stream.config.stream} if its contents are not needed."
+            )
         yield Warning(
             f"The {first.title} of {entries(shared)} differs from settings: "
             f"{'; '.join(map(str, found))}.",
-            hint="Run `manage.py nats setup`: it changes what can be changed without losing data.",
+            hint=hint,
             id="django_nats.W005",
         )
     for check in further:

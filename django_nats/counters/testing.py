@@ -95,6 +95,6 @@ def _drop(counters: Counters) -> None:
     def steps() -> Steps[None]:
         yield stream.api_request(stream.api.delete)
 
-    if stream.is_ready:
+    if stream.is_open:
         with suppress(Unavailable):
             drivers.run(counters.session, steps())

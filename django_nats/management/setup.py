@@ -10,7 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 from ..cache import nats_caches
 from ..checks.streams import StreamOf, by_stream, disagreement, entries, of_caches, of_counters
 from ..client import drivers
-from ..client.streams.differences import differences, text_of, update
+from ..client.streams.config import text_of
+from ..client.streams.differences import differences, update
 from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
 from .subcommand import NOTHING, Subcommand
@@ -109,7 +110,7 @@ class Setup(Subcommand):
         else:
             self.stdout.write("  would update" if plan else "  updated")
         for each in found:
-            note = "" if each.fixable else "  cannot be changed without losing data"
+            note = "" if each.fixable else f"  {each.obstacle}"
             self.stdout.write(f"    {each.field}: {' → '.join(each.texts)}{note}")
         if refused:
             self.stdout.write(

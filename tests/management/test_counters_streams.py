@@ -171,11 +171,12 @@ def test_setup_sets_a_max_age_that_loses_no_totals(
     configure: Configure, nats: Nats, before: int, text: str
 ) -> None:
     """Nothing is counted yet, or MAX_AGE is longer than before."""
-    counters = configure(MAX_AGE=60)
+    counters = configure(MAX_AGE=(before or 60 * 10**9) / 10**9)
     make_stream(counters, max_age=before)
     if before:
         Counter("hits").incr()
 
+    configure(MAX_AGE=60)
     assert f"max_age: {text} → 1 min" in nats("setup")
 
 

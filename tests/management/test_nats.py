@@ -141,7 +141,7 @@ def test_setup_switches_off_a_history_without_older_revisions(
         ({"max_bytes": 64 * 1024**2}, "max_bytes: 67108864 → 65536"),
         ({"max_msgs": 1000}, "max_msgs: 1000 → 2"),
         ({"max_msgs_per_subject": 5}, "max_msgs_per_subject: 5 → 1"),
-        ({"retention": "interest"}, "retention: 'interest' → 'limits'"),
+        ({"retention": "workqueue"}, "retention: 'workqueue' → 'limits'"),
         ({"subjects": ["$KV.BUCKET.>", "orders.>"]}, "'orders.>'] → ['$KV."),
     ],
 )

@@ -7,6 +7,7 @@ messages. A limit of bytes is only for accounts that require one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 from ...exceptions import CounterMismatch
 from ..streams.api import DEFAULT_PREFIX
 from ..streams.config import NANOSECONDS, base_document, is_below_stored
+from ..streams.requirements import MIRROR, SHARED, Requirement, never
 
 _WINDOW = 3
 """How many DEADLINEs the server remembers an increment's id for: a server that was stopped may pass
@@ -21,6 +23,8 @@ on late what it had received before."""
 _SHORTEST_WINDOW_NS = NANOSECONDS // 10  # the server refuses less
 _LEAST_WINDOW_S = 1.0
 _NEARLY_FULL = 0.8
+_LARGEST_INCREMENT = 1024
+"""Bytes that an increment of a total with a few hundred digits has, with its headers."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,112 @@ class SourceConfig:
         if self.api_prefix is not None:
             document["external"] = {"api": self.api_prefix, "deliver": self.deliver_prefix or ""}
         return document
+
+
+def _sum_of(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Return in words what a stream with these ``sources`` is."""
+    if not sources:
+        return "not a sum"
+    return f"the sum of {', '.join(sorted(map(_source, sources)))}"
+
+
+def _source(document: Mapping[str, Any]) -> str:
+    text = str(document["name"])
+    external = document.get("external") or {}
+    if api_prefix := external.get("api"):
+        text += f" at {api_prefix}"
+    transforms = document.get("subject_transforms") or ()
+    subjects = [f"{each['src']} as {each['dest']}" for each in transforms]
+    return f"{text} ({', '.join(subjects)})" if subjects else text
+
+
+def _is_sum_as_set(config: CounterConfig, sources: Sequence[Mapping[str, Any]] | None) -> bool:
+    return _sum_of(sources or ()) == _sum_of(_documents(config))
+
+
+def _documents(config: CounterConfig) -> list[dict[str, Any]]:
+    return [each.document(config.prefix) for each in config.sources]
+
+
+def _lives_long_enough(config: CounterConfig, max_age: int) -> bool:
+    return not max_age or max_age >= (config.max_age or math.inf) * NANOSECONDS
+
+
+def _remembers_long_enough(config: CounterConfig, window: int) -> bool:
+    return bool(config.sources) or window >= config.deadline * NANOSECONDS
+
+
+REQUIREMENTS = (
+    MIRROR,
+    Requirement(
+        "allow_msg_counter",
+        True,
+        "the server does not add",
+        default=False,
+        fixed=never("the server does not make another stream one of counters"),
+        is_foreign=lambda config, value: (
+            "is not a counter stream: it was created without allow_msg_counter, which cannot be "
+            "set later"
+        ),
+    ),
+    Requirement(
+        "sources",
+        None,
+        "totals are sums of others than SOURCES says",
+        holds=_is_sum_as_set,
+        is_foreign=lambda config, value: (
+            f"is {_sum_of(value or ())}; settings say {_sum_of(_documents(config))}"
+        ),
+        advice="`manage.py nats setup` adds sources to a sum; otherwise correct SOURCES and PREFIX",
+    ),
+    Requirement(
+        "subjects",
+        None,
+        "increments do not reach it",
+        holds=lambda config, value: bool(config.sources or config.subject_filter in (value or ())),
+        fixed=never("the stream belongs to another program"),
+        is_foreign=lambda config, value: f"holds {value}, not {config.subject_filter!r}",
+        advice="correct PREFIX",
+    ),
+    *SHARED,
+    Requirement(
+        "persist_mode",
+        "default",
+        "increments that were acknowledged are lost if a server is killed",
+        default="default",
+        fixed=never("the server does not change how a stream is persisted"),
+    ),
+    Requirement(
+        "max_msgs",
+        -1,
+        "beyond that, counters restart at 0",
+        default=-1,
+        holds=lambda config, value: value <= 0,
+    ),
+    Requirement("max_age", 0, "counters restart at 0 earlier", default=0, holds=_lives_long_enough),
+    Requirement(
+        "duplicate_window",
+        0,
+        "an increment that is repeated until DEADLINE may count twice",
+        default=0,
+        holds=_remembers_long_enough,
+    ),
+    Requirement(
+        "max_msg_size",
+        -1,
+        "increments are refused",
+        default=-1,
+        holds=lambda config, value: not 0 < value < _LARGEST_INCREMENT,
+    ),
+    Requirement(
+        "subject_delete_marker_ttl",
+        0,
+        "counters do not expire after MAX_AGE",
+        default=0,
+        holds=lambda config, value: not (value and config.max_age),
+        fixed=never("the server changes no counter stream that has delete markers"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -86,10 +196,7 @@ class CounterConfig:
     """Which replica answers reads: "any", or only the "leader"."""
 
     compared: ClassVar[tuple[str, ...]] = (
-        "subjects",
-        "mirror",
         "sources",
-        "retention",
         "description",
         "storage",
         "num_replicas",
@@ -98,14 +205,15 @@ class CounterConfig:
         "max_bytes",
         "max_msgs",
         "discard",
-        "allow_direct",
-        "allow_msg_counter",
         "deny_delete",
         "duplicate_window",
         "compression",
         "placement",
         "metadata",
     )
+    requirements: ClassVar[tuple[Requirement, ...]] = REQUIREMENTS
+    mismatch: ClassVar[type[CounterMismatch]] = CounterMismatch
+    named_by: ClassVar[str] = "STREAM"
     api_level = 2
     minimum_server = "2.12.1"
 
@@ -113,6 +221,11 @@ class CounterConfig:
     def title(self) -> str:
         """The name of the stream in messages."""
         return f"counter stream {self.stream}"
+
+    @property
+    def subject_filter(self) -> str:
+        """The filter of all subjects under which counters are stored."""
+        return f"{self.prefix}.>"
 
     @property
     def probe(self) -> str:
@@ -136,47 +249,10 @@ class CounterConfig:
             document["sources"] = [each.document(self.prefix) for each in self.sources]
             document["duplicate_window"] = _SHORTEST_WINDOW_NS
         else:
-            document["subjects"] = [f"{self.prefix}.>"]
+            document["subjects"] = [self.subject_filter]
             window = max(_WINDOW * self.deadline, _LEAST_WINDOW_S)
             document["duplicate_window"] = int(window * NANOSECONDS)
         return document
-
-    def require(self, existing: Mapping[str, Any]) -> None:
-        """Raise CounterMismatch if an existing stream would count wrongly, or not at all.
-
-        The error says what differs and what to do.
-        """
-        if not existing.get("allow_msg_counter"):
-            raise CounterMismatch(
-                f"The stream {self.stream} exists, but is not a counter stream: it was created "
-                "without allow_msg_counter, which cannot be set later. Choose another STREAM."
-            )
-        wanted = _sum_of([each.document(self.prefix) for each in self.sources])
-        found = _sum_of(existing.get("sources") or ())
-        if found != wanted:
-            raise CounterMismatch(
-                f"The counter stream {self.stream} exists, but is {found}; settings say {wanted}. "
-                "`manage.py nats setup` adds sources to a sum; otherwise correct SOURCES and "
-                "PREFIX, or choose another STREAM."
-            )
-        subject = f"{self.prefix}.>"
-        if not self.sources and subject not in (existing.get("subjects") or ()):
-            raise CounterMismatch(
-                f"The counter stream {self.stream} exists, but holds {existing.get('subjects')}, "
-                f"not {subject!r}. Correct PREFIX, or choose another STREAM."
-            )
-        wrong = []
-        if not existing.get("allow_direct"):
-            wrong.append("allow_direct is off")
-        window = existing.get("duplicate_window", 0) / NANOSECONDS
-        if not self.sources and window < self.deadline:
-            wrong.append(f"duplicate_window is {window:g} s, which is less than DEADLINE")
-        if wrong:
-            raise CounterMismatch(
-                f"The counter stream {self.stream} exists, but cannot be relied on "
-                f"({'; '.join(wrong)}). `manage.py nats setup` changes it, or choose another "
-                "STREAM."
-            )
 
     def loses_data(self, name: str, before: Any, after: Any, state: Mapping[str, Any]) -> bool:
         """Return True if changing a field would make the server delete counters.
@@ -199,20 +275,3 @@ def nearly_full(existing: Mapping[str, Any], state: Mapping[str, Any]) -> str | 
         f"{state['bytes'] / limit:.0%} of MAX_BYTES are used. When all are, the counters that were "
         "not changed for the longest time restart at 0"
     )
-
-
-def _sum_of(sources: Sequence[Mapping[str, Any]]) -> str:
-    """Return in words what a stream with these ``sources`` is."""
-    if not sources:
-        return "not a sum"
-    return f"the sum of {', '.join(sorted(map(_source, sources)))}"
-
-
-def _source(document: Mapping[str, Any]) -> str:
-    text = str(document["name"])
-    external = document.get("external") or {}
-    if api_prefix := external.get("api"):
-        text += f" at {api_prefix}"
-    transforms = document.get("subject_transforms") or ()
-    subjects = [f"{each['src']} as {each['dest']}" for each in transforms]
-    return f"{text} ({', '.join(subjects)})" if subjects else text

@@ -137,8 +137,7 @@ class Increments:
 
         def purged(reply: Reply) -> Steps[None]:
             wire.parse_api(reply, documents.PURGED)
-            if self.stream.replicated:
-                yield from self.note_purged([subject])
+            yield from self.note_purged([subject])
 
         yield from self._insist(counter, request, purged)
 
@@ -148,14 +147,22 @@ class Increments:
         return Request(self.stream.lanes.writes, self.stream.api.purge, payload)
 
     def note_purged(self, subjects: Iterable[str]) -> Steps[None]:
-        """Note a purge. The server does not say how far it went: up to what there is now."""
+        """Note a purge. The server does not say how far it went: up to what there is now.
+
+        Without replicas, as far as is known, it only matters for what this process has written.
+        """
+        recent = self.stream.recent
+        if not self.stream.replicated:
+            for subject in subjects:
+                recent.note_purged(subject.encode(), recent.newest)
+            return
         try:
             document = yield from self.stream.info()
         except NatsError:
             return  # it is done: a replica that is behind may tell the old total for a moment
         if document is not None:
             for subject in subjects:
-                self.stream.recent.note_purged(subject, document["state"]["last_seq"])
+                recent.note_purged(subject.encode(), document["state"]["last_seq"])
 
     # Until it is acknowledged ----------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from ...exceptions import (
 from ..protocol import documents, wire
 from ..protocol.steps import Request, Steps, next_item
 from ..protocol.wire import Message
-from ..streams.messages import MAX_FROM_LEADER, Messages
+from ..streams.messages import MAX_FROM_LEADER, UP_TO, Messages
 from ..streams.recent_writes import Recent
 from ..streams.requests import raise_error
 from ..streams.scan import last_messages, subject_matcher
@@ -100,12 +100,15 @@ class CounterStream:
         the log, for a counter that cannot be read.
         """
         subject_filter = self._prefix + subject_filter
-        found = yield from self._read(self._all(subject_filter))
-        matches = subject_matcher(subject_filter)
-        written = self.stream.recent.written()
-        own = [each for each in written if each not in found and matches(each.encode())]
-        stale = [each for each, message in found.items() if self._messages.is_stale(each, message)]
-        yield from self._read(self._messages.add_from_leader([*own, *stale], found))
+        recent = self.stream.recent
+        newest = recent.newest
+        found, reached = yield from self._read(self._all(subject_filter))
+        if not self._messages.from_leader and recent.may_be_missing(reached, newest):
+            matches, is_stale = subject_matcher(subject_filter), self._messages.is_stale
+            written = [each.decode() for each in recent.written() if matches(each)]
+            own = [each for each in written if each not in found]
+            stale = [each for each, message in found.items() if is_stale(each, message)]
+            yield from self._read(self._messages.add_from_leader([*own, *stale], found))
         totals: dict[str, int | None] = {}
         for subject, message in found.items():
             if message is not None:
@@ -141,7 +144,12 @@ class CounterStream:
                 f"The counter stream {self.config.stream} could not be read: {error}"
             ) from error
 
-    def _all(self, subject_filter: str) -> Steps[dict[str, Message | None]]:
+    def _all(self, subject_filter: str) -> Steps[tuple[dict[str, Message | None], int]]:
+        """Return the last messages that match a filter, and which sequence the replica had reached.
+
+        It is 0 if that is not known.
+        """
+        reached = 0
         found: dict[str, Message | None] = {}
         matches = subject_matcher(subject_filter)
         if self._messages.from_leader:
@@ -149,14 +157,15 @@ class CounterStream:
             if not all(matches(each.encode()) for each in subjects):
                 raise self._messages.foreign(subject_filter)
             yield from self._messages.add_from_leader(subjects, found)
-            return found
+            return found, reached
         request = self._messages.batch_request([subject_filter])
         (replies,) = yield from self.stream.pipeline([request])
         try:
             for reply in raise_error(replies):
                 if wire.status(reply) == 204:
                     if wire.pending(reply.header):
-                        return (yield from self._scan(subject_filter))
+                        return (yield from self._scan(subject_filter)), 0
+                    reached = wire.count_field(reply.header, UP_TO) or 0
                     continue
                 message = wire.parse_direct(reply)
                 if message is not None:
@@ -166,8 +175,8 @@ class CounterStream:
         except ServerError as error:
             if error.code != TOO_MANY_RESULTS:
                 raise
-            return (yield from self._scan(subject_filter))
-        return found
+            return (yield from self._scan(subject_filter)), 0
+        return found, reached
 
     def _known_to_leader(self, subject_filter: str) -> Steps[list[str]]:
         """Return the subjects that match a filter, as the stream's leader lists them."""
@@ -260,8 +269,7 @@ class CounterStream:
             chunk = slice(start, start + MAX_FROM_LEADER)
             for reply in (yield from self.stream.pipeline(purges[chunk])):
                 wire.parse_api(raise_error(reply), documents.PURGED)
-            if self.stream.replicated:
-                yield from self._note_purged(counters[chunk], sequences)
+            yield from self._note_purged(counters[chunk], sequences)
 
     def _note_purged(
         self, counters: Sequence[str], sequences: Mapping[str, int] | None
@@ -272,5 +280,5 @@ class CounterStream:
         recent = self.stream.recent
         for subject, counter in subjects.items():
             # What this process has done after that, it knows already.
-            if not recent.is_stale(subject, sequences[counter]):
-                recent.note_purged(subject, sequences[counter])
+            if not recent.is_stale(subject.encode(), sequences[counter]):
+                recent.note_purged(subject.encode(), sequences[counter])

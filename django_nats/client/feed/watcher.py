@@ -175,6 +175,8 @@ class Watcher:
         if self._refused != reason:
             self._refused = reason
             await self._log(f"is unavailable: {self.state}")
+            if isinstance(error, LimitReached) and not error.err_code:
+                return _RETRY_MAX_S  # the connection ends a subscription that it can do without
         return _RETRY_REFUSED_S
 
     @contextlib.asynccontextmanager

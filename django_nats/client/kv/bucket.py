@@ -347,8 +347,7 @@ class Bucket:
             cleared = yield from self._insist(marker, acknowledged, has_begun=True)
         finally:
             self._near_caches.forget_all()
-        if self.stream.replicated:
-            self.stream.recent.note_cleared(cleared.sequence)
+        self.stream.recent.note_cleared(cleared.sequence)
 
     def _insist(
         self, request: Request, parse: Callable[[Reply], T], *, has_begun: bool = False

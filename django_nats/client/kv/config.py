@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from ...exceptions import BucketMismatch
 from ..streams.api import DEFAULT_PREFIX
 from ..streams.config import NANOSECONDS, base_document, is_below_stored
+from ..streams.requirements import MIRROR, SHARED, Requirement, never, origin
 
 MIB = 1024 * 1024
 MINIMUM_SERVERS = {1: "2.11.8", 2: "2.12.0"}
@@ -29,6 +30,47 @@ class Republish(NamedTuple):
     dest: str
     """What they become: a subject mapping."""
     headers_only: bool = False
+
+
+REQUIREMENTS = (
+    MIRROR,
+    Requirement(
+        "sources",
+        None,
+        "other streams write into it",
+        fixed=never("a stream with sources was not created for a cache"),
+        is_foreign=lambda config, value: (
+            "is not a key-value bucket of its own: it takes over what is stored in "
+            f"{', '.join(map(origin, value))}"
+        ),
+    ),
+    Requirement(
+        "subjects",
+        None,
+        "keys are stored elsewhere, or it holds more than keys",
+        holds=lambda config, value: value == [config.subject_filter],
+        fixed=never("the stream belongs to another program"),
+        is_foreign=lambda config, value: (
+            f"is not a key-value bucket: it holds {value}, not {[config.subject_filter]}"
+        ),
+    ),
+    *SHARED,
+    Requirement(
+        "max_msgs_per_subject",
+        1,
+        "the value before would come back when a value expires",
+        default=-1,
+    ),
+    Requirement("discard_new_per_subject", False, "a key that has a value cannot be given another"),
+    Requirement(
+        "allow_msg_counter",
+        False,
+        "the server stores nothing but counters",
+        fixed=never("the server does not make a stream of counters another"),
+    ),
+    Requirement("allow_rollup_hdrs", True, "keys cannot be deleted", default=False),
+    Requirement("allow_msg_ttl", True, "values do not expire on the server", default=False),
+)
 
 
 @dataclass(frozen=True)
@@ -57,10 +99,6 @@ class BucketConfig:
     """Seconds."""
 
     compared: ClassVar[tuple[str, ...]] = (
-        "subjects",
-        "mirror",
-        "sources",
-        "retention",
         "description",
         "storage",
         "num_replicas",
@@ -71,14 +109,14 @@ class BucketConfig:
         "max_msg_size",
         "discard",
         "compression",
-        "allow_direct",
-        "allow_rollup_hdrs",
-        "allow_msg_ttl",
         "persist_mode",
         "placement",
         "metadata",
         "republish",
     )
+    requirements: ClassVar[tuple[Requirement, ...]] = REQUIREMENTS
+    mismatch: ClassVar[type[BucketMismatch]] = BucketMismatch
+    named_by: ClassVar[str] = "BUCKET"
 
     @property
     def api_level(self) -> int:
@@ -101,6 +139,11 @@ class BucketConfig:
         return f"KV_{self.name}"
 
     @property
+    def subject_filter(self) -> str:
+        """The filter of all subjects under which values are stored."""
+        return f"$KV.{self.name}.>"
+
+    @property
     def probe(self) -> str:
         """A subject under which nothing is ever stored."""
         return f"$KV.{self.name}.=probe"
@@ -109,7 +152,7 @@ class BucketConfig:
         """Return the document that STREAM.CREATE and STREAM.UPDATE take."""
         document: dict[str, Any] = {
             **base_document(self),
-            "subjects": [f"$KV.{self.name}.>"],
+            "subjects": [self.subject_filter],
             "max_msgs_per_subject": 1,
             "max_age": 0,
             "max_msgs": -1 if self.max_entries is None else self.max_entries,
@@ -129,39 +172,8 @@ class BucketConfig:
             document["republish"] = self.republish._asdict()
         return document
 
-    def require(self, existing: Mapping[str, Any]) -> None:
-        """Raise BucketMismatch if an existing stream would not work as this bucket.
-
-        The error says what differs and what to do.
-        """
-        subjects = [f"$KV.{self.name}.>"]
-        foreign = existing.get("mirror") or existing.get("sources")
-        if existing.get("subjects") != subjects or foreign:
-            raise BucketMismatch(
-                f"The stream {self.stream} exists, but is not a key-value bucket: it holds "
-                f"{existing.get('subjects')}, not {subjects}. Choose another BUCKET."
-            )
-        wrong = [
-            f"{name} is {existing.get(name, default)!r}, not {wanted!r}"
-            for name, wanted, default in (
-                ("max_msgs_per_subject", 1, -1),
-                ("allow_direct", True, False),
-                ("allow_rollup_hdrs", True, False),
-                ("allow_msg_ttl", True, False),
-            )
-            if existing.get(name, default) != wanted
-        ]
-        if wrong:
-            raise BucketMismatch(
-                f"The bucket {self.name} exists, but was created without what a cache needs "
-                f"({'; '.join(wrong)}). `manage.py nats setup` changes it, or choose another "
-                "BUCKET."
-            )
-
     def loses_data(self, name: str, before: Any, after: Any, state: Mapping[str, Any]) -> bool:
         """Return True if changing a field would make the server delete stored values."""
-        if name == "sources":
-            return True  # a stream with sources was not created for a cache
         if name == "max_msgs_per_subject":
             # No cache stores older revisions: another program may want them.
             return bool(state.get("messages", 0) > state.get("num_subjects", 0))

@@ -37,6 +37,10 @@ class PayloadReader:
         self._stops = 0
         self._lifetimes = lifetimes
 
+    def drop(self, subject: str) -> None:
+        """Drop what was read for a subject."""
+        del self.taken[subject]
+
     @property
     def count(self) -> int:
         """Return how many replies were read."""

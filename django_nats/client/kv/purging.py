@@ -80,9 +80,8 @@ class Purges:
 
     def _distrust_replicas(self, subject: str, revision: int) -> None:
         """Note that replicas may still have what the leader has purged, unless it is newer."""
-        if self._stream.replicated:
-            recent = self._stream.recent
-            recent.note_purged(subject, max(recent.newest, revision))
+        recent = self._stream.recent
+        recent.note_purged(subject.encode(), max(recent.newest, revision))
 
     def _announce(self, subjects: Mapping[str, str], failed: dict[str, NatsError]) -> Steps[None]:
         """Publish the tombstones of purged keys, as far as there is room for them now."""

@@ -75,7 +75,7 @@ class Reader:
         it.
         """
         stream, messages = self._stream, self._messages
-        if self._near_caches.copies or messages.from_leader or not stream.is_settled:
+        if self._near_caches.copies or messages.from_leader or not stream.is_ready:
             entry = yield from self.get(key)
             return None if entry is None else (entry.payload, entry.format)
         find = self._kept_request if len(key) <= _LONGEST_KEPT else self._request
@@ -88,7 +88,7 @@ class Reader:
             if (
                 stored_subject == asked
                 and life.is_certain(stamp, self._clock.now())
-                and not stream.recent.is_stale(subject, int(sequence))
+                and not stream.recent.is_stale(asked, int(sequence))
             ):
                 return reply.payload, life.format
         reply = yield from stream.insist(request, reply)

@@ -162,8 +162,10 @@ class Writer:
                         answers[index] = messages.acknowledged(raise_error(answer)).sequence
                     except NatsError as error:
                         failed[keys[index]] = error
-            if attempts or self._fullness.is_full or self._stream.replicated:
+            if failed or attempts or self._fullness.is_full:
                 stored = self._note_stored(keys, publications, answers, failed, writes)
+            else:
+                self._stream.recent.note_many(publications.subjects, answers)
         finally:
             for key, begun in attempts.items():
                 near_caches.end_write(begun, writes.get(key), stored.get(key), began)

@@ -168,6 +168,11 @@ _STREAM_CONFIG: Shape = {
     "max_msg_size?": _is_limit,
     "max_age?": _is_limit,
     "duplicate_window?": _is_limit,
+    "max_consumers?": _is_limit,
+    "subject_delete_marker_ttl?": _is_limit,
+    "consumer_limits?": {"inactive_threshold?": _is_limit},
+    "subject_transform?": {"src?": _is_text, "dest?": _is_text},
+    "mirror?": {"name": _is_text, "external?": _EXTERNAL},
     "metadata?": _is_labels,
     "sources?": [
         {

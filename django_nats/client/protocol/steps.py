@@ -43,6 +43,18 @@ class Lane:
         return f"<Lane {self.name}{' down' if self.fault else ''}>"
 
 
+class Follow(NamedTuple):
+    """A subscription that begins before a request is answered, and lasts as long as the connection.
+
+    ``heard`` is called at each message, and ``refused`` if the server refuses the subscription: on
+    any thread, under the connection's lock.
+    """
+
+    subject: str
+    heard: Callable[[Reply], None]
+    refused: Callable[[NatsError], None]
+
+
 class Request:
     """One message to send, which the server answers.
 
@@ -53,10 +65,11 @@ class Request:
     first that carries a status. A ``reader`` takes those that it can read many at a time; they are
     not in the list. With ``inbox`` as well, the replies come in on a subscription of
     their own, since a pull consumer keeps the stored message's subject; the list then ends after
-    ``gather`` replies at the latest.
+    ``gather`` replies at the latest. With ``follow``, the connection subscribes to a subject first,
+    unless it has.
     """
 
-    __slots__ = ("gather", "header", "inbox", "lane", "payload", "reader", "subject")
+    __slots__ = ("follow", "gather", "header", "inbox", "lane", "payload", "reader", "subject")
 
     def __init__(
         self,
@@ -68,6 +81,7 @@ class Request:
         gather: int = 0,
         inbox: bool = False,
         reader: RunReader | None = None,
+        follow: Follow | None = None,
     ) -> None:
         """Make a request. Raise UnicodeEncodeError for a subject that is not ASCII."""
         self.lane = lane
@@ -77,6 +91,7 @@ class Request:
         self.gather = gather
         self.inbox = inbox
         self.reader = reader
+        self.follow = follow
 
     def __repr__(self) -> str:
         """Show the subject and the size, but not the payload, which is a user's."""

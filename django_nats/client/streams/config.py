@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ...exceptions import NatsError
+from ...printable import duration
+
 NANOSECONDS = 1_000_000_000
+_DURATIONS = {"max_age", "duplicate_window", "subject_delete_marker_ttl"}
 
 
 class StreamConfig(Protocol):
@@ -60,6 +64,26 @@ class StreamConfig(Protocol):
         """Names and texts that settings attach to the stream, for the server's tools."""
 
     @property
+    def reads(self) -> str:
+        """Which replica answers reads: "any", or only the "leader"."""
+
+    @property
+    def subject_filter(self) -> str:
+        """The filter of all subjects under which the stream stores what is published."""
+
+    @property
+    def named_by(self) -> str:
+        """The option that names the stream."""
+
+    @property
+    def requirements(self) -> Sequence[Any]:
+        """Each Requirement of an existing stream, in the order in which errors name them."""
+
+    @property
+    def mismatch(self) -> type[NatsError]:
+        """The error for an existing stream that is something else."""
+
+    @property
     def request_timeout(self) -> float:
         """Seconds for which a request may go without an answer."""
 
@@ -87,9 +111,6 @@ class StreamConfig(Protocol):
 
     def loses_data(self, name: str, before: Any, after: Any, state: Mapping[str, Any]) -> bool:
         """Return True if changing a field would make the server delete stored messages."""
-
-    def require(self, existing: Mapping[str, Any]) -> None:
-        """Raise an error that says what to do if an existing stream cannot serve."""
 
 
 def base_document(config: StreamConfig) -> dict[str, Any]:
@@ -121,3 +142,14 @@ def is_below_stored(name: str, limit: Any, state: Mapping[str, Any]) -> bool:
     """Return True if a field is a limit below what a stream holds: the server would delete that."""
     used = {"max_bytes": "bytes", "max_msgs": "messages"}.get(name)
     return used is not None and limit != -1 and state.get(used, 0) > limit
+
+
+def text_of(field: str, value: Any) -> str:
+    """Return the value of a field of a stream's configuration, for people.
+
+    >>> text_of("max_age", 900 * 10**9), text_of("storage", "file")
+    ('15 min', "'file'")
+    """
+    if field in _DURATIONS and isinstance(value, int):
+        return duration(value / NANOSECONDS) if value else "none"
+    return repr(value)

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ...printable import duration
 from ..protocol import wire
 from ..protocol.steps import Steps
-from .config import NANOSECONDS, StreamConfig
+from .config import StreamConfig, text_of
+from .requirements import unmet
 from .stream import Stream
 
 
 class Difference(NamedTuple):
-    """One field in which an existing stream differs from settings."""
+    """One field in which an existing stream differs from settings, or from what it must be."""
 
     field: str
     existing: Any
     wanted: Any
-    fixable: bool
-    """Whether the server can change it without losing data."""
+    obstacle: str = ""
+    """Why `nats setup` does not change it. Empty if it does, without losing data."""
+    breaks: str = ""
+    """What does not work with such a stream. Empty if settings only say something else."""
+
+    @property
+    def fixable(self) -> bool:
+        """Return True if the server can change the field without losing data."""
+        return not self.obstacle
 
     def __str__(self) -> str:
         existing, wanted = self.texts
+        if self.breaks:
+            return f"{self.field}: {existing} on the server, not {wanted} ({self.breaks})"
         return f"{self.field}: {existing} on the server, {wanted} in settings"
 
     def reverse(self) -> Difference:
@@ -36,34 +45,23 @@ class Difference(NamedTuple):
 
 
 # Fields that the server refuses to change, or that make the stream another program's.
-_FIXED = {"subjects", "mirror", "retention", "storage", "persist_mode", "allow_msg_counter"}
+_FIXED = {"subjects", "storage", "persist_mode"}
+_LOSES_DATA = "cannot be changed without losing data"
 _DEFAULTS: dict[str, Any] = {"persist_mode": "default", "compression": "none"}
-_NANOSECONDS = {"max_age", "duplicate_window", "subject_delete_marker_ttl"}
 _SWITCHES = ("allow_", "deny_")
-
-
-def text_of(field: str, value: Any) -> str:
-    """Return the value of a field of a stream's configuration, for people.
-
-    >>> text_of("max_age", 900 * 10**9), text_of("storage", "file")
-    ('15 min', "'file'")
-    """
-    if field in _NANOSECONDS and isinstance(value, int):
-        return duration(value / NANOSECONDS) if value else "none"
-    return repr(value)
 
 
 def differences(
     config: StreamConfig, existing: Mapping[str, Any], state: Mapping[str, Any]
 ) -> list[Difference]:
-    """Return how an existing stream's configuration differs from settings.
+    """Return how an existing stream differs from settings, and from what it must be.
 
     ``state`` is the stream's, and tells which changes would lose data.
 
     >>> from django_nats.client.kv.config import BucketConfig
     >>> wanted = BucketConfig("web")
     >>> differences(wanted, wanted.stream_config() | {"discard": "new"}, {})
-    [Difference(field='discard', existing='new', wanted='old', fixable=True)]
+    [Difference(field='discard', existing='new', wanted='old', obstacle='', breaks='')]
     """
     wanted = config.stream_config()
     # Of the metadata, only what settings name: the server and other tools attach more.
@@ -77,22 +75,32 @@ def differences(
         default = _DEFAULTS.get(name, False if name.startswith(_SWITCHES) else None)
         before, after = existing.get(name, default), wanted.get(name, default)
         if _without_empty(before) != _without_empty(after):
-            fixable = name not in _FIXED and not config.loses_data(name, before, after, state)
-            found.append(Difference(name, before, after, fixable))
+            is_kept = name in _FIXED or config.loses_data(name, before, after, state)
+            found.append(Difference(name, before, after, _LOSES_DATA if is_kept else ""))
+    listed = {each.field for each in found}
+    for each in unmet(config, existing):
+        if each.field not in listed:
+            value = each.value(existing)
+            reason = each.fixed(value)
+            obstacle = f"cannot be changed: {reason}" if reason else ""
+            target = each.target(config)
+            found.append(Difference(each.field, value, target, obstacle, each.breaks))
     return found
 
 
 def update(stream: Stream[Any], existing: Mapping[str, Any]) -> Steps[dict[str, Any]]:
     """Change a stream's configuration from ``existing`` to that of settings.
 
-    What settings do not name stays as it is. Return the server's document about the stream. Raises
-    ServerError if the server refuses.
+    What settings do not name stays as it is, unless it breaks something. Return the server's
+    document about the stream. Raises ServerError if the server refuses.
     """
     config = stream.config
     wanted = config.stream_config()
     changed = {each.field: each.wanted for each in differences(config, existing, {})}
     metadata = {**existing.get("metadata", {}), **wanted.get("metadata", {})}
-    payload = wire.compact_json({**existing, **wanted, **changed, "metadata": metadata})
+    kept = {each.field for each in config.requirements}
+    named = {field: value for field, value in wanted.items() if field not in kept}
+    payload = wire.compact_json({**existing, **named, **changed, "metadata": metadata})
     wire.parse_api((yield stream.api_request(stream.api.update, payload)))
     return (yield from stream.open())
 

@@ -22,6 +22,9 @@ behind before it closes the connection."""
 MAX_FROM_LEADER = 128
 """Messages asked of the leader at once, for the same reason: it sends each on its own."""
 
+UP_TO = "Nats-UpTo-Sequence"
+"""The field at the end of a batch with the last sequence that the replica had at its beginning."""
+
 
 class BatchReader(RunReader, Protocol):
     """Takes replies to a batch get."""
@@ -29,6 +32,9 @@ class BatchReader(RunReader, Protocol):
     @property
     def taken(self) -> Mapping[str, object]:
         """Return what it has taken, by subject."""
+
+    def drop(self, subject: str) -> None:
+        """Drop what it has taken for a subject."""
 
 
 class Messages:
@@ -74,27 +80,45 @@ class Messages:
     ) -> Steps[dict[str, Message | None]]:
         """Return the last messages of those subjects that have one, by subject.
 
-        Those that the reader takes are not among them; it is used if there are no replicas, whose
-        answers have to be compared. One round trip up to MAX_BATCH subjects.
+        Those that the reader takes are not among them. One round trip up to MAX_BATCH subjects.
         """
         found: dict[str, Message | None] = {}
         if self.from_leader:
             yield from self.add_from_leader(subjects, found)
         else:
-            if not self._stream.is_ready:
-                yield from self._stream.ready()  # says whether there are replicas
-            if self._stream.replicated:
-                reader = None
-            yield from self._add_from_any(subjects, found, reader)
-            if self._stream.replicated:
-                stale = [each for each in subjects if self.is_stale(each, found.get(each))]
+            recent = self._stream.recent
+            written = recent.newest
+            reached = yield from self._add_from_any(subjects, found, reader)
+            # A replica that has reached this process's last write has all those before it.
+            if recent.may_be_missing(reached, written):
+                stale = self._stale(subjects, found, reader)
                 yield from self.add_from_leader(stale, found)
         return found
 
+    def _stale(
+        self, subjects: list[str], found: Mapping[str, Message | None], reader: BatchReader | None
+    ) -> list[str]:
+        """Return the subjects whose answers may be older than this process's own writes.
+
+        The reader has not kept the sequences of what it has taken, and drops what may be too old.
+        """
+        taken = {} if reader is None else reader.taken
+        stale = []
+        for subject in subjects:
+            if subject in taken and reader is not None:
+                if self._stream.recent.is_stale(subject.encode(), 0):
+                    reader.drop(subject)
+                    stale.append(subject)
+            elif self.is_stale(subject, found.get(subject)):
+                stale.append(subject)
+        return stale
+
     def _add_from_any(
         self, subjects: list[str], found: dict[str, Message | None], reader: BatchReader | None
-    ) -> Steps[None]:
+    ) -> Steps[int]:
+        """Add the answers of replicas. Return the last sequence that each of these replicas had."""
         stream = self._stream
+        reached: int | None = None
         asked = dict.fromkeys(subjects)
         while subjects:
             requests = []
@@ -111,13 +135,17 @@ class Messages:
                             raise self.foreign(f"{len(asked)} subjects")
                         found[subject] = message
                 # The last reply is the end of the batch.
-                unfinished = unfinished or wire.pending(replies[-1].header) > 0
+                end = replies[-1].header
+                unfinished = unfinished or wire.pending(end) > 0
+                position = wire.count_field(end, UP_TO) or 0
+                reached = position if reached is None else min(reached, position)
             # The server ends a batch early if it would not fit into the server's own buffers.
             left = []
             if unfinished:
                 taken = {} if reader is None else reader.taken
                 left = [each for each in subjects if each not in found and each not in taken]
             subjects = left if len(left) < len(subjects) else []
+        return reached or 0
 
     def batch_request(self, subjects: list[str], reader: RunReader | None = None) -> Request:
         """Return a request for the last messages of subjects, or of subject filters."""
@@ -158,12 +186,11 @@ class Messages:
         message = wire.parse_leader(reply)
         if message is not None and message.subject != subject.encode():
             raise self.foreign(subject)
-        if self._stream.replicated:
-            # Other replicas may be behind what the leader has just said, too.
-            if message is None:
-                self._stream.recent.note_missing(subject)
-            else:
-                self._stream.recent.note(subject, message.sequence)
+        # Other replicas may be behind what the leader has just said, too.
+        if message is None:
+            self._stream.recent.note_missing(subject.encode())
+        elif self._stream.replicated:
+            self._stream.recent.note(message.subject, message.sequence)
         return message
 
     # This process's own writes ---------------------------------------------------------------
@@ -178,13 +205,12 @@ class Messages:
 
     def remember(self, subject: bytes, sequence: int) -> None:
         """Note a write of this process that the stream has acknowledged at a sequence."""
-        if self._stream.replicated:
-            self._stream.recent.note(subject.decode(), sequence)
+        self._stream.recent.note(subject, sequence)
 
     def is_stale(self, subject: str, message: Message | None) -> bool:
         """Return True if a replica answered that does not have this process's own write yet."""
         sequence = None if message is None else message.sequence
-        return self._stream.recent.is_stale(subject, sequence)
+        return self._stream.recent.is_stale(subject.encode(), sequence)
 
     def foreign(self, asked: str) -> UnexpectedReply:
         """Return the error for a message of a subject that was not asked for."""

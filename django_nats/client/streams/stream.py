@@ -21,15 +21,17 @@ from ...exceptions import (
 )
 from ...realtime import monotonic
 from ..protocol import documents, server_errors, wire
-from ..protocol.steps import Lane, Pause, Publications, Request, Steps
+from ..protocol.steps import Follow, Lane, Pause, Publications, Request, Steps
 from ..protocol.wire import Reply
 from .api import Api, domain_of
 from .clock import Clock
 from .config import StreamConfig
+from .facts import Facts
 from .lanes import Lanes
 from .recent_writes import Recent
 from .refusals import Refusals
 from .requests import raise_error, send_all, unanswered, without_stream
+from .requirements import require
 from .server import Server
 
 C = TypeVar("C", bound=StreamConfig)
@@ -78,6 +80,7 @@ class Stream(Generic[C]):
         self._opened = -1
         """The epoch of the connection that has opened the stream."""
         self._ever_opened = False
+        self._facts = Facts(config.stream)
         self._in_vain = -math.inf
         """When a call last waited for a leader in vain, by the monotonic clock."""
         self._no_peers_at = -math.inf
@@ -94,16 +97,26 @@ class Stream(Generic[C]):
     # Opening ---------------------------------------------------------------------------------
 
     @property
-    def is_ready(self) -> bool:
+    def is_open(self) -> bool:
         """Whether this connection has opened the stream."""
         return self._opened == self.server.epoch
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this connection has opened the stream, and what is known of it still counts."""
+        return self._opened == self.server.epoch and not self._is_due()
+
+    def _is_due(self) -> bool:
+        now, clock = monotonic(), self.clock
+        due = now > self._facts.due or (clock is not None and now > clock.due)
+        return due and self.lanes.writes.fault is None
 
     def reopen(self) -> None:
         """Have the next operation look for the stream again: it may have been deleted."""
         self._opened = -1
 
     def ready(self) -> Steps[None]:
-        """Open the stream unless this connection already has.
+        """Open the stream unless this connection already has, and look at it again if that is due.
 
         Another process may be creating a stream that this process has never opened. Its first
         leader, and the servers for its replicas, are waited for as long as a connection is, or a
@@ -121,8 +134,9 @@ class Stream(Generic[C]):
                     raise
                 except OutcomeUnknown:
                     self._suspend(self.lanes.writes)  # or every call would wait for this
+                    self._facts.expire()
                 except Unavailable:
-                    pass
+                    self._facts.expire()
             return
         deadline = monotonic() + self._patience_s
         pause = FIRST_PAUSE_S
@@ -169,8 +183,12 @@ class Stream(Generic[C]):
             raise
 
     def _open(self, lane: Lane | None) -> Steps[dict[str, Any]]:
+        asked = self._facts.note_question()  # before it is asked: one caller asks for all
+        if self.clock is not None:
+            self.clock.note_question(asked)
+        newest = self.recent.newest
         try:
-            document = yield from self.info(lane)
+            document = yield from self.info(lane, self._facts.follow)
         except UnexpectedReply:
             # An older server says less. If it does not answer this, the first answer counts.
             with suppress(Unavailable):
@@ -184,23 +202,25 @@ class Stream(Generic[C]):
             document = yield from self.create()
         self.domain = domain_of(document, self.config)
         try:
-            self.config.require(document["config"])
+            require(self.config, document["config"])
         except NatsError:
+            self._opened = -1
             yield from self._require_server()
             raise
         self.replicated = document["config"]["num_replicas"] > 1
-        if document["state"]["last_seq"] < self.recent.newest:
-            self.recent.forget()
+        self.recent.note_stream(document["created"], document["state"]["last_seq"], newest)
         self._on_open(document)
         self._opened = self.server.epoch
         self._ever_opened = True
         self._refusals.end()
         return document
 
-    def info(self, lane: Lane | None = None) -> Steps[dict[str, Any] | None]:
+    def info(
+        self, lane: Lane | None = None, follow: Follow | None = None
+    ) -> Steps[dict[str, Any] | None]:
         """Return the server's document about the stream (STREAM.INFO); None if there is none."""
         sent = monotonic()
-        reply = yield self._info_request(lane)
+        reply = yield self._info_request(lane, follow)
         document = self._document(reply)
         if document is None or self.clock is None:
             return document
@@ -233,10 +253,10 @@ class Stream(Generic[C]):
         """Return a request to the JetStream API, which may take longer than one for a value."""
         return Request(self.lanes.api, subject, payload)
 
-    def _info_request(self, lane: Lane | None = None) -> Request:
+    def _info_request(self, lane: Lane | None = None, follow: Follow | None = None) -> Request:
         lanes = self.lanes
         lane = lane or (lanes.writes if self._ever_opened else lanes.first_opening)
-        return Request(lane, self.api.info)
+        return Request(lane, self.api.info, follow=follow)
 
     def _document(self, reply: Reply) -> dict[str, Any] | None:
         if wire.status(reply) == 503:
@@ -274,27 +294,9 @@ class Stream(Generic[C]):
         If the request reached no stream, look for the stream, and repeat the request for at most
         REQUEST_TIMEOUT.
         """
-        if self.is_settled:
-            reply = yield request
-        else:
-            if not self.is_ready:
-                yield from self.ready()
-            clock = self.clock
-            if clock is not None and self._is_time_due():
-                (answer,) = yield from self._send_with_time([request], clock)
-                reply = raise_error(answer)
-            else:
-                reply = yield request
-        return (yield from self.insist(request, reply))
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether a request can be sent by itself: the stream is open, and its time is known."""
-        return self._opened == self.server.epoch and not self._is_time_due()
-
-    def _is_time_due(self) -> bool:
-        clock = self.clock
-        return clock is not None and monotonic() > clock.due and self.lanes.writes.fault is None
+        if not self.is_ready:
+            yield from self.ready()
+        return (yield from self.insist(request, (yield request)))
 
     def insist(self, request: Request, reply: Reply) -> Steps[Reply]:
         """Return the reply to a request, which is repeated if it reached no stream: see ask()."""
@@ -303,17 +305,6 @@ class Stream(Generic[C]):
         answers: list[Any] = [reply]
         yield from self._repeat([request], answers)
         return raise_error(answers[0])  # type: ignore[no-any-return]
-
-    def _send_with_time(self, requests: list[Request], clock: Clock) -> Steps[list[Any]]:
-        """Send requests, and behind them a question for the time on the server."""
-        sent = monotonic()
-        clock.note_question(sent)
-        *answers, info = yield from send_all([*requests, self._info_request()])
-        if isinstance(info, Reply):
-            # The stream may have been deleted: the requests' own replies say so.
-            with suppress(ServerError, UnexpectedReply):
-                clock.note_answer(info, sent)
-        return answers
 
     def publications(
         self, subjects: list[bytes], payloads: list[bytes], headers: list[bytes]
@@ -329,12 +320,7 @@ class Stream(Generic[C]):
         none of them was sent.
         """
         yield from self.ready()
-        clock = self.clock
-        # Publications have no expiry to be judged by the time.
-        if clock is not None and type(requests) is list and self._is_time_due():
-            answers = yield from self._send_with_time(requests, clock)
-        else:
-            answers = yield from send_all(requests)
+        answers = yield from send_all(requests)
         try:
             yield from self._repeat(requests, answers)
         except NotSent as error:

@@ -59,6 +59,8 @@ class ErrorLines:
             if self.opened:  # otherwise open() raises it
                 self._lose(inbox_refused(error))
             return
+        if self._outstanding.refuse_following(message):
+            return
         if inbox not in message and monotonic() - self._logged_at >= _QUIET_S:
             self._logged_at = monotonic()
             logger.warning("The NATS server refused a request: %s", explain(error))

@@ -24,7 +24,7 @@ from ...exceptions import (
 from ...realtime import monotonic
 from ..protocol import wire
 from ..protocol.runs import ReadRun, RunReader, read_acknowledgements
-from ..protocol.steps import Answer, Publications, Request
+from ..protocol.steps import Answer, Follow, Publications, Request
 from .driver_errors import explain, without_frames
 from .waiter import Waiter
 
@@ -69,6 +69,8 @@ class Outstanding:
         self._listeners: dict[bytes, Callable[[wire.Reply], None]] = {}
         self._on_refusal: dict[bytes, Callable[[NatsError], object]] = {}
         """What to call if the server refuses the subscription of a listener."""
+        self._followed: dict[Follow, bytes] = {}
+        """The ids of subscriptions that a request has begun."""
         self._unheard: set[bytes] = set()
         """Subscriptions on which nothing has arrived yet, so that the server may refuse them."""
         self._tokens: list[bytes] = []
@@ -125,6 +127,8 @@ class Outstanding:
             if len(header) + len(payload) > max_payload or len(subject) > max_subject_bytes:
                 waiter.answer(index, _oversized(request, max_payload, max_subject_bytes))
                 continue
+            if request.follow is not None:
+                self._follow(request.follow, frames)
             if request.inbox:
                 keys[-1] = key = token  # the token is the id of the subscription, too
                 reply += b".pull"
@@ -304,6 +308,22 @@ class Outstanding:
             self._unheard.add(sid)
         return sid, self._feed_subject(sid)
 
+    def _follow(self, follow: Follow, frames: list[bytes]) -> None:
+        """Add a subscription that a request needs, unless the connection has it."""
+        if follow in self._followed:
+            return
+
+        def end(error: NatsError) -> None:
+            self.unlisten(sid)
+            self._unsubscribe(sid)
+            follow.refused(error)
+
+        sid = self._tokens.pop() if self._tokens else self._new_token()
+        self._followed[follow] = sid
+        self._listeners[sid], self._on_refusal[sid] = follow.heard, end
+        self._unheard.add(sid)
+        frames.append(b"SUB %b %b\r\n" % (follow.subject.encode(), sid))
+
     def _feed_subject(self, sid: bytes) -> bytes:
         return b"%b%b.feed" % (self._inbox, sid)
 
@@ -344,6 +364,22 @@ class Outstanding:
             self._waiting.clear()
             return waiters
 
+    def refuse_following(self, message: str) -> bool:
+        """End the subscriptions of Follow that the server has refused for lack of permission.
+
+        ``message`` is the server's error in lower case. Return False if it is about others.
+        """
+        with self.lock:
+            refused = [
+                sid
+                for each, sid in self._followed.items()
+                if f'"{each.subject.lower()}"' in message
+            ]
+            for sid in refused:
+                if sid in self._on_refusal:
+                    self._on_refusal[sid](PermissionDenied("No permission to subscribe"))
+            return bool(refused)
+
     def refuse(self, message: str) -> None:
         """Fail the requests whose subjects the server has refused for lack of permission.
 
@@ -375,7 +411,8 @@ class Outstanding:
                 if waiter.requests[index].inbox:
                     self._refuse(key, error)
             for sid in list(self._unheard):
-                self._on_refusal[sid](error)
+                if sid in self._on_refusal:
+                    self._on_refusal[sid](error)
 
     def _refuse(self, key: bytes, error: NatsError) -> None:
         """Fail a request, and end the subscription of its own that it may have."""

@@ -97,11 +97,15 @@ def test_each_increment_has_its_own_id() -> None:
     assert len({identity_of(each) for each in requests}) == 100
 
 
-@pytest.mark.parametrize("text", [b"C", b'C","domain":"hub'])
+@pytest.mark.parametrize(("text", "domain"), [(b"C", None), (b'C","domain":"hub', b"hub")])
 @pytest.mark.parametrize("space", [b"", b" "])
-def test_acknowledgements_of_every_form_are_read(text: bytes, space: bytes) -> None:
+def test_acknowledgements_of_every_form_are_read(
+    text: bytes, domain: bytes | None, space: bytes
+) -> None:
     payload = b'{"stream":"%b",%b"seq":7,%b"val":"-12"}' % (text, space, space)
-    assert finish(opened().incr("k", 1), wire.Reply(b"", payload))[0] == -12
+    stream = opened()
+    stream.stream.domain = domain
+    assert finish(stream.incr("k", 1), wire.Reply(b"", payload))[0] == -12
 
 
 @pytest.mark.parametrize("delta", [1.0, True, "1", None, b"1"], ids=repr)

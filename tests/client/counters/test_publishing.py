@@ -76,8 +76,8 @@ def test_publishing_nothing_sends_no_request() -> None:
 def test_published_increments_are_recorded_as_own_writes() -> None:
     stream = opened(replicas=3)
     publish(stream, pair(stream), [ack(7, 1), duplicate(8)])
-    assert stream.stream.recent.is_stale("c.a", 6)
-    assert stream.stream.recent.is_stale("c.b", 7)
+    assert stream.stream.recent.is_stale(b"c.a", 6)
+    assert stream.stream.recent.is_stale(b"c.b", 7)
 
 
 # In doubt ------------------------------------------------------------------------------------

@@ -187,15 +187,12 @@ def test_an_invalid_breakdown_raises_unreadable(breakdown: str) -> None:
 # Replicas that lag ---------------------------------------------------------------------------
 
 
-def test_replies_are_never_stale_without_replicas() -> None:
-    stream = opened()
-    finish(stream.incr("k", 1), ack(8, 5))
-    assert finish(stream.value("k"), stored(7, 4))[0] == 4
-
-
+@pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize("lagging", [MISSING, stored(7, 4)], ids=["none", "older"])
-def test_the_leader_is_asked_if_a_reply_is_older_than_an_own_increment(lagging: object) -> None:
-    stream = opened(replicas=3)
+def test_the_leader_is_asked_if_a_reply_is_older_than_an_own_increment(
+    lagging: object, replicas: int
+) -> None:
+    stream = opened(replicas=replicas)
     finish(stream.incr("k", 1), ack(8, 5))
     total, asked = finish(stream.value("k"), lagging, from_leader(8, 5))
     assert total == 5

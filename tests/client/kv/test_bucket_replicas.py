@@ -147,15 +147,35 @@ def next_after_opening(steps: Steps[Any], first: Bucket) -> Any:
 
 
 def test_the_first_batch_of_an_alias_is_compared_with_the_own_writes_of_another() -> None:
-    """A reader takes values without a look at their sequences."""
     first = opened(replicas=3)
     finish(first.delete(":1:k"), stored(7), ack(8))
     second = second_alias(first, [])
     steps = second.get_payloads([":1:k"])
-    (request,) = next_after_opening(steps, first)
-    assert request.reader is None
+    next_after_opening(steps, first)
     (again,) = steps.send([batch(stored(7))])
     assert again.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
+
+
+@pytest.mark.parametrize("reached", [8, 7])
+def test_a_value_read_in_a_run_is_asked_of_the_leader_if_the_replica_is_behind(
+    reached: int,
+) -> None:
+    """A run is read without a look at sequences."""
+    bucket = opened(replicas=1)
+    finish(bucket.put(":1:k", WRITE), ack(8))
+    steps = bucket.get_payloads([":1:k", ":1:j"])
+    (request,) = next(steps)
+    for key in "kj":
+        request.reader.taken[f"$KV.b.=.1.{key}"] = (b"old", "json")
+    end = f"NATS/1.0 204 EOB\r\nNats-UpTo-Sequence: {reached}\r\n\r\n".encode()
+    answers = [[[Reply(end, b"")]]] if reached == 8 else [[[Reply(end, b"")]], [from_leader(8)]]
+    for answer in answers[:-1]:
+        (again,) = steps.send(answer)
+        assert again.subject == b"$JS.API.STREAM.MSG.GET.KV_b"
+    with pytest.raises(StopIteration) as ended:
+        steps.send(answers[-1])
+    expected = b"old" if reached == 8 else b"value"
+    assert ended.value.value == {":1:k": (expected, "json"), ":1:j": (b"old", "json")}
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
@@ -176,7 +196,8 @@ def test_a_deleted_value_is_not_read_from_a_replica() -> None:
     )
 
 
-def test_own_writes_are_not_recorded_without_replicas() -> None:
+def test_own_writes_are_recorded_whatever_is_known_of_replicas() -> None:
     bucket = opened(replicas=1)
     finish(bucket.put(":1:k", WRITE), ack(8))
-    assert bucket.stream.recent.newest == 0
+    for answer in (stored(7), MISSING):
+        assert finish(bucket.get(":1:k"), answer, from_leader(8))[0].revision == 8

@@ -326,7 +326,9 @@ def test_a_mirror_is_refused(make_cache: MakeCache) -> None:
     origin.get("key")
     mirror = {"name": cache.bucket.config.stream, "mirror": {"name": origin.bucket.config.stream}}
     assert "error" not in api(cache, f"STREAM.CREATE.{cache.bucket.config.stream}", mirror)
-    with pytest.raises(BucketMismatch, match="not a key-value bucket"):
+    with pytest.raises(
+        BucketMismatch, match=f"is a mirror of {origin.bucket.config.stream}: purges"
+    ):
         cache.get("key")
 
 

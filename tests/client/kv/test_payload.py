@@ -78,14 +78,14 @@ def test_any_reply_is_read_alike(reply: Reply, changes: list[tuple[int, int, byt
     for each in buckets:
         each.clock.offset = buckets[0].clock.offset
         each.stream.replicated = True
-        each.stream.recent.note("$KV.b.=.1.a", 10)  # replies with lower sequences are stale
+        each.stream.recent.note(b"$KV.b.=.1.a", 10)  # replies with lower sequences are stale
     short = outcome(buckets[0].get_payload(KEY), reply)
     assert short == outcome(buckets[1].get(KEY), reply)
 
 
 def test_a_stale_value_is_asked_of_the_leader() -> None:
     bucket = settled(replicas=3)
-    bucket.stream.recent.note("$KV.b.=.1.a", 10)
+    bucket.stream.recent.note(b"$KV.b.=.1.a", 10)
     for sequence, asks_again in ((9, True), (10, False)):
         reply = stored(sequence, "=.1.a", header=WRITER, at=NOW - 10)
         again = outcome(bucket.get_payload(KEY), reply)
@@ -107,13 +107,6 @@ def test_a_value_expires_by_the_millisecond(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(bucket.clock, "now", lambda now=now: now)
         monkeypatch.setattr(bucket.clock, "now_at_least", lambda stored, now=now: now)
         assert bool(outcome(bucket.get_payload(KEY), reply)) == found
-
-
-def test_a_bucket_whose_time_is_due_asks_for_it_with_the_value() -> None:
-    bucket = opened()
-    bucket.clock.due = 0
-    requests = next(bucket.get_payload(KEY))
-    assert [each.subject for each in requests][1:] == [b"$JS.API.STREAM.INFO.KV_b"]
 
 
 def test_a_value_of_a_deleted_stream_is_asked_for_again() -> None:

@@ -14,7 +14,6 @@ from django_nats.client.kv import payloads
 from django_nats.client.kv.entry import UNREADABLE
 from django_nats.client.kv.lifetimes import Lifetimes
 from django_nats.client.kv.payloads import PayloadReader
-from django_nats.client.protocol.steps import Request
 from django_nats.client.protocol.wire import Reply
 from django_nats.client.streams.clock import Clock
 from django_nats.client.transport.pending import INBOX_SID
@@ -243,12 +242,3 @@ def test_values_beyond_one_read_of_the_socket_are_all_found(make_cache: MakeCach
     cache.set_many({"gone:1": 1, "gone:2": 2}, None)
     cache.delete_many(["gone:1", "gone:2"])
     assert cache.get_many([*data, "gone:1", "gone:2", "missing"]) == data
-
-
-def test_the_reader_is_used_with_one_replica_only() -> None:
-    """Answers of several replicas must be compared with the own writes of the process."""
-    bucket = opened()
-    bucket.stream.replicated = True
-    (request,) = next(bucket.get_payloads(KEYS))
-    assert isinstance(request, Request)
-    assert request.reader is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,6 +114,7 @@ def test_a_pipeline_that_was_sent_in_part_does_not_raise_not_sent(
     monkeypatch.setattr(requests, "MAX_PIPELINE", 2)
     bucket = Bucket(BucketConfig("a"), Known())
     bucket.stream._opened = 1  # as after a first operation
+    bucket.stream._facts.due = bucket.clock.due = math.inf
     refused = NotSent("the circuit is open")
     writes = {key: Write(b"x", None, None) for key in ("a", "b", "c")}
 
