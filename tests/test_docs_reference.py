@@ -97,6 +97,8 @@ def test_every_option_of_counters_is_documented_with_its_default() -> None:
         "SOURCES": [*entry.stream.sources],
         "PLACEMENT": {},
         "METADATA": {},
+        "JS_DOMAIN": entry.stream.domain,
+        "JS_API_PREFIX": entry.stream.api_prefix,
         **{
             option: getattr(entry.stream, option.lower())
             for option in ("DEADLINE", "REQUEST_TIMEOUT")

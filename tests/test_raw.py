@@ -162,6 +162,7 @@ async def test_a_test_run_has_a_server_of_its_own(
 def test_a_test_run_is_warned_of_a_server_that_settings_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(testrun.VARIABLE, "of this test")  # removed in the end
     monkeypatch.setattr(testrun, "_runs", {})
     monkeypatch.setattr(testrun, "_runs_tests", lambda: True)
     entry = {**NATS, "LOCATION": "nats://nats.internal:4222"}

@@ -105,7 +105,7 @@ class PlainClient(Driver):
             raise
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        if self.is_connected:
+        if self.is_connected and self._pending:
             # nats-py would send the ping first, and the answer would confirm nothing.
             self._transport.writelines(self._pending)
             self._pending, self._pending_data_size = [], 0

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ...exceptions import NotSent, UnexpectedReply
 from . import progress
 from .addresses import is_address, look_up
+from .config import ConnectionConfig
 from .driver import Driver
 from .driver_errors import explain
 from .greeting import OpenTransport
@@ -26,17 +27,12 @@ _OTHER_NAME = (62, 64)
 class Terms:
     """What all attempts of a race have in common."""
 
+    config: ConnectionConfig
     make: Callable[[], Driver]
     options: dict[str, Any]
     """Arguments for nats-py's connect()."""
-    seconds: float
-    """CONNECT_TIMEOUT."""
     shuffle: Callable[[list[str]], object] | None
     """Called with the addresses of a host, unless their order is to be kept."""
-    certificate: bool
-    """Whether the settings have a client's certificate."""
-    names: Sequence[str] = ()
-    """The host names in LOCATION, whose certificate an announced address may have."""
 
 
 class LookUp:
@@ -64,12 +60,12 @@ class LookUp:
             raise NotSent(f"the name {host} cannot be looked up: {reason}") from error
         names = [host]
         if self._announced and is_address(host) and "tls_hostname" not in terms.options:
-            names = [*terms.names, host]
+            names = [*terms.config.host_names, host]
         return [Opening(self._url, each, port, names, terms) for each in found]
 
     def late(self) -> NotSent:
         """Return the error for a name server that does not answer."""
-        return progress.late(self.stage, self._host, self._terms.seconds)
+        return progress.late(self.stage, self._host, self._terms.config.connect_timeout)
 
 
 class Opening:
@@ -102,7 +98,7 @@ class Opening:
 
     def late(self) -> NotSent:
         """Return the error for a server that does not answer."""
-        return progress.late(self.stage, self._where, self._terms.seconds)
+        return progress.late(self.stage, self._where, self._terms.config.connect_timeout)
 
     async def run(self) -> Driver:
         """Return the connection."""
@@ -139,16 +135,16 @@ class Opening:
             return None
         if words := transport.last_words():
             return NotSent(f"the server refused the connection: {words}")
-        terms = self._terms
+        tls = self._terms.config.tls
         if isinstance(error, ssl.SSLError):
             plain = progress.tls_failure(
                 error,
-                configured="tls" in terms.options or self._url.startswith("tls:"),
-                first=bool(terms.options.get("tls_handshake_first")),
+                configured=tls is not None or self._url.startswith("tls:"),
+                first=tls is not None and tls.handshake_first,
             )
             if plain is not None or isinstance(error, ssl.SSLCertVerificationError):
                 return plain
-        if transport.wants_certificate and not terms.certificate:
+        if transport.wants_certificate and (tls is None or tls.certificate is None):
             # The server's alert may come after the handshake, and be lost with the connection.
             return progress.TLSRefused(progress.NO_CERTIFICATE)
         return None

@@ -78,20 +78,14 @@ class Connector(Generic[D]):
             options["token"] = endpoint.token
         # nats-py's own timeout, for each step of a login, must not pass before the race's.
         options["connect_timeout"] = 2 * config.connect_timeout
-        terms = Terms(
-            make=self._make,
-            options=options,
-            seconds=config.connect_timeout,
-            shuffle=_chance.shuffle if config.randomize else None,
-            certificate=config.tls is not None and config.tls.certificate is not None,
-            names=config.host_names,
-        )
+        shuffle = _chance.shuffle if config.randomize else None
+        terms = Terms(config, self._make, options, shuffle)
         attempts = [LookUp(url, terms) for url in servers]
         attempts += [
             LookUp(url, terms, announced=True) for url in self._discovered if url not in servers
         ]
-        if config.randomize:
-            _chance.shuffle(attempts)
+        if shuffle is not None:
+            shuffle(attempts)
         race = Race(attempts, seconds, together=callers_wait)
         return cast("D", await race.run(failures))
 

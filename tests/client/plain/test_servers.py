@@ -10,10 +10,12 @@ import pytest
 
 from django_nats.client.plain.client import PlainClient
 from django_nats.client.transport.config import ConnectionConfig, TLSConfig
-from tests.client.plain.conftest import opened, soon
+from django_nats.devserver import NatsServer
+from tests.client.plain.conftest import config_of, opened, soon
 from tests.support.announced import address, pair
 from tests.support.black_hole import Names
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 
 NAME, OTHER = "nats.example", "other.example"
 
@@ -91,5 +93,16 @@ async def test_the_configured_hostname_is_that_of_every_server(
     try:
         first.kill()
         assert await reconnected(client) == second.port
+    finally:
+        await client.finish()
+
+
+async def test_the_order_of_servers_is_kept_if_settings_say_so(own_server: NatsServer) -> None:
+    dead = [f"nats://127.0.0.1:{free_port()}" for _ in range(8)]
+    client = await opened(config_of(own_server, *dead, randomize=False))
+    try:
+        await client.force_reconnect()
+        await reconnected(client)
+        assert [each.uri.geturl() for each in client.server_pool] == [*dead, own_server.url]
     finally:
         await client.finish()
