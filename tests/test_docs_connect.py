@@ -23,6 +23,7 @@ from django_nats.exceptions import (
     BucketFull,
     NatsError,
     NotSent,
+    NotServed,
     ServerError,
     ServerTooOld,
     Unavailable,
@@ -161,16 +162,24 @@ CLOUD = "connect.ngs.global"
 MIB = 1024**2
 
 
+@pytest.fixture(params=[False, True], ids=["flat", "tiers"])
+def tiers(request: pytest.FixtureRequest) -> bool:
+    """Return True if the account has limits of its own for each number of replicas."""
+    return bool(request.param)
+
+
 @pytest.fixture
 def cloud(
+    tiers: bool,
     stack: ExitStack,
     names: Names,
     authority: Authority,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> tuple[NatsServer, dict[str, Any]]:
-    """Return a server whose account has limits as in Synadia Cloud, and the page's settings."""
-    operator = Operator(mem_storage=0, disk_storage=600 * MIB, max_bytes_required=True, streams=5)
+) -> dict[str, Any]:
+    """Return the page's settings, for a server whose account has limits as in Synadia Cloud."""
+    limits = {"mem_storage": 0, "disk_storage": 600 * MIB, "max_bytes_required": True}
+    operator = Operator({"R1": limits}) if tiers else Operator(**limits)
     server = stack.enter_context(
         NatsServer(token="", config=operator.server_config + authority.block(CLOUD))
     )
@@ -178,21 +187,23 @@ def cloud(
     monkeypatch.setenv("SSL_CERT_FILE", authority.ca)
     operator.write_credentials(tmp_path / "web.creds")
     recipe = Recipe("## Synadia Cloud", {CLOUD: f"{CLOUD}:{server.port}"})
-    return server, recipe.settings(BASE_DIR=tmp_path)
+    return recipe.settings(BASE_DIR=tmp_path)
 
 
 def test_an_account_in_jwts_with_limits_serves_a_cache_and_counters(
-    cloud: tuple[NatsServer, dict[str, Any]], settings: Any
+    cloud: dict[str, Any], settings: Any
 ) -> None:
-    _, made = cloud
-    use(settings, made)
+    use(settings, cloud)
     assert cache_works()
     assert counts()
+    options = cloud["CACHES"]["default"]["OPTIONS"]
+    options["CREDENTIALS_CONTENT"] = Path(options.pop("CREDENTIALS")).read_text()
+    use(settings, cloud)
+    assert caches["default"].get("key") == "value"
 
 
-def test_the_limits_of_an_account_are_named(cloud: tuple[NatsServer, dict[str, Any]]) -> None:
-    _, made = cloud
-    location, options = (made["CACHES"]["default"][each] for each in ("LOCATION", "OPTIONS"))
+def test_the_limits_of_an_account_are_named(cloud: dict[str, Any], tiers: bool) -> None:
+    location, options = (cloud["CACHES"]["default"][each] for each in ("LOCATION", "OPTIONS"))
 
     def refusal(**changes: object) -> ServerError:
         with pytest.raises(ServerError) as caught:
@@ -202,6 +213,9 @@ def test_the_limits_of_an_account_are_named(cloud: tuple[NatsServer, dict[str, A
     assert "Set MAX_BYTES" in str(refusal(MAX_BYTES=None))
     assert "max_mem of the account" in str(refusal(STORAGE="memory"))
     assert type(refusal(MAX_BYTES="700MiB")) is BucketFull
+    # Three times 256 MiB are more than the account has, and it has no tier for three replicas.
+    expected = NotServed if tiers else BucketFull
+    assert type(refusal(REPLICAS=3)) is expected
 
 
 # A vault -------------------------------------------------------------------------------------
@@ -344,13 +358,16 @@ def test_only_the_balancers_of_location_are_used_in_their_order(
     second.cut()
     assert eventually(lambda: uses(first))
     # The servers have announced their own addresses, which are not used.
-    first.refusing = second.refusing = True
+    first.refusing = True
+    names.addresses["spare.internal"] = []
     first.cut()
     tried = first.connections
     assert eventually(lambda: first.connections > tried + 3)
     assert not caches["default"].session.connected
     with pytest.raises(NotSent):
         caches["default"].get("key")
+    names.addresses["spare.internal"] = ["127.0.0.1"]
+    assert eventually(lambda: uses(second))
 
 
 # Domains -------------------------------------------------------------------------------------
