@@ -140,7 +140,7 @@ def test_a_headless_service_is_one_name_with_several_addresses(
     servers = stack.enter_context(Cluster(3, "", hosts=hosts, announce=True, config=tls)).servers
     # A pod that is not ready is listed as well.
     names.addresses[SERVICE] = ["127.0.0.4", *hosts]
-    here = {":4222": f":{servers[0].port}", "/etc/nats/tls/ca.crt": authority.ca}
+    here = {":4222": f":{servers[0].port}", "/etc/nats/ca.crt": authority.ca}
     use(settings, Recipe("## Kubernetes", here).settings(ELECTING))
     assert eventually(cache_works, 240)
     used = connected_to(servers)
@@ -284,7 +284,7 @@ def certificate(authority: Authority, names: Names) -> dict[str, object]:
     """Return the files of the certificate of nats.internal, by their names in the page."""
     names.addresses["nats.internal"] = ["127.0.0.1"]
     files = authority.issue("first", "nats.internal")
-    written = ("/etc/nats/tls/tls.crt", "/etc/nats/tls/tls.key", "/etc/nats/tls/ca.crt")
+    written = ("/etc/nats/tls.crt", "/etc/nats/tls.key", "/etc/nats/ca.crt")
     return dict(zip(written, (*files, authority.ca), strict=True))
 
 
