@@ -26,7 +26,7 @@ __all__ = ["Client", "PlainClient", "connect", "connected"]
 logger = logging.getLogger("django_nats")
 
 PING_INTERVAL_S = 10
-"""nats-py would notice only after minutes that a server has gone without a word."""
+"""nats-py would notice only after minutes that a server no longer answers."""
 _RENEWED = {"user", "password", "token", "tls"}
 _CLOSE_S = 1.0
 """How long closing waits until the server has taken what was sent."""
@@ -122,7 +122,7 @@ class PlainClient(Driver):
         Raise OutcomeUnknown if that is not known within CONNECT_TIMEOUT.
         """
         if self.is_closed and self.last_error is None:
-            return  # the user has closed it, and been told how that went
+            return  # the user has closed it, and close() has raised what failed
         try:
             await asyncio.wait_for(self.flush(), self._config.connect_timeout)
         except (Error, OSError, asyncio.TimeoutError) as error:
