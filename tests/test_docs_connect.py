@@ -404,6 +404,8 @@ def test_a_leaf_node_has_a_bucket_of_its_own_and_leads_to_that_of_the_hub(
     assert caches["default"].get("where") == "leaf"
     with pytest.raises(Unavailable):
         NatsCache(leaf.url, {"OPTIONS": {"BUCKET": "shared", "JS_DOMAIN": "hub"}}).get("where")
+    hub.start()
+    assert eventually(lambda: cache_works("shared"))
 
 
 def test_another_account_has_the_bucket_and_the_counters(
