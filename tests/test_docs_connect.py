@@ -211,7 +211,7 @@ def test_the_limits_of_an_account_are_named(cloud: dict[str, Any], tiers: bool) 
         return caught.value
 
     assert "Set MAX_BYTES" in str(refusal(MAX_BYTES=None))
-    assert "max_mem of the account" in str(refusal(STORAGE="memory"))
+    assert 'set STORAGE to "file", or raise the limit (max_mem' in str(refusal(STORAGE="memory"))
     assert type(refusal(MAX_BYTES="700MiB")) is BucketFull
     # Three times 256 MiB are more than the account has, and it has no tier for three replicas.
     expected = NotServed if tiers else BucketFull
