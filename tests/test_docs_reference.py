@@ -18,8 +18,11 @@ from django_nats.client import process as client_process
 from django_nats.client.kv import tombstones
 from django_nats.client.protocol import wire
 from django_nats.conf import caches as conf
-from django_nats.conf import nearcache
-from django_nats.conf.counters import COUNTER_OPTIONS, counter_settings
+from django_nats.conf import nearcache, republish
+from django_nats.conf.connection import CONNECTION_OPTIONS, EMBEDDED_OPTIONS, TLS_MEMBERS
+from django_nats.conf.counters import COUNTER_OPTIONS, SOURCE_MEMBERS, counter_settings
+from django_nats.conf.secrets import SECRET_MEMBERS, SECRETS
+from django_nats.conf.streams import PLACEMENT_MEMBERS
 from django_nats.counters import Counter, Counters
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import PermissionDenied
@@ -109,10 +112,56 @@ def test_every_option_of_counters_is_documented_with_its_default() -> None:
         },
     }
     assert documented == actual
-    page = text_of("reference/counters.md")
-    assert documented.keys() | {each for each in COUNTER_OPTIONS if f"`{each}`" in page} == (
-        COUNTER_OPTIONS
-    )
+    connection = text_of("reference/counters.md").partition("### Connection\n\n")[2]
+    shared = {*re.findall(r"`([A-Z_]+)`", connection.partition("are [those of a cache]")[0])}
+    assert shared == {*CONNECTION_OPTIONS, *EMBEDDED_OPTIONS}
+    assert {*documented, *shared} == COUNTER_OPTIONS
+
+
+def cell(page: str, option: str) -> str:
+    """Return what a reference page says about an option: the fourth cell of its row."""
+    (row,) = re.findall(rf"^\| `{option}` \| .*", text_of(page), re.MULTILINE)
+    return str(row.split(" | ")[3])
+
+
+SETTINGS, COUNTERS = "reference/settings.md", "reference/counters.md"
+
+
+@pytest.mark.parametrize(
+    ("page", "option", "members"),
+    [
+        (SETTINGS, "TLS", TLS_MEMBERS),
+        (SETTINGS, "PLACEMENT", PLACEMENT_MEMBERS),
+        (COUNTERS, "PLACEMENT", PLACEMENT_MEMBERS),
+    ],
+)
+def test_every_member_of_an_option_is_documented(page: str, option: str, members: object) -> None:
+    assert {*re.findall(r"`([A-Z_]+)`", cell(page, option))} == members
+
+
+def test_every_member_of_republish_is_documented() -> None:
+    table = text_of(SETTINGS).partition("### Republish\n")[2].partition("\n### ")[0]
+    assert {*re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)} == republish.MEMBERS
+
+
+def test_every_member_of_a_source_is_documented() -> None:
+    (sentence,) = re.findall(r"^A dict in `SOURCES` has (.*?)\.$", text_of(COUNTERS), re.M | re.S)
+    assert {*re.findall(r"`([A-Z_]+)`", sentence)} == SOURCE_MEMBERS
+
+
+def test_every_secret_is_documented_as_an_option_that_may_be_a_function() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| .*\(#secrets\)", text_of(SETTINGS), re.MULTILINE)
+    section = text_of(SETTINGS).partition("#### Secrets from a function\n")[2]
+    listed, _, rest = section.partition(" may be a function")
+    assert {*rows} == {*re.findall(r"`([A-Z_]+)`", listed)} == {*SECRETS}
+    assert {*re.findall(r'`\{"([A-Z_]+)": ', rest)} == SECRET_MEMBERS
+
+
+def test_every_environment_variable_is_documented() -> None:
+    section = text_of(SETTINGS).partition("## Environment variables\n")[2].partition("\n## ")[0]
+    sources = "".join(each.read_text() for each in (ROOT / "django_nats").rglob("*.py"))
+    used = {*re.findall(r'"((?:DJANGO_)?NATS_[A-Z_]+)"', sources)} - {"NATS_COUNTERS"}
+    assert {*re.findall(r"^`([A-Z_]+)", section, re.MULTILINE)} == used
 
 
 def operations(of: type = NatsCache) -> set[str]:
@@ -150,17 +199,20 @@ def test_every_operation_of_the_cache_is_in_the_reference() -> None:
     assert sorted(documented) == sorted({*both_methods(NatsCache), "watch"})
 
 
-def test_every_error_is_explained() -> None:
+def test_every_error_is_explained_and_exists() -> None:
     page = text_of("reference/errors.md")
-    tree, terms = page.split("```text")[1].split("```")[0], re.findall(r"^`(\w+)`", page, re.M)
-    errors = {
+    tree = page.split("```text")[1].split("```")[0]
+    terms = re.findall(r"^(`.*`)\n: ", page, re.MULTILINE)
+    kinds = {
         name
-        for name, error in vars(exceptions).items()
-        if isinstance(error, type) and issubclass(error, exceptions.NatsError)
+        for name, kind in vars(exceptions).items()
+        if isinstance(kind, type) and issubclass(kind, (Exception, Warning))
     }
+    errors = {name for name in kinds if issubclass(getattr(exceptions, name), exceptions.NatsError)}
 
-    assert set(re.findall(r"[A-Z]\w+", tree)) >= errors
-    assert set(terms) | {"NatsError", "Unreadable", "ServerNotFound"} >= errors
+    assert {*re.findall(r"(?:^|── |, )([A-Z]\w+)", tree, re.MULTILINE)} == errors
+    explained = {name for term in terms for name in re.findall(r"`(\w+)`", term)}
+    assert explained - {"ImproperlyConfigured"} == kinds - {"NatsError"}
 
 
 def test_every_system_check_is_explained() -> None:

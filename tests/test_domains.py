@@ -267,7 +267,7 @@ GUEST = {
 @pytest.fixture(scope="module")
 def accounts() -> Iterator[NatsServer]:
     """Run a server configured as in the docs: GUEST imports the JetStream of OWNER."""
-    page = (ROOT / "docs/how-to/configure.md").read_text()
+    page = (ROOT / "docs/how-to/connect.md").read_text()
     (config,) = re.findall(r"^```text\n(accounts \{\n.*?)^```", page, re.MULTILINE | re.DOTALL)
     with NatsServer(token="", config=f"{config}\nauthorization {{ timeout: 60 }}") as running:
         yield running
@@ -299,7 +299,7 @@ def test_a_near_cache_follows_the_bucket_of_another_account(accounts: NatsServer
 
 
 def test_counters_are_kept_by_another_account(accounts: NatsServer, counters: Any) -> None:
-    place = {"LOCATION": accounts.url, "STREAM": "VISITS"}
+    place = {"LOCATION": accounts.url}
     counters(guest={**place, **GUEST}, owner={**place, **OWNER})
     assert Counter("home", alias="guest").incr(2) == 2
     assert Counter("home", alias="owner").incr(2) == 4

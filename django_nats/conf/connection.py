@@ -37,6 +37,7 @@ CONNECTION_OPTIONS = {
     "MAX_RECONNECT_WAIT": "max_reconnect_wait",
     "MAX_REFUSED_WAIT": "max_refused_wait",
 }
+TLS_MEMBERS = {"CA", "CERT", "KEY", "HOSTNAME", "HANDSHAKE_FIRST"}
 _WAYS = ("user", "token", "nkey_seed", "credentials", "credentials_content")
 _SWITCHES = ("DISCOVER", "RANDOMIZE")
 _DURATIONS = ("CONNECT_TIMEOUT", "MAX_RECONNECT_WAIT", "MAX_REFUSED_WAIT")
@@ -69,7 +70,7 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
     prefix = values.get("inbox_prefix", "_INBOX")
     if not prefix.isascii() or not _SUBJECT.fullmatch(prefix):
         reader.fail("INBOX_PREFIX", f"is {prefix!r}, which is not a NATS subject without wildcards")
-    tls = reader.mapping("TLS", {"CA", "CERT", "KEY", "HOSTNAME", "HANDSHAKE_FIRST"})
+    tls = reader.mapping("TLS", TLS_MEMBERS)
     first = tls.pop("HANDSHAKE_FIRST", False)
     if not isinstance(first, bool):
         reader.fail("TLS", "has a HANDSHAKE_FIRST that is not True or False")

@@ -48,7 +48,7 @@ COUNTER_OPTIONS = {
     "FLUSH_AT",
     "MAX_PENDING",
 }
-_SOURCE_OPTIONS = {"STREAM", "PREFIX", "DOMAIN", "API_PREFIX", "DELIVER_PREFIX"}
+SOURCE_MEMBERS = {"STREAM", "PREFIX", "DOMAIN", "API_PREFIX", "DELIVER_PREFIX"}
 
 _NAME = re.compile(r"[-_a-zA-Z0-9]+")
 _SUBJECT = re.compile(r"[-_a-zA-Z0-9$]+(\.[-_a-zA-Z0-9$]+)*")
@@ -253,7 +253,7 @@ def _refuse_shared_subjects(reader: Reader, sources: list[SourceConfig]) -> None
 
 def _source(reader: Reader, entry: Mapping[str, object]) -> SourceConfig:
     reader = Reader(f"{reader.where}: SOURCES", entry)
-    reader.refuse_unknown(_SOURCE_OPTIONS)
+    reader.refuse_unknown(SOURCE_MEMBERS)
     stream = _stream_name(reader)
     api_prefix = reader.text("API_PREFIX") or None
     domain = reader.text("DOMAIN")

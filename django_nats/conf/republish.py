@@ -8,7 +8,7 @@ from typing import TypeGuard
 from ..client.kv.config import Republish
 from .reader import Reader
 
-_MEMBERS = {"src", "dest", "headers_only"}
+MEMBERS = {"src", "dest", "headers_only"}
 _PART = r"(?:\{\{[^{}.]+\}\}|[^\s.\x00-\x20\x7f]+)"  # {{ a mapping function }}, or plain text
 _SUBJECT = re.compile(rf"{_PART}(?:\.{_PART})*")
 _OF_THE_SERVER = ("$JS", "$SYS", "_INBOX")
@@ -19,7 +19,7 @@ def read_republish(reader: Reader, subjects: str) -> Republish:
 
     Raises ImproperlyConfigured if it is not valid.
     """
-    members = reader.mapping("REPUBLISH", _MEMBERS)
+    members = reader.mapping("REPUBLISH", MEMBERS)
     src, dest = members.get("src", subjects), members.get("dest")
     headers_only = members.get("headers_only", False)
     if not isinstance(headers_only, bool):

@@ -10,6 +10,7 @@ from .reader import Reader
 
 SECRETS = ("PASSWORD", "TOKEN", "NKEY_SEED", "CREDENTIALS", "CREDENTIALS_CONTENT")
 """The options that may be functions. All but CREDENTIALS, which is a path, hold secrets."""
+SECRET_MEMBERS = {"FUNCTION"}
 _PATHS = ("CA", "CERT", "KEY")
 _LONGEST_PATH = 1024
 
@@ -34,7 +35,7 @@ def read_secret(reader: Reader, option: str) -> str | SecretFunction:
     """
     value = reader.options[option]
     if isinstance(value, Mapping):
-        value = reader.mapping(option, {"FUNCTION"}).get("FUNCTION")
+        value = reader.mapping(option, SECRET_MEMBERS).get("FUNCTION")
         if not callable(value) and not (isinstance(value, str) and _DOTTED_PATH.fullmatch(value)):
             reader.fail(option, "must have a FUNCTION that is a function or its dotted path")
         return SecretFunction(value)

@@ -9,6 +9,7 @@ from typing import Any
 from ..client.streams.api import DEFAULT_PREFIX, domain_prefix
 from .reader import Reader
 
+PLACEMENT_MEMBERS = {"CLUSTER", "TAGS"}
 _TOKEN = re.compile(r"[-_a-zA-Z0-9]+")
 _SUBJECT = re.compile(r"[-_a-zA-Z0-9$]+(\.[-_a-zA-Z0-9$]+)*")
 _MAX_PREFIX_LENGTH = 256
@@ -21,7 +22,7 @@ def stream_options(reader: Reader, description: str) -> dict[str, Any]:
 
     ``description`` is the default. Raises ImproperlyConfigured if an option is not valid.
     """
-    placement = reader.mapping("PLACEMENT", {"CLUSTER", "TAGS"})
+    placement = reader.mapping("PLACEMENT", PLACEMENT_MEMBERS)
     tags = placement.get("TAGS", ())
     if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
         reader.fail("PLACEMENT", "has TAGS that are not a list of strings")

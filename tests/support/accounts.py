@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import nkeys
@@ -40,10 +41,13 @@ def user() -> Identity:
 class Operator:
     """An operator with one account that may use JetStream.
 
-    ``limits`` are those of the account, such as conn=1. What is not given is unlimited.
+    ``limits`` are those of the account, such as conn=1. What is not given is unlimited. ``tiers``
+    are limits of JetStream for each number of replicas, in their place, such as R1={"streams": 5}.
     """
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(
+        self, tiers: Mapping[str, Mapping[str, object]] | None = None, **limits: int
+    ) -> None:
         operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
         system = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
         self._account = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
@@ -52,10 +56,17 @@ class Operator:
         )
         jetstream = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
         free = {**unlimited, "wildcards": True}
+        own_limits: dict[str, object] = {**free, **limits}
+        if tiers is None:
+            own_limits = {**jetstream, **own_limits}
+        else:
+            own_limits["tiered_limits"] = {
+                name: {**jetstream, **tier} for name, tier in tiers.items()
+            }
         accounts = {
             system: operator.sign(system, "SYS", {"type": "account", "limits": free}),
             self._account: operator.sign(
-                self._account, "APP", {"type": "account", "limits": {**free, **jetstream, **limits}}
+                self._account, "APP", {"type": "account", "limits": own_limits}
             ),
         }
         own = operator.sign(operator, "OP", {"type": "operator", "system_account": system.public})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,23 +39,41 @@ def connections(server: NatsServer) -> int:
 
 
 class Cluster:
-    """``size`` servers that elect a leader for each stream."""
+    """``size`` servers that elect a leader for each stream.
 
-    def __init__(self, size: int, token: str = "cluster") -> None:
+    With ``hosts``, each listens on an address of its own, and all on one port. With ``announce``,
+    they announce each other to their clients. ``config`` is a part of the configuration of each.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        token: str = "cluster",
+        *,
+        hosts: Sequence[str] = (),
+        announce: bool = False,
+        config: str = "",
+    ) -> None:
         self.token = token
         self._directory = TemporaryDirectory(prefix="nats-cluster-")
         ports = [free_port() for _ in range(size)]
         routes = json.dumps([f"nats://127.0.0.1:{port}" for port in ports])
+        shared = free_port()
+        listen = [f"{host}:{shared}" for host in hosts] or [
+            f"127.0.0.1:{free_port()}" for _ in range(size)
+        ]
+        no_advertise = json.dumps(not announce)
         self.servers = [
             NatsServer(
-                port=free_port(),
+                port=int(address.rpartition(":")[2]),
                 token=token,
                 name=f"node-{port}",
                 directory=Path(self._directory.name) / str(port),
                 config=f'{MONITORED}\ncluster {{ name: c, listen: "127.0.0.1:{port}", '
-                f"no_advertise: true, routes: {routes} }}",
+                f"no_advertise: {no_advertise}, routes: {routes} }}\n"
+                f'listen: "{address}"\n{config}',
             )
-            for port in ports
+            for port, address in zip(ports, listen, strict=True)
         ]
 
     @property

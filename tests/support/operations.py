@@ -337,7 +337,7 @@ COUNTER = by_name(
         Call("decr", (), COUNTED - 1, None, 1),
         Call("set", (7,), 7, None, 2),
         Call("set the same", (COUNTED,), COUNTED, None, 1),
-        Call("reset", (), None, None, 1),
+        Call("reset", (), None, None, 2),
         Call("take", (), True, False, 2),
         Call("take too many", (COUNTED + 1,), False, False, 1),
         Call("sources", (), {}, {}, 1),

@@ -116,10 +116,12 @@ def advice(config: BucketConfig, error: BucketFull) -> str:
     storage = "memory" if in_memory else "file"
     if code in (server_errors.MEMORY_RESERVED, server_errors.STORAGE_RESERVED):
         limits = ("max_mem", "max_memory_store") if in_memory else ("max_file", "max_file_store")
+        elsewhere = 'set STORAGE to "file", ' if in_memory else ""
         return (
             f"the account or the NATS server has not enough JetStream {storage} storage left to "
-            f"reserve MAX_BYTES for the bucket {config.name} ({code}). Lower MAX_BYTES, or raise "
-            f"the limit ({limits[0]} of the account, {limits[1]} of the server)."
+            f"reserve MAX_BYTES for the bucket {config.name} ({code}). Lower MAX_BYTES, "
+            f"{elsewhere}or raise the limit ({limits[0]} of the account, {limits[1]} of the "
+            "server)."
         )
     if code == server_errors.ACCOUNT_FULL:
         whose = "the account"

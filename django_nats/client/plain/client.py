@@ -27,7 +27,7 @@ __all__ = ["Client", "PlainClient", "connect", "connected"]
 logger = logging.getLogger("django_nats")
 
 PING_INTERVAL_S = 10
-"""nats-py would notice only after minutes that a server has gone without a word."""
+"""nats-py would notice only after minutes that a server no longer answers."""
 _RENEWED = {"user", "password", "token", "tls"}
 _CLOSE_S = 1.0
 """How long closing waits until the server has taken what was sent."""
@@ -157,7 +157,7 @@ class PlainClient(Driver):
         Raise OutcomeUnknown if that is not known within CONNECT_TIMEOUT.
         """
         if self._ended:
-            return  # the user has closed it, and been told how that went
+            return  # the user has closed it, and close() has raised what failed
         try:
             await asyncio.wait_for(self._flush_when_back(), self._config.connect_timeout)
         except Exception as error:  # nats-py does not expect all that a dead socket raises

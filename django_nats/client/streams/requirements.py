@@ -1,4 +1,4 @@
-"""What a stream must be, whoever made or changed it: each field, and what it breaks otherwise.
+"""What a stream must be, even if others made or changed it: each field, and what it breaks.
 
 A field that is not named here, and that settings do not name either, may have any value.
 """

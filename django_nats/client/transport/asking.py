@@ -1,4 +1,4 @@
-"""Reading the secrets of a connection without holding up the loop, or waiting for ever."""
+"""Reading the secrets of a connection without holding up the loop, and within a limit of time."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,13 +22,13 @@ def server() -> Iterator[NatsServer]:
         yield server
 
 
-def on_a_loop(name: str, steps: Coroutine[Any, Any, None]) -> None:
+def on_a_loop(name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     factory = asyncio.new_event_loop
     if name == "uvloop":
         factory = pytest.importorskip("uvloop").new_event_loop
     loop = factory()
     try:
-        loop.run_until_complete(steps)
+        loop.run_until_complete(function())
     finally:
         loop.close()
 
@@ -54,4 +54,4 @@ def test_a_connection_that_is_not_used_leaves_nothing_behind(server: NatsServer,
         _, pending = await asyncio.wait(asyncio.all_tasks() - {this}, timeout=60)
         assert not pending
 
-    on_a_loop(loop, lose())
+    on_a_loop(loop, lose)
