@@ -6,28 +6,9 @@ from collections.abc import Callable
 
 from django_nats.devserver import NatsServer
 from tests.support.cluster import monitor
-from tests.support.scripts import Ended
+from tests.support.scripts import FORK, Ended
 
 Script = Callable[..., Ended]
-
-_FORK = """
-import os, signal, threading
-signal.alarm(550)  # ends the program if it hangs
-
-def fork(child):
-    pid = os.fork()
-    if not pid:
-        child()
-        sys.exit()  # an orderly exit, with all atexit functions
-    return pid
-
-def succeeded(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-def go():
-    print("ready", flush=True)
-    sys.stdin.readline()
-"""
 
 
 def _assert_prints_only(ended: Ended, stdout: str) -> None:
@@ -36,7 +17,7 @@ def _assert_prints_only(ended: Ended, stdout: str) -> None:
 
 def test_a_fork_before_first_use_gives_two_working_processes(script: Script) -> None:
     ended = script(
-        _FORK
+        FORK
         + """
 go()
 pid = fork(lambda: cache.set("child", 1))
@@ -52,7 +33,7 @@ def test_a_fork_after_first_use_gives_the_child_its_own_connection(
     script: Script, own_server: NatsServer
 ) -> None:
     ended = script(
-        _FORK
+        FORK
         + f"import urllib.request; CONNZ = {monitor(own_server)!r} + '/connz'"
         + """
 def identities():
@@ -91,7 +72,7 @@ print("done")
 
 def test_the_child_closes_its_copy_of_the_parents_socket(script: Script) -> None:
     ended = script(
-        _FORK
+        FORK
         + """
 def sockets_to_server():
     port = int(sys.argv[1].rpartition(":")[2])
@@ -122,7 +103,7 @@ print(cache.get("key"))
 
 def test_a_fork_works_while_other_threads_have_requests_in_flight(script: Script) -> None:
     ended = script(
-        _FORK
+        FORK
         + """
 cache.set("key", 1)
 stop = threading.Event()
@@ -156,7 +137,7 @@ def test_a_fork_works_while_a_thread_reads_the_shared_socket(script: Script) -> 
     """The reading thread is inside poll() and holds the right to read. The child inherits that
     state, without the thread that would give the right back."""
     ended = script(
-        _FORK
+        FORK
         + """
 import asyncio, time
 from django_nats.client.transport import connection, shared_socket
@@ -223,7 +204,7 @@ print("done")
 def test_a_fork_works_after_the_connection_was_lost(script: Script, own_server: NatsServer) -> None:
     """The connection is closed and not yet reopened, so the child has no socket to close."""
     ended = script(
-        _FORK
+        FORK
         + """
 import logging; logging.disable()
 from django_nats.client import drivers, process
@@ -263,7 +244,7 @@ print(eventually(answers, time.monotonic() + 30))
 
 def test_a_multiprocessing_pool_of_forked_workers_uses_the_cache(script: Script) -> None:
     ended = script(
-        _FORK
+        FORK
         + """
 import multiprocessing
 
@@ -283,7 +264,7 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
 def test_a_lane_that_is_down_is_reset_by_a_fork_and_by_close(script: Script) -> None:
     """Only the parent probes the lane; after close() no process does."""
     ended = script(
-        _FORK
+        FORK
         + """
 import time
 from django_nats.client import drivers, process
@@ -335,7 +316,7 @@ print("done")
 
 def test_the_connection_outlives_many_children(script: Script) -> None:
     ended = script(
-        _FORK
+        FORK
         + """
 cache.set("key", 0)
 go()
@@ -350,7 +331,7 @@ print(cache.get("key"))
 def test_a_fork_while_a_process_logs_in_leaves_the_socket_to_the_parent(script: Script) -> None:
     """If the child kept it, the server would not notice that the parent closes it."""
     ended = script(
-        _FORK
+        FORK
         + """
 import contextlib, logging, socket
 from django_nats.client import process

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from django_nats.devserver import NatsServer
-from tests.support.scripts import Ended, run_script
+from tests.support.scripts import FORK, Ended, run_script
 
 _PRELUDE = """
 import asyncio, json, os, signal, sys, threading
@@ -22,21 +22,6 @@ settings.configure(
 )
 from django.core.cache import cache
 from django_nats import connection, run
-signal.alarm(550)  # ends the program if it hangs
-
-def fork(child):
-    pid = os.fork()
-    if not pid:
-        child()
-        sys.exit()  # an orderly exit, with all atexit functions
-    return pid
-
-def succeeded(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-def go():
-    print("ready", flush=True)
-    sys.stdin.readline()
 
 def sockets_to_server():
     port = int(sys.argv[1].rpartition(":")[2])
@@ -71,7 +56,7 @@ def script(loop: str, own_server: NatsServer) -> Script:
 
     def execute(code: str, expected: str = "", *, location: str = "", **kwargs: object) -> Ended:
         where = (location or own_server.url, own_server.token)
-        ended = run_script(code, *where, loop=loop, prelude=_PRELUDE, **kwargs)  # type: ignore[arg-type]
+        ended = run_script(code, *where, loop=loop, prelude=_PRELUDE + FORK, **kwargs)  # type: ignore[arg-type]
         assert (ended.status, ended.stdout, ended.stderr) == (0, expected, "")
         return ended
 

@@ -28,6 +28,25 @@ cache = NatsCache(
 """
 # Background jobs of a shell ignore SIGINT, and so do the processes they start.
 _CONTROL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+FORK = """
+import os, signal, threading
+signal.alarm(550)  # ends the program if it hangs
+
+def fork(child):
+    pid = os.fork()
+    if not pid:
+        child()
+        sys.exit()  # an orderly exit, with all atexit functions
+    return pid
+
+def succeeded(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+def go():
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+"""What a program needs to fork."""
 PATIENCE = 600
 """Seconds after which a program counts as hung. Tests do not assert that programs are fast."""
 # Python 3.12 warns of every fork of a process with threads, as gunicorn does it.
