@@ -263,7 +263,12 @@ def test_an_unknown_option_is_named_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize(
     ("option", "meant"),
-    [("MAX_BYTE", "MAX_BYTES"), ("BUKCET", "BUCKET"), ("fail_open", "FAIL_OPEN")],
+    [
+        ("MAX_BYTE", "MAX_BYTES"),
+        ("BUKCET", "BUCKET"),
+        ("fail_open", "FAIL_OPEN"),
+        ("CREDS", "CREDENTIALS"),
+    ],
 )
 def test_a_misspelt_option_gets_a_suggestion(option: str, meant: str) -> None:
     message = problem(**{option: 1})

@@ -57,16 +57,23 @@ def test_credentials_in_the_location_are_used_and_not_shown(
 
 
 @pytest.mark.parametrize(
-    ("location", "options"),
+    ("location", "options", "fault"),
     [
-        ("nats://a:s3cret@a,nats://a:0ther@b", {}),
-        ("nats://s3cret@a", {"TOKEN": "0ther"}),
-        ("nats://a:s3cret@a", {"USER": "b", "PASSWORD": "s3cret"}),
+        ("nats://a:s3cret@a,nats://a:0ther@b", {}, "has different credentials for different"),
+        ("nats://s3cret@a", {"TOKEN": "0ther"}, "and TOKEN are two logins: choose one"),
+        (
+            "nats://a:s3cret@a",
+            {"USER": "b", "PASSWORD": "s3cret"},
+            "and USER are two logins: choose one",
+        ),
     ],
+    ids=["servers", "token", "user"],
 )
-def test_differing_credentials_are_refused(location: str, options: dict[str, str]) -> None:
+def test_differing_credentials_are_refused(
+    location: str, options: dict[str, str], fault: str
+) -> None:
     message = problem(location, **options)
-    assert "LOCATION has different credentials for different servers" in message
+    assert f"LOCATION {fault}" in message
     assert "s3cret" not in message
     assert "0ther" not in message
 
@@ -188,3 +195,12 @@ def test_embedded_refuses_what_is_for_other_servers(option: str, value: object) 
         message = problem("embedded", **{option: value})
     assert f'{option} cannot be combined with LOCATION "embedded"' in message
     assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("location", ["embeded", "Embedded", "emebdded"])
+def test_a_misspelt_embedded_gets_a_suggestion(location: str) -> None:
+    assert problem(location) == f'CACHES["?"]: LOCATION is {location!r}. Correct it to "embedded".'
+
+
+def test_a_host_may_have_any_other_name() -> None:
+    assert config("embedding-nats").connection.servers == ("nats://embedding-nats:4222",)

@@ -37,6 +37,11 @@ MISPLACED: list[tuple[str, dict[str, Any], str]] = [
     ("path as NKEY_SEED", {"NKEY_SEED": "/run/s3cret/web"}, "NKEY_SEED must be the seed itself"),
     ("creds as NKEY_SEED", {"NKEY_SEED": CREDS}, "NKEY_SEED must be the seed itself"),
     ("path as content", {"CREDENTIALS_CONTENT": "/run/s3cret"}, "CREDENTIALS_CONTENT is not the"),
+    (
+        "Path as content",
+        {"CREDENTIALS_CONTENT": Path("/run/s3cret")},
+        "CREDENTIALS_CONTENT is not the",
+    ),
     ("seed as content", {"CREDENTIALS_CONTENT": USER.seed}, "CREDENTIALS_CONTENT is not the"),
     ("seed as TOKEN", {"TOKEN": USER.seed}, "TOKEN holds a private key"),
     ("seed as PASSWORD", {"USER": "web", "PASSWORD": USER.seed}, "PASSWORD holds a private key"),
@@ -83,6 +88,13 @@ def test_a_key_in_location_is_refused_without_being_shown(location: object) -> N
 
 def test_a_token_may_be_a_jwt() -> None:
     assert config(TOKEN=JWT).connection.token == JWT  # an auth callout may ask for one
+
+
+@pytest.mark.parametrize("option", ["USER", "PASSWORD", "TOKEN", "CREDENTIALS", "NKEY_SEED"])
+def test_an_option_that_is_none_counts_as_left_out(option: str) -> None:
+    """So that a variable of the environment need not be set."""
+    assert config(**{option: None}).connection == config().connection
+    assert config("embedded", ALLOW_EMBEDDED=True, **{option: None}).connection.login == ""
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,9 @@ GUEST = {
 def accounts() -> Iterator[NatsServer]:
     """Run a server configured as in the docs: GUEST imports the JetStream of OWNER."""
     page = (ROOT / "docs/how-to/connect.md").read_text()
-    (config,) = re.findall(r"^```text\n(accounts \{\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (config,) = re.findall(
+        r"^```text\n(jetstream: \{\}\naccounts \{\n.*?)^```", page, re.MULTILINE | re.DOTALL
+    )
     with NatsServer(token="", config=f"{config}\nauthorization {{ timeout: 60 }}") as running:
         yield running
         process.close()

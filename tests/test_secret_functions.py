@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -137,8 +138,8 @@ def test_a_refused_secret_is_asked_for_again(with_token: NatsServer) -> None:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (PermissionError(f"the vault has {SECRET}"), "raised PermissionError in "),
-        (SystemExit(SECRET), "raised SystemExit in "),
+        (PermissionError(f"the vault has {SECRET}"), "failed: PermissionError in "),
+        (SystemExit(SECRET), "failed: SystemExit in "),
         ("", "returned an empty text, not"),
         (" \n", "returned an empty text, not"),
         (None, "returned a value of type NoneType, not"),
@@ -168,9 +169,9 @@ def test_a_function_that_fails_is_an_outage_that_names_the_option(
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
-        ("tests.support.nowhere.token", "raised ModuleNotFoundError"),
-        ("tests.support.vault.nothing", "raised AttributeError"),
-        ("tests.support.vault.held", "raised TypeError"),
+        ("tests.support.nowhere.token", "cannot be imported: ModuleNotFoundError"),
+        ("tests.support.vault.nothing", "cannot be imported: AttributeError"),
+        ("tests.support.vault.held", "failed: TypeError"),
         ("tests.support.vault.coroutine", "returned a coroutine, not a text"),
     ],
 )
@@ -179,6 +180,14 @@ def test_a_path_that_leads_to_no_function_is_named(
 ) -> None:
     error = failure(cache_of(with_token, TOKEN={"FUNCTION": target}))
     assert f"TOKEN: the function {target} {problem}" in str(error)
+
+
+def test_the_line_of_the_project_is_named_if_python_s_library_raises(
+    with_token: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    error = failure(cache_of(with_token, TOKEN={"FUNCTION": "tests.support.vault.address"}))
+    assert re.search(r"address failed: KeyError in \S+vault\.py, line \d+$", str(error))
 
 
 def test_an_error_of_counters_names_their_entry(with_token: NatsServer, settings: Any) -> None:

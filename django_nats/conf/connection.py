@@ -15,7 +15,7 @@ from .. import testrun
 from ..client.transport.config import ConnectionConfig, TLSConfig
 from ..exceptions import NamedServerWarning
 from .django_redis import PAGE, SCHEMES
-from .reader import Reader
+from .reader import Reader, is_nearly
 from .secrets import SECRETS, read_secret
 
 EMBEDDED = "embedded"
@@ -60,7 +60,7 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
     values |= {
         attribute: read_secret(reader, option) if option in SECRETS else reader.text(option)
         for option, attribute in CONNECTION_OPTIONS.items()
-        if option not in ("TLS", *_SWITCHES, *_DURATIONS) and option in reader.options
+        if option not in ("TLS", *_SWITCHES, *_DURATIONS) and reader.options.get(option) is not None
     }
     for option in _SWITCHES:
         values[CONNECTION_OPTIONS[option]] = reader.boolean(option, True)
@@ -83,9 +83,11 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
         values["tls"] = TLSConfig(
             tls.get("CA"), tls.get("CERT"), tls.get("KEY"), tls.get("HOSTNAME"), first
         )
+    if isinstance(location, str) and location != EMBEDDED and is_nearly(location, EMBEDDED):
+        reader.fail("LOCATION", f'is {location!r}. Correct it to "{EMBEDDED}"')
     if location == EMBEDDED:
         for option in ("USER", *SECRETS, "TLS", "JS_DOMAIN", "JS_API_PREFIX"):
-            if option in reader.options:
+            if reader.options.get(option) is not None:
                 reader.fail(option, f'cannot be combined with LOCATION "{EMBEDDED}"')
         run = testrun.current()
         return ConnectionConfig(embedded=_embedded(reader, run), test_run=run, **values)
@@ -100,8 +102,11 @@ def read_connection(reader: Reader, location: object) -> ConnectionConfig:
         server, credentials = _server(reader, url)
         servers.append(server)
         for attribute, value in credentials.items():
-            if values.setdefault(attribute, value) != value:
-                reader.fail("LOCATION", "has different credentials for different servers")
+            if values.setdefault(attribute, value) == value:
+                continue
+            if attribute.upper() in reader.options:
+                reader.fail("LOCATION", f"and {attribute.upper()} are two logins: choose one")
+            reader.fail("LOCATION", "has different credentials for different servers")
     if ("user" in values) != ("password" in values):
         reader.fail("USER", "and PASSWORD must be given together")
     values["login"] = _login(reader, values)
@@ -115,9 +120,9 @@ def _login(reader: Reader, values: dict[str, Any]) -> str:
     """Return what holds the credentials, for messages."""
     if "user" in values and "USER" in reader.options:
         return "USER and PASSWORD"
-    for option in map(str.upper, _WAYS[1:]):
-        if option in reader.options:
-            return option
+    for way in _WAYS[1:]:
+        if way in values and way.upper() in reader.options:
+            return way.upper()
     return "the credentials in LOCATION" if {"user", "token"} & values.keys() else ""
 
 

@@ -124,8 +124,17 @@ class Reader:
         return {name: str(each) if isinstance(each, Path) else each for name, each in value.items()}
 
 
+def is_nearly(text: str, word: str) -> bool:
+    """Return True if a text is a word with a mistake in it."""
+    from difflib import get_close_matches  # needed after a mistake only
+
+    return bool(get_close_matches(text.lower(), [word], cutoff=0.8))
+
+
 def _hint(option: object, known: Iterable[str]) -> str:
     from difflib import get_close_matches  # needed after a mistake only
 
-    close = get_close_matches(str(option).upper(), known, n=1)
+    name = str(option).upper()
+    close = get_close_matches(name, known)
+    close.sort(key=lambda each: each[0] != name[0])  # CREDS stands for CREDENTIALS, not for READS
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."

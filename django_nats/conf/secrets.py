@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from ..client.transport.secrets import SecretFunction, holds_content
 from .reader import Reader
@@ -55,7 +56,7 @@ def refuse_misplaced_secrets(reader: Reader, location: object) -> None:
         if option == "CREDENTIALS" and _is_no_path(value):
             reader.fail(option, f"is not the path of a .creds file. {_REMEDY}")
         if option == "CREDENTIALS_CONTENT":
-            if isinstance(value, str) and not holds_content(value):
+            if isinstance(value, Path) or (isinstance(value, str) and not holds_content(value)):
                 reader.fail(
                     option, "is not the content of a .creds file. Its path belongs in CREDENTIALS"
                 )

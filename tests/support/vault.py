@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 held: dict[str, object] = {}
@@ -40,3 +41,7 @@ def content() -> object:
 
 async def coroutine() -> str:
     return "s3cret"
+
+
+def address() -> str:
+    return os.environ["VAULT_ADDR"]

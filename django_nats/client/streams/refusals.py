@@ -45,7 +45,8 @@ class Refusals:
         elif config.api_prefix != DEFAULT_PREFIX:
             problem = (
                 f"no JetStream answers under {config.api_prefix}. The account must import its API "
-                "under that prefix. Otherwise correct JS_API_PREFIX."
+                "under that prefix, from an account with JetStream, on servers that enable it. "
+                "Otherwise correct JS_API_PREFIX."
             )
         else:
             problem = (

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from importlib import import_module, util
 from pathlib import Path
+from traceback import walk_tb
 from typing import NamedTuple
 
 from ...exceptions import NotSent
 from ...printable import printable
 
+_LIBRARY = f"{Path(inspect.__file__).parent}{os.sep}"
 _JWT, _SEED = "BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"
 _INVISIBLE = "\ufeff \t\r\n"
 """What editors and other systems add at the ends of lines and files: byte order marks, blanks."""
@@ -43,13 +46,13 @@ class SecretFunction:
         name = getattr(self._target, "__qualname__", type(self._target).__qualname__)
         return f"{self._target.__module__}.{name}"
 
-    def __call__(self) -> object:
-        """Ask the function. Raise what it raises, or what the import of its module raises."""
+    def find(self) -> Callable[[], object]:
+        """Return the function. Raise what the import of its module raises."""
         if not isinstance(self._target, str):
-            return self._target()
+            return self._target
         module, _, name = self._target.rpartition(".")
         function: Callable[[], object] = getattr(import_module(module), name)
-        return function()
+        return function
 
 
 class Credentials(NamedTuple):
@@ -75,12 +78,15 @@ def current(option: str, secret: str | SecretFunction) -> str:
     """
     if isinstance(secret, str):
         return secret
-    failure = ""
+    failure = "cannot be imported"
     answer: object = None
     try:
-        answer = secret()
+        function = secret.find()
+        failure = "failed"
+        answer = function()
+        failure = ""
     except BaseException as error:  # a SystemExit, too, would end only this thread
-        failure = f"raised {type(error).__name__}{_place(error)}"
+        failure += f": {type(error).__name__}{_place(error)}"
     if not failure:
         if isinstance(answer, Path):
             answer = str(answer)
@@ -92,13 +98,20 @@ def current(option: str, secret: str | SecretFunction) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Return where an exception was raised, instead of its text."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return ""
-    return printable(f" in {traceback.tb_frame.f_code.co_filename}, line {traceback.tb_lineno}")
+    """Return the last line outside of Python's library where an exception passed, and not its text.
+
+    Return an empty string if there is none, as where a module is not found.
+    """
+    place = ""
+    for frame, line in walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if file != __file__ and not file.startswith("<frozen") and not _is_library(file):
+            place = f" in {file}, line {line}"
+    return printable(place)
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_LIBRARY) and "site-packages" not in file
 
 
 def _describe(answer: object) -> str:

@@ -82,6 +82,20 @@ async def test_each_server_is_to_have_a_certificate_of_its_own_name(
         await client.finish()
 
 
+async def test_the_end_of_a_client_with_tls_logs_no_warning(
+    stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    block = authority.block("localhost", "127.0.0.1")
+    server = stack.enter_context(NatsServer(config=block, token="", jetstream=False))
+    tls = TLSConfig(ca=authority.ca)
+    client = await opened(ConnectionConfig((server.url,), tls=tls, connect_timeout=60.0))
+    sock = client._transport._io_writer.transport
+    await client.close()
+    assert await soon(sock.is_closing)
+    assert [each for each in caplog.records if each.name == "asyncio"] == []
+
+
 async def test_the_configured_hostname_is_that_of_every_server(
     stack: ExitStack, tmp_path: Path
 ) -> None:
