@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from django_nats.devserver import NatsServer
-from tests.hazards.test_fork import _FORK
-from tests.support.scripts import Ended, run_script
+from tests.support.scripts import FORK, Ended, run_script
 
 Script = Callable[..., Ended]
 Trouble = Callable[[NatsServer], None]
@@ -66,7 +65,7 @@ def _assert_prints_only(ended: Ended, stdout: str) -> None:
 
 def test_a_forked_child_starts_with_no_copies(script: Script) -> None:
     ended = script(
-        _FORK
+        FORK
         + """
 other.set("key", "old", None)
 assert soon(lambda: copied("key"))
@@ -102,7 +101,7 @@ print("done")
 
 def test_forks_work_while_threads_read_and_write(script: Script) -> None:
     ended = script(
-        _FORK
+        FORK
         + """
 keys = [f"key:{number}" for number in range(50)]
 cache.set_many(dict.fromkeys(keys, 0), None)

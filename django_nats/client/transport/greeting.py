@@ -56,8 +56,8 @@ class OpenTransport(TcpTransport):
         self.stage = Stage.TLS
         await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
         # nats-py leaves this out, and asyncio would log a warning when the connection ends.
-        protocol: Any = self._io_writer.transport.get_protocol()
-        protocol._over_ssl = True
+        writer: Any = self._io_writer
+        writer.transport.get_protocol()._over_ssl = True
         if not self.greeted and _unread(self._bare_io_reader):
             # Its greeting came before the handshake, and it sends no other.
             raise NotSent(NO_TLS_FIRST)
