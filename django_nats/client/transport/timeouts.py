@@ -92,8 +92,11 @@ class Sweep:
             self._arm()
 
     def _arm(self, patient: bool = True) -> None:
-        self.armed = bool(self._link.outstanding)
-        if self.armed:
+        # False before it looks, and true after that: of a request that another thread sends
+        # meanwhile, either this sees the request, or that thread sees that it has to begin.
+        self.armed = False
+        if self._link.outstanding:
+            self.armed = True
             self._due = monotonic() + _TICK_S
             self._loop.call_later(_TICK_S, self.run, patient)
 

@@ -101,3 +101,27 @@ async def test_stopping_ends_the_test_of_the_inbox() -> None:
     link = FakeLink()
     Sweep(link, lambda lane: None).stop()
     assert link.stops == 1
+
+
+async def test_a_request_that_is_sent_as_the_sweeps_end_is_not_overlooked(clock: Clock) -> None:
+    begins: list[bool] = []
+
+    class Overtaken(Outstanding):
+        """Another thread sends a request just after the sweep has found none."""
+
+        def __len__(self) -> int:
+            found = super().__len__()
+            if not found:
+                link.ask(60.0)
+                begins.append(not tested.armed)  # as Connection._start_timeouts() does
+            return found
+
+    link = FakeLink()
+    tested = Sweep(link, lambda lane: None)
+    waiter = link.ask(60.0)
+    tested.begin()
+    link.outstanding.forget(waiter)
+    link.outstanding = Overtaken(lambda sid: None)
+    link.outstanding.open(INBOX)
+    tested.run(patient=False)
+    assert begins == [True] or tested.armed
