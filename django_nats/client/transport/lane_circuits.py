@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Protocol
 
 from ..protocol import wire
-from ..protocol.steps import Lane
+from ..protocol.steps import Answer, Lane, Request
 from .waiter import Waiter
 
 logger = logging.getLogger("django_nats")
@@ -65,14 +66,23 @@ class LaneCircuits:
                 # The pause comes first. If one of several replicas is mute, the next request may
                 # reach another, and callers must not wait for the mute one again and again.
                 await asyncio.sleep(_PROBE_PAUSE_S)
-                answered = asyncio.Event()
-                waiter = Waiter([lane.probe], answered.set)
-                session.submit_probe(waiter)
-                await answered.wait()
-                answer = waiter.answers[0]
+                answer = await self._ask(lane.probe)
                 if isinstance(answer, wire.Reply) and wire.answers_for_stream(answer):
                     logger.warning("%s answers again", lane.name)
                     return
         finally:
             lane.fault = None
             self._probes.pop(lane, None)
+
+    async def _ask(self, probe: Request) -> Answer | None:
+        loop, answered = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            # On the thread that reads the answer, which may be a caller's.
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(answered.set)
+
+        waiter = Waiter([probe], wake)
+        self._session.submit_probe(waiter)
+        await answered.wait()
+        return waiter.answers[0]
