@@ -194,7 +194,7 @@ def close() -> None:
         from .plain import shared
 
         # First, as the coroutines that run with these clients may use a cache.
-        shared.close(list(_shared_clients.values()), _CLOSE_S)
+        shared.close(_shared_clients, _CLOSE_S)
     sessions = list(_sessions.values())
 
     async def close_sessions() -> None:

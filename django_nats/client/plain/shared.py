@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from inspect import isawaitable
-from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...exceptions import BridgeMisuse, NatsError, OutcomeUnknown
+from ...exceptions import BridgeMisuse, NatsError, NotSent, OutcomeUnknown
 from ...realtime import monotonic
 from ..transport.asking import Asking
 from ..transport.config import ConnectionConfig
@@ -38,6 +37,7 @@ class SharedClient:
         self._asking = Asking(self._config)
         self._opening: asyncio.Task[PlainClient] | None = None
         """The attempt to connect that all callers wait for."""
+        self._closed = False
 
     def run(
         self, function: Callable[..., Awaitable[T]], arguments: Iterable[Any], timeout: float | None
@@ -54,9 +54,9 @@ class SharedClient:
             raise BridgeMisuse(
                 "run() on a background loop's thread would wait for itself: await the function"
             )
-        future = runner.submit(partial(self._call, function, arguments))
+        future, is_running = runner.submit(partial(self._call, function, arguments))
         try:
-            if not _is_done(future, timeout, runner.thread):
+            if not _is_done(future, timeout, is_running):
                 raise TimeoutError(f"{_name(function)} has not ended within {timeout:g} seconds")
             return future.result()
         except Exception as error:
@@ -67,9 +67,12 @@ class SharedClient:
                 ) from None
             raise
         finally:
-            future.cancel()  # does nothing if it is done
+            if is_running():  # otherwise that would need the loop, which is closed
+                future.cancel()  # does nothing if it is done
 
     async def _call(self, function: Callable[..., Awaitable[T]], arguments: Iterable[Any]) -> T:
+        # The caller may have given up when this fails, which asyncio would log.
+        _take_error(asyncio.current_task())
         client = await self._connected()
         awaitable = function(client, *arguments)
         if not isawaitable(awaitable):
@@ -83,8 +86,7 @@ class SharedClient:
             return self._client
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open())
-            # Perhaps nobody waits for it any more when it fails, which asyncio would log.
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            _take_error(self._opening)  # so may all of its callers
         try:
             # A caller that is cancelled must not end what others wait for.
             return await asyncio.shield(self._opening)
@@ -96,13 +98,18 @@ class SharedClient:
         from .client import connect
 
         try:
-            self._client = await connect(self._config, self._asking)
+            client = await connect(self._config, self._asking)
         finally:
             self._opening = None
-        return self._client
+        if self._closed:
+            client.abort()  # close() has not seen it
+            raise NotSent("The connection has just been closed")
+        self._client = client
+        return client
 
     async def close(self) -> None:
-        """Send what was published, and close the connection."""
+        """Send what was published, and close the connection. The loop is about to end."""
+        self._closed = True
         client, self._client = self._client, None
         if client is not None:
             await client.finish()
@@ -117,26 +124,27 @@ class SharedClient:
         self._reset()
 
 
-def close(clients: Collection[SharedClient], seconds: float) -> None:
+def close(clients: Mapping[Any, SharedClient], seconds: float) -> None:
     """Close clients, and end the loop on which their coroutines run. Those are cancelled.
 
     Wait at most a number of seconds for the clients, and as long again for the thread.
     """
 
     async def finish() -> None:
-        await asyncio.gather(*(each.close() for each in clients), return_exceptions=True)
+        all_of_them = list(clients.values())
+        await asyncio.gather(*(each.close() for each in all_of_them), return_exceptions=True)
 
     def forget() -> None:
-        for each in clients:
+        for each in list(clients.values()):  # some may have been made since
             each.forget()
 
     runner.stop(finish, seconds, forget)
 
 
-def _is_done(future: Future[Any], timeout: float | None, running: Thread | None) -> bool:
+def _is_done(future: Future[Any], timeout: float | None, is_running: Callable[[], bool]) -> bool:
     """Wait until a future is done. Return False after a number of seconds.
 
-    Cancel it if ``running``, the thread of its loop, has ended.
+    Raise CancelledError if its loop has ended, which ``is_running`` returns.
     """
     deadline = None if timeout is None else monotonic() + timeout
     while True:
@@ -144,10 +152,17 @@ def _is_done(future: Future[Any], timeout: float | None, running: Thread | None)
         if wait([future], max(0, min(left, _ALIVE_CHECK_S))).done:
             return True
         # As in a child that a signal's handler has forked, or if it ignores cancellation.
-        if runner.thread is not running or not runner.alive:
-            return future.cancel() or future.done()
+        if not is_running():
+            if future.done():
+                return True
+            raise CancelledError
         if deadline is not None and monotonic() >= deadline:
             return False
+
+
+def _take_error(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 def _name(function: object) -> str:

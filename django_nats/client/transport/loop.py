@@ -13,6 +13,7 @@ import time
 from _thread import get_ident
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import BuiltinFunctionType
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -66,11 +67,6 @@ class LoopThread:
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def thread(self) -> threading.Thread | None:
-        """Return the thread of the present loop, or None."""
-        return self._thread
-
-    @property
     def retired(self) -> bool:
         """Return True while the interpreter is ending. No loop is started any more."""
         return self._retired_at is not None
@@ -90,19 +86,26 @@ class LoopThread:
         except RuntimeError as error:
             self._refuse_as_closed(error)
 
-    def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+    def submit(
+        self, function: Callable[[], Coroutine[Any, Any, T]]
+    ) -> tuple[Future[T], Callable[[], bool]]:
         """Run a coroutine function on the loop, from another thread. Raise what call() raises.
 
-        If the future is cancelled, so is the coroutine. If the loop ends, the coroutine is
-        cancelled, or never begins.
+        Return its future, and a function that returns whether its loop is running. If the future
+        is cancelled, so is the coroutine. If the loop ends, the coroutine is cancelled, or never
+        begins.
         """
         loop = self._loop or self._ending_or_next()
         coroutine = function()
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         except RuntimeError as error:
             coroutine.close()
             self._refuse_as_closed(error)
+        return future, partial(self._runs, loop)
+
+    def _runs(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self.alive and loop in (self._loop, self._ending)
 
     def _ending_or_next(self) -> asyncio.AbstractEventLoop:
         # While the loop ends, its thread must not wait for its own end.

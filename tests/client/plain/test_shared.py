@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
 from django_nats.client import process
+from django_nats.client.plain import client as plain_client
 from django_nats.client.plain import shared as plain_shared
 from django_nats.client.plain.client import PlainClient
 from django_nats.client.plain.shared import SharedClient
@@ -272,7 +273,7 @@ def test_a_call_on_a_background_loops_thread_is_refused(shared: SharedClient, lo
         run(shared, echo)
 
     run(shared, echo)
-    future = loop.submit(nested)
+    future, _ = loop.submit(nested)
     with pytest.raises(BridgeMisuse, match="wait for itself"):
         future.result(60)
 
@@ -363,3 +364,74 @@ def test_closing_ends_a_call_whose_function_ignores_that(
         assert run(shared, echo, 1) == (1,)  # on the next loop
         with pytest.raises(OutcomeUnknown, match="stubborn was cancelled"):
             ended.result()
+
+
+def test_a_call_that_its_loops_end_has_overtaken_is_not_taken_for_one_of_the_next_loop(
+    shared: SharedClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plain_shared, "_ALIVE_CHECK_S", 0.05)
+    running, submit = threading.Event(), runner.submit
+
+    async def stubborn(nc: Client) -> None:
+        running.set()
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    def overtaken(function: Callable[[], Any]) -> Any:
+        monkeypatch.setattr(runner, "submit", submit)
+        submitted = submit(function)
+        assert running.wait(60)
+        process.close()
+        assert run(shared, echo, 1) == (1,)
+        return submitted
+
+    monkeypatch.setattr(runner, "submit", overtaken)
+    with pytest.raises(OutcomeUnknown, match="stubborn was cancelled"):
+        run(shared, stubborn)
+    assert [each for each in caplog.records if each.name == "concurrent.futures"] == []
+
+
+async def test_a_connection_that_opens_too_late_is_closed(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop that is about to end would leave its socket open."""
+    connect, made = plain_client.connect, list[PlainClient]()
+
+    async def note(*arguments: Any) -> PlainClient:
+        made.append(await connect(*arguments))
+        return made[0]
+
+    monkeypatch.setattr(plain_client, "connect", note)
+    late = SharedClient(config_of(server))
+    opening = asyncio.ensure_future(late._connected())
+    await asyncio.sleep(0)
+    await late.close()
+    with pytest.raises(NotSent, match="just been closed"):
+        await opening
+    assert made[0]._transport._io_writer.transport.is_closing()
+
+
+def test_the_error_of_a_function_that_was_given_up_is_not_logged(
+    shared: SharedClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, submit = threading.Event(), runner.submit
+
+    async def fail(nc: Client) -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LookupError from None
+
+    def in_time(function: Callable[[], Any]) -> Any:
+        submitted = submit(function)
+        assert begun.wait(60)
+        return submitted
+
+    monkeypatch.setattr(runner, "submit", in_time)
+    with pytest.raises(TimeoutError):
+        shared.run(fail, (), 0)
+    process.close()  # the function has ended
+    gc.collect()
+    assert "never retrieved" not in caplog.text
