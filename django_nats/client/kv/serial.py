@@ -50,8 +50,8 @@ class Serial:
                 if self._lost:
                     self._lost = False
                     self._start_over()
-                while self._todo:
-                    self._todo.popleft()()
+                while (update := self._next()) is not None:
+                    update()
             except BaseException:
                 self._start_over()
                 raise
@@ -61,6 +61,12 @@ class Serial:
             # An update may have been added after the last look, before the lock was released.
             if not self._todo:
                 return True
+
+    def _next(self) -> Callable[[], object] | None:
+        try:
+            return self._todo.popleft()
+        except IndexError:
+            return None  # in one step, as another thread may drop them all at any moment
 
     def _enter(self) -> bool:
         if self._owner == get_ident():

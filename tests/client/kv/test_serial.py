@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Callable
 
 import pytest
 
@@ -108,3 +110,15 @@ def test_functions_of_several_threads_never_overlap() -> None:
         thread.join()
     serial.run(do_nothing)
     assert total == 16_000
+
+
+def test_functions_may_be_dropped_just_before_the_first_is_run() -> None:
+    class Dropping(deque[Callable[[], object]]):
+        def popleft(self) -> Callable[[], object]:
+            self.clear()  # as another thread does after too many
+            return super().popleft()
+
+    serial, done = Serial(do_nothing), list[int]()
+    serial._todo = Dropping()
+    assert serial.run(lambda: done.append(1))
+    assert done == []
