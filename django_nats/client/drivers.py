@@ -113,6 +113,7 @@ def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
     try:
         session.submit(waiter)
         if not _is_released(lock):
+            session.abandon(waiter)  # if it is queued, the next loop must not send it
             kind = NotSent if waiter.connection is None else OutcomeUnknown
             raise kind("The background loop has ended")
     except NatsError:

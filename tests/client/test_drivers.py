@@ -189,6 +189,7 @@ def test_a_caller_does_not_wait_for_a_thread_that_has_ended(
     for steps in (asking, waiting):
         with pytest.raises(NotSent, match="The background loop has ended"):
             drivers.run(session, steps())
+    assert session.abandoned == session.unanswered  # no other loop sends it
 
 
 def test_an_answer_that_arrives_as_the_thread_ends_is_returned(

@@ -21,6 +21,7 @@ from django_nats.client.transport.config import ConnectionConfig
 from django_nats.client.transport.loop import LoopThread
 from django_nats.client.transport.loop import thread as loop_thread
 from django_nats.client.transport.session import Session
+from django_nats.client.transport.waiter import Waiter
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NotSent, OutcomeUnknown
 from tests.client.lanes import (
@@ -336,6 +337,30 @@ def test_a_lane_is_not_suspended_without_a_loop_to_probe_it() -> None:
     session._thread.alive = False  # type: ignore[misc]
     session.suspend(lane, "led has no leader")
     assert lane.fault is None
+
+
+# The end of the loop -------------------------------------------------------------------------
+
+
+def test_a_request_that_is_queued_as_the_loop_ends_is_sent_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flushes: list[object] = []
+    held: Any = SimpleNamespace(alive=True, retired=False, call=flushes.append)
+    session = Session(ConnectionConfig(("nats://127.0.0.1:1",)), held)
+    before, after = (Waiter([Request(PATIENT, "subject")], lambda: None) for _ in range(2))
+    session.submit(before)
+
+    def submit() -> None:  # another thread, when the queue has been looked through
+        thread = threading.Thread(target=session.submit, args=(after,))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(session._lane_circuits, "reset", submit)
+    session.forget()
+    assert isinstance(before.answers[0], NotSent)
+    assert after.unanswered
+    assert len(flushes) == 2
 
 
 # Requests whose answers are not awaited -----------------------------------------------------
