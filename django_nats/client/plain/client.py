@@ -124,6 +124,10 @@ class PlainClient(Driver):
         await super()._process_pong()
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        if future is not None and self.is_connected and self._transport._io_writer.is_closing():
+            # nats-py has yet to notice that. From here on, it would raise an error of asyncio's own
+            # code, or wait for an answer. What is pending is sent once it has reconnected.
+            raise ConnectionResetError("the connection was lost")
         if self.is_connected and self._pending:
             # nats-py would send the ping first, and the answer would confirm nothing.
             self._transport.writelines(self._pending)

@@ -15,6 +15,19 @@ from django_nats.exceptions import OutcomeUnknown
 from tests.client.plain.conftest import Lines, config_of, opened, soon
 
 
+async def test_a_flush_on_a_closed_socket_says_that_the_connection_was_lost(
+    server: NatsServer,
+) -> None:
+    nc = await opened(config_of(server))
+    nc._transport._io_writer.transport.abort()
+    await asyncio.sleep(0)  # the transport is closed, and nats-py's reader has yet to run
+    assert nc.is_connected
+    await nc.publish("plain.pending", b"x")
+    with pytest.raises(ConnectionResetError, match="the connection was lost"):
+        await nc.flush()
+    await nc.finish()
+
+
 async def test_a_block_that_ends_while_the_server_is_away_raises(own_server: NatsServer) -> None:
     """nats-py's flush() would return, and what was published would be lost without a word."""
     with pytest.raises(OutcomeUnknown, match="may not have received"):  # noqa: PT012
