@@ -37,6 +37,10 @@ class Session:
     def post(self, *requests: Request) -> None:
         self.posted += requests
 
+    @property
+    def epoch_of_requests(self) -> int:
+        return self.epoch
+
     def suspend(self, lane: Lane, fault: str) -> None:
         self.suspended.append(lane)
 

@@ -14,6 +14,10 @@ class Server(Protocol):
     """The number of the connection."""
 
     @property
+    def epoch_of_requests(self) -> int:
+        """The number of the connection on which a request is sent that is made now."""
+
+    @property
     def connect_timeout(self) -> float:
         """Seconds within which the first operation fails if no server can be reached."""
 

@@ -195,7 +195,7 @@ class Stream(Generic[C]):
     def _open(self, lane: Lane | None, asked: float) -> Steps[dict[str, Any]]:
         if self.clock is not None:
             self.clock.note_question(asked)
-        newest = self.recent.newest
+        newest, epoch = self.recent.newest, self.server.epoch_of_requests
         try:
             document = yield from self.info(lane, self._facts.follow)
         except UnexpectedReply:
@@ -219,7 +219,7 @@ class Stream(Generic[C]):
         self.replicated = document["config"]["num_replicas"] > 1
         self.recent.note_stream(document["created"], document["state"]["last_seq"], newest)
         self._on_open(document)
-        self._opened = self.server.epoch
+        self._opened = epoch  # another connection may have been opened since the answer
         self._ever_opened = True
         self._refusals.end()
         return document

@@ -98,6 +98,11 @@ class Session:
         return self._connection
 
     @property
+    def epoch_of_requests(self) -> int:
+        """Return the epoch of the connection on which a request is sent that is made now."""
+        return self.epoch if self._connection is not None else self.epoch + 1
+
+    @property
     def connect_timeout(self) -> float:
         """Return the seconds for which a caller waits for the first connection."""
         return self.config.connect_timeout

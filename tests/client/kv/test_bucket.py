@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from time import time
 from typing import Any
@@ -400,6 +401,20 @@ def test_the_stream_is_looked_up_once_per_connection(operation: Check) -> None:
     bucket.stream.server.epoch = 2
     again = next(operation(bucket))
     assert again.subject.startswith(b"$JS.API.STREAM.INFO")
+
+
+def test_a_late_answer_does_not_count_for_the_next_connection() -> None:
+    """Until its caller goes on, the connection may be lost, and another one opened."""
+    bucket = opened()
+    server: Any = bucket.stream.server
+    server.epoch = 2
+    looking = bucket.stream.ready()
+    next(looking)
+    server.epoch = 3
+    with suppress(StopIteration):
+        while True:  # twice, if this machine is too slow to tell the server's time
+            looking.send(stream_info(bucket.config))
+    assert not bucket.stream.is_ready
 
 
 def test_keys_longer_than_8192_bytes_are_refused() -> None:

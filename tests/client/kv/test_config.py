@@ -343,7 +343,7 @@ def test_a_server_without_jetstream_raises_server_error() -> None:
 class OldServer:
     """The session's view of a server that is too old."""
 
-    epoch = 1
+    epoch = epoch_of_requests = 1
     connect_timeout = 1.0
     max_payload = MIB
     server = "nats-server 2.10.25"

@@ -103,6 +103,7 @@ class Known(NamedTuple):
     """A session that has connected to a server."""
 
     epoch: int = 1
+    epoch_of_requests: int = 1
     connect_timeout: float = 1.0
     max_payload: int = 1024 * 1024
     server: str = "nats-server"
