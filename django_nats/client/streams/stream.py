@@ -79,6 +79,8 @@ class Stream(Generic[C]):
         self._creation_error = on_refusal or self._refusals.creation
         self._opened = -1
         """The epoch of the connection that has opened the stream."""
+        self._known_as_of = -math.inf
+        """When the server was asked for what is known of the stream, by the monotonic clock."""
         self._ever_opened = False
         self._facts = Facts(config.stream)
         self._in_vain = -math.inf
@@ -209,6 +211,9 @@ class Stream(Generic[C]):
             raise
         if document is None:
             document = yield from self.create()
+        if asked < self._known_as_of:
+            return document  # the answer to a later question was handled before this one
+        self._known_as_of = asked
         self.domain = domain_of(document, self.config)
         try:
             require(self.config, document["config"])

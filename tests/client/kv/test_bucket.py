@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from time import time
 from typing import Any
@@ -415,6 +416,20 @@ def test_a_late_answer_does_not_count_for_the_next_connection() -> None:
         while True:  # twice, if this machine is too slow to tell the server's time
             looking.send(stream_info(bucket.config))
     assert not bucket.stream.is_ready
+
+
+def test_a_late_answer_does_not_replace_what_a_later_question_has_found() -> None:
+    bucket = opened()
+    bucket.stream.reopen()
+    early, late = bucket.stream.ready(), bucket.stream.ready()
+    next(early)
+    next(late)
+    for steps, replicas in ((late, 3), (early, 1)):
+        found = stream_info(replace(bucket.config, replicas=replicas))
+        with suppress(StopIteration):
+            while True:
+                steps.send(found)
+    assert bucket.stream.replicated
 
 
 def test_keys_longer_than_8192_bytes_are_refused() -> None:
