@@ -21,6 +21,8 @@ from .progress import Stage
 
 _OTHER_NAME = (62, 64)
 """OpenSSL's numbers for a certificate of another host name or IP address."""
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, RuntimeError)
+"""Errors that say only that the connection is closed. The last is uvloop's."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Opening:
     def _in_plain_words(self, error: Exception, transport: OpenTransport) -> Exception | None:
         if isinstance(error, UnicodeDecodeError):
             return UnexpectedReply("The server refuses with an error that is not UTF-8")
-        if not isinstance(error, OSError):
+        if not isinstance(error, (OSError, RuntimeError)):
             return None
         if words := transport.last_words():
             return NotSent(f"the server refused the connection: {words}")
@@ -153,6 +155,8 @@ class Opening:
         if transport.wants_certificate and (tls is None or tls.certificate is None):
             # The server's alert may come after the handshake, and be lost with the connection.
             return progress.TLSRefused(progress.NO_CERTIFICATE)
+        if isinstance(error, _CLOSED):
+            return progress.lost(transport.stage, self._where)
         return None
 
 

@@ -77,8 +77,9 @@ class Outgoing:
 
     def buffered(self) -> int:
         """Return how many bytes have been written and have not left, and note if many have."""
-        buffered: int = self._transport._io_writer.transport.get_write_buffer_size()
-        buffered += len(self._unsent)
+        buffered = len(self._unsent)
+        if not self._transport.closed:  # otherwise asyncio's TLS would raise
+            buffered += self._transport._io_writer.transport.get_write_buffer_size()
         sent = self._reserved - buffered
         if sent - self._flowed >= _MIN_FLOW_BYTES:
             self._flowed, self.flowed_at = sent, monotonic()

@@ -44,6 +44,7 @@ class FakeLink:
         self.flows = 0
         self.got = b""
         self.waiting = 0
+        self.closed = False
         self._io_writer: Any = self
         self.transport: Any = self
 

@@ -1,0 +1,146 @@
+"""A connection that is lost is reported as that, however late the loop goes on.
+
+Everything that the server sent, and the end of the connection, may have arrived by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from nats.aio.transport import TcpTransport
+
+from django_nats.client import drivers, process
+from django_nats.client.transport.config import ConnectionConfig, TLSConfig
+from django_nats.client.transport.loop import thread as loop_thread
+from django_nats.devserver import NatsServer
+from django_nats.exceptions import AuthenticationFailed, NotSent
+from tests.client.lanes import PATIENT, asking, soon
+from tests.support.certificates import Authority
+from tests.support.closing import POINTS, ClosingServer, Ending
+
+pytestmark = pytest.mark.usefixtures("loop_name")
+
+LOST = "closed the connection during the login$"
+WORDS = {
+    "greeted": LOST,
+    "refused": "the server refused the connection: maximum connections exceeded$",
+    "handshake": "closed the connection during the TLS handshake$",
+    "asked": LOST,
+    "denied": "'?Authorization Violation'?. Set USER",
+    "accepted": LOST,
+}
+assert WORDS.keys() == set(POINTS)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def context(authority: Authority) -> ssl.SSLContext:
+    """Return the server's context."""
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made.load_cert_chain(*authority.issue("server", "127.0.0.1"))
+    return made
+
+
+def go_on_late(monkeypatch: pytest.MonkeyPatch, server: ClosingServer, point: str) -> None:
+    """Let each step that a point may end go on only once the client knows of the end."""
+    read_line, connect_tls = asyncio.StreamReader.readline, TcpTransport.connect_tls
+    greeted: list[bytes] = []
+
+    async def end(known: Callable[[], bool]) -> None:
+        assert await soon(lambda: server.closed.is_set() and known())
+
+    async def read_line_late(reader: Any) -> bytes:
+        server.connected.set()
+
+        def known() -> bool:
+            return reader._eof or reader.exception() is not None
+
+        if greeted and point in ("asked", "denied"):
+            await end(known)
+        line = await read_line(reader)
+        greeted.append(line)
+        if point in ("greeted", "refused") or line == b"PONG\r\n":
+            await end(known)
+        return line
+
+    async def connect_tls_late(self: Any, *args: Any) -> None:
+        await connect_tls(self, *args)
+        if point == "handshake":
+            await end(lambda: self.closed)
+
+    monkeypatch.setattr(asyncio.StreamReader, "readline", read_line_late)
+    monkeypatch.setattr(TcpTransport, "connect_tls", connect_tls_late)
+
+
+def failure(server: ClosingServer, tls: TLSConfig | None) -> NotSent:
+    session = process.session(ConnectionConfig((server.url,), connect_timeout=600.0, tls=tls))
+    with pytest.raises(NotSent) as caught:
+        drivers.run(session, asking(PATIENT, "nobody"))
+    process.close()
+    return caught.value
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_connection_that_ends_during_the_login_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    authority: Authority,
+    context: ssl.SSLContext,
+    point: str,
+    with_tls: bool,
+    reset: bool,
+) -> None:
+    if point == "handshake" and not with_tls:
+        return
+    ending = Ending(point, reset, context if with_tls else None)
+    with ClosingServer(ending).running() as server:
+        go_on_late(monkeypatch, server, point)
+        error = failure(server, TLSConfig(ca=authority.ca) if with_tls else None)
+    words = WORDS[point]
+    if with_tls and point == "greeted":
+        words = f"{LOST}|{WORDS['handshake']}"  # as it was lost between the two
+    assert re.search(words, str(error)), str(error)
+    assert isinstance(error, AuthenticationFailed) == (point == "denied")
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_a_certificate_that_is_asked_for_after_the_handshake_is_named(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, context: ssl.SSLContext, reset: bool
+) -> None:
+    ending = Ending("handshake", reset, context, asks_certificate=True)
+    with ClosingServer(ending).running() as server:
+        go_on_late(monkeypatch, server, "handshake")
+        error = failure(server, TLSConfig(ca=authority.ca))
+    assert "asks for a client's certificate. Set CERT and KEY" in str(error)
+
+
+def test_a_connection_that_is_lost_after_the_login_has_nothing_to_send(
+    authority: Authority,
+) -> None:
+    """Where nobody knows of the loss yet, others still ask how much is in the buffer."""
+    config = authority.block("127.0.0.1")
+    with NatsServer(config=config, token="", jetstream=False) as server:
+        tls = TLSConfig(ca=authority.ca)
+        session = process.session(ConnectionConfig((server.url,), connect_timeout=60.0, tls=tls))
+        drivers.run(session, asking(PATIENT, "nobody"))
+        connection: Any = session._connection
+
+        async def lose() -> int:
+            connection.outgoing.reserve(100)
+            transport = connection._transport
+            transport._io_writer.transport.abort()
+            assert await soon(lambda: transport.closed)
+            return int(connection.outgoing.sent_bytes())
+
+        assert loop_thread.submit(lose).result() == connection.outgoing._reserved
+        process.close()
