@@ -13,7 +13,7 @@ from weakref import WeakSet
 from nats.aio.client import Client
 from nats.errors import Error
 
-from ...exceptions import DriverMismatch, OutcomeUnknown
+from ...exceptions import DriverMismatch, NotSent, OutcomeUnknown
 from ..transport import forks, login
 from ..transport.asking import Asking
 from ..transport.config import ConnectionConfig
@@ -207,7 +207,11 @@ async def connect(config: ConnectionConfig, asking: Asking) -> PlainClient:
     """
     connector = Connector(config, asking, lambda: PlainClient(config, asking))
     try:
-        return await connector.connect([], callers_wait=True)
+        client = await connector.connect([], callers_wait=True)
+        if client.is_connected:
+            return client
+        # nats-py has closed it for good, as it may reconnect only after this.
+        raise NotSent("the connection was lost right after the login") from client.last_error
     except Exception as error:
         cause = without_frames(error)
     if isinstance(cause, DriverMismatch):

@@ -5,14 +5,11 @@ Everything that the server sent, and the end of the connection, may have arrived
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nats.aio.transport import TcpTransport
 
 from django_nats.client import drivers, process
 from django_nats.client.transport.config import ConnectionConfig, TLSConfig
@@ -22,6 +19,7 @@ from django_nats.exceptions import AuthenticationFailed, NotSent
 from tests.client.lanes import PATIENT, asking, soon
 from tests.support.certificates import Authority
 from tests.support.closing import POINTS, ClosingServer, Ending
+from tests.support.closing_late import go_on_late
 
 pytestmark = pytest.mark.usefixtures("loop_name")
 
@@ -48,37 +46,6 @@ def context(authority: Authority) -> ssl.SSLContext:
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     made.load_cert_chain(*authority.issue("server", "127.0.0.1"))
     return made
-
-
-def go_on_late(monkeypatch: pytest.MonkeyPatch, server: ClosingServer, point: str) -> None:
-    """Let each step that a point may end go on only once the client knows of the end."""
-    read_line, connect_tls = asyncio.StreamReader.readline, TcpTransport.connect_tls
-    greeted: list[bytes] = []
-
-    async def end(known: Callable[[], bool]) -> None:
-        assert await soon(lambda: server.closed.is_set() and known())
-
-    async def read_line_late(reader: Any) -> bytes:
-        server.connected.set()
-
-        def known() -> bool:
-            return reader._eof or reader.exception() is not None
-
-        if greeted and point in ("asked", "denied"):
-            await end(known)
-        line = await read_line(reader)
-        greeted.append(line)
-        if point in ("greeted", "refused") or line == b"PONG\r\n":
-            await end(known)
-        return line
-
-    async def connect_tls_late(self: Any, *args: Any) -> None:
-        await connect_tls(self, *args)
-        if point == "handshake":
-            await end(lambda: self.closed)
-
-    monkeypatch.setattr(asyncio.StreamReader, "readline", read_line_late)
-    monkeypatch.setattr(TcpTransport, "connect_tls", connect_tls_late)
 
 
 def failure(server: ClosingServer, tls: TLSConfig | None) -> NotSent:
