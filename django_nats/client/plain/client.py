@@ -18,9 +18,9 @@ from ..transport import forks, login
 from ..transport.asking import Asking
 from ..transport.config import ConnectionConfig
 from ..transport.connector import Connector
-from ..transport.driver import Driver
 from ..transport.driver_errors import explain, without_frames
 from ..transport.greeting import OpenTransport
+from ..transport.nats_client import NatsClient
 
 __all__ = ["Client", "PlainClient", "connect", "connected"]
 
@@ -33,7 +33,7 @@ _CLOSE_S = 1.0
 """How long closing waits until the server has taken what was sent."""
 
 
-class PlainClient(Driver):
+class PlainClient(NatsClient):
     """nats-py's client. Only how it connects, reports and ends is the package's."""
 
     def __init__(self, config: ConnectionConfig, asking: Asking) -> None:

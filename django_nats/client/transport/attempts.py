@@ -14,9 +14,9 @@ from ...exceptions import NotSent, UnexpectedReply
 from . import progress
 from .addresses import is_address, look_up
 from .config import ConnectionConfig
-from .driver import Driver
 from .driver_errors import explain
 from .greeting import OpenTransport
+from .nats_client import NatsClient
 from .progress import Stage
 
 _OTHER_NAME = (62, 64)
@@ -30,7 +30,7 @@ class Terms:
     """What all attempts of a race have in common."""
 
     config: ConnectionConfig
-    make: Callable[[], Driver]
+    make: Callable[[], NatsClient]
     options: dict[str, Any]
     """Arguments for nats-py's connect()."""
     shuffle: Callable[[list[str]], object] | None
@@ -108,7 +108,7 @@ class Opening:
         """Return the error for a server that does not answer."""
         return progress.late(self.stage, self._where, self._terms.config.connect_timeout)
 
-    async def run(self) -> Driver:
+    async def run(self) -> NatsClient:
         """Return the connection."""
         *others, last = self._names
         for name in others:
@@ -116,7 +116,7 @@ class Opening:
                 return await self._open(name)
         return await self._open(last)
 
-    async def _open(self, name: str) -> Driver:
+    async def _open(self, name: str) -> NatsClient:
         """Open a connection to a server whose certificate has a name."""
         terms = self._terms
         self._transport = None

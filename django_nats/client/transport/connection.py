@@ -24,12 +24,12 @@ from ...realtime import monotonic
 from ..protocol import documents
 from ..protocol.steps import Lane
 from ..protocol.wire import Reply
-from .driver import Driver
 from .driver_errors import Interrupted, explain, without_frames
 from .error_lines import ErrorLines, inbox_refused
 from .greeting import OpenTransport
 from .hearing import Hearing
 from .incoming import Incoming
+from .nats_client import NatsClient
 from .outgoing import Outgoing
 from .pending import INBOX_SID, Outstanding
 from .shared_socket import (
@@ -53,7 +53,7 @@ _LAST_FLUSH_S = 0.5
 """How long closing waits until the server has received what was sent."""
 
 
-class Connection(Driver):
+class Connection(NatsClient):
     """A connection, and the requests that wait for replies on it.
 
     All its methods run on the loop's thread, unless they say otherwise. A caller that is alone on
