@@ -120,7 +120,11 @@ class Opening:
         """Open a connection to a server whose certificate has a name."""
         terms = self._terms
         self._transport = None
-        reader, writer = await asyncio.open_connection(self._address, self._port)
+        try:
+            reader, writer = await asyncio.open_connection(self._address, self._port)
+        except ConnectionRefusedError as error:
+            words = f"{self._where} refused the connection. Does a NATS server listen there?"
+            raise ConnectionRefusedError(words) from error
         transport = self._transport = OpenTransport(reader, writer, self._where)
         options = {"tls_hostname": name, **terms.options}
         connection = terms.make()

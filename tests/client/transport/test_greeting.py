@@ -107,6 +107,14 @@ def test_another_port_of_a_server_is_named(block: str, words: str) -> None:
         assert words in failure(f"nats://127.0.0.1:{port}")
 
 
+def test_an_address_where_nothing_listens_is_named() -> None:
+    url = f"nats://127.0.0.1:{free_port()}"
+    assert failure(url) == (
+        f"No connection to NATS at {url}: {url[7:]} refused the connection. Does a NATS server "
+        "listen there?"
+    )
+
+
 def test_an_address_that_drops_packets_is_named() -> None:
     with black_hole("127.0.0.1") as port:
         words = failure(f"nats://127.0.0.1:{port}", connect_timeout=0.5)
