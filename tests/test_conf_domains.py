@@ -21,6 +21,9 @@ from tests.support.configuring import URL, config, problem
         ({"JS_DOMAIN": "eu-west_1"}, "$JS.eu-west_1.API", "eu-west_1"),
         ({"JS_API_PREFIX": "owner.API"}, "owner.API", None),
         ({"JS_API_PREFIX": "$JS.hub.API"}, "$JS.hub.API", None),
+        ({"JS_DOMAIN": None, "JS_API_PREFIX": None}, "$JS.API", None),
+        ({"JS_DOMAIN": "hub", "JS_API_PREFIX": None}, "$JS.hub.API", "hub"),
+        ({"JS_DOMAIN": None, "JS_API_PREFIX": "owner.API"}, "owner.API", None),
     ],
 )
 def test_an_option_says_where_the_stream_is(

@@ -56,14 +56,16 @@ def _jetstream(reader: Reader) -> tuple[str, str | None]:
     ('$JS.hub.API', 'hub')
     """
     options = reader.options
-    if "JS_DOMAIN" in options and "JS_API_PREFIX" in options:
-        reader.fail("JS_DOMAIN", "and JS_API_PREFIX both say where the stream is: choose one")
-    if "JS_DOMAIN" in options:
+    if options.get("JS_DOMAIN") is not None:
+        if options.get("JS_API_PREFIX") is not None:
+            reader.fail("JS_DOMAIN", "and JS_API_PREFIX both say where the stream is: choose one")
         domain = reader.text("JS_DOMAIN")
         if not _TOKEN.fullmatch(domain):
             reader.fail("JS_DOMAIN", f"is {domain!r}; it must be made of letters, digits, - and _")
         return domain_prefix(domain), domain
-    prefix = reader.text("JS_API_PREFIX", DEFAULT_PREFIX)
+    if options.get("JS_API_PREFIX") is None:
+        return DEFAULT_PREFIX, None
+    prefix = reader.text("JS_API_PREFIX")
     if len(prefix) > _MAX_PREFIX_LENGTH or not _SUBJECT.fullmatch(prefix):
         reader.fail(
             "JS_API_PREFIX",

@@ -13,14 +13,14 @@ from weakref import WeakSet
 from nats.aio.client import Client
 from nats.errors import Error
 
-from ...exceptions import DriverMismatch, OutcomeUnknown
+from ...exceptions import DriverMismatch, NotSent, OutcomeUnknown
 from ..transport import forks, login
 from ..transport.asking import Asking
 from ..transport.config import ConnectionConfig
 from ..transport.connector import Connector
-from ..transport.driver import Driver
 from ..transport.driver_errors import explain, without_frames
 from ..transport.greeting import OpenTransport
+from ..transport.nats_client import NatsClient
 
 __all__ = ["Client", "PlainClient", "connect", "connected"]
 
@@ -33,7 +33,7 @@ _CLOSE_S = 1.0
 """How long closing waits until the server has taken what was sent."""
 
 
-class PlainClient(Driver):
+class PlainClient(NatsClient):
     """nats-py's client. Only how it connects, reports and ends is the package's."""
 
     def __init__(self, config: ConnectionConfig, asking: Asking) -> None:
@@ -211,7 +211,11 @@ async def connect(config: ConnectionConfig, asking: Asking) -> PlainClient:
     """
     connector = Connector(config, asking, lambda: PlainClient(config, asking))
     try:
-        return await connector.connect([], callers_wait=True)
+        client = await connector.connect([], callers_wait=True)
+        if client.is_connected:
+            return client
+        # nats-py has closed it for good, as it may reconnect only after this.
+        raise NotSent("the connection was lost right after the login") from client.last_error
     except Exception as error:
         cause = without_frames(error)
     if isinstance(cause, DriverMismatch):

@@ -14,13 +14,15 @@ from ...exceptions import NotSent, UnexpectedReply
 from . import progress
 from .addresses import is_address, look_up
 from .config import ConnectionConfig
-from .driver import Driver
 from .driver_errors import explain
 from .greeting import OpenTransport
+from .nats_client import NatsClient
 from .progress import Stage
 
 _OTHER_NAME = (62, 64)
 """OpenSSL's numbers for a certificate of another host name or IP address."""
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, RuntimeError)
+"""Errors that say only that the connection is closed. The last is uvloop's."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Terms:
     """What all attempts of a race have in common."""
 
     config: ConnectionConfig
-    make: Callable[[], Driver]
+    make: Callable[[], NatsClient]
     options: dict[str, Any]
     """Arguments for nats-py's connect()."""
     shuffle: Callable[[list[str]], object] | None
@@ -106,7 +108,7 @@ class Opening:
         """Return the error for a server that does not answer."""
         return progress.late(self.stage, self._where, self._terms.config.connect_timeout)
 
-    async def run(self) -> Driver:
+    async def run(self) -> NatsClient:
         """Return the connection."""
         *others, last = self._names
         for name in others:
@@ -114,11 +116,15 @@ class Opening:
                 return await self._open(name)
         return await self._open(last)
 
-    async def _open(self, name: str) -> Driver:
+    async def _open(self, name: str) -> NatsClient:
         """Open a connection to a server whose certificate has a name."""
         terms = self._terms
         self._transport = None
-        reader, writer = await asyncio.open_connection(self._address, self._port)
+        try:
+            reader, writer = await asyncio.open_connection(self._address, self._port)
+        except ConnectionRefusedError as error:
+            words = f"{self._where} refused the connection. Does a NATS server listen there?"
+            raise ConnectionRefusedError(words) from error
         transport = self._transport = OpenTransport(reader, writer, self._where)
         options = {"tls_hostname": name, **terms.options}
         connection = terms.make()
@@ -137,7 +143,7 @@ class Opening:
     def _in_plain_words(self, error: Exception, transport: OpenTransport) -> Exception | None:
         if isinstance(error, UnicodeDecodeError):
             return UnexpectedReply("The server refuses with an error that is not UTF-8")
-        if not isinstance(error, OSError):
+        if not isinstance(error, (OSError, RuntimeError)):
             return None
         if words := transport.last_words():
             return NotSent(f"the server refused the connection: {words}")
@@ -153,6 +159,8 @@ class Opening:
         if transport.wants_certificate and (tls is None or tls.certificate is None):
             # The server's alert may come after the handshake, and be lost with the connection.
             return progress.TLSRefused(progress.NO_CERTIFICATE)
+        if isinstance(error, _CLOSED):
+            return progress.lost(transport.stage, self._where)
         return None
 
 

@@ -24,12 +24,12 @@ from ...realtime import monotonic
 from ..protocol import documents
 from ..protocol.steps import Lane
 from ..protocol.wire import Reply
-from .driver import Driver
 from .driver_errors import Interrupted, explain, without_frames
 from .error_lines import ErrorLines, inbox_refused
 from .greeting import OpenTransport
 from .hearing import Hearing
 from .incoming import Incoming
+from .nats_client import NatsClient
 from .outgoing import Outgoing
 from .pending import INBOX_SID, Outstanding
 from .shared_socket import (
@@ -53,7 +53,7 @@ _LAST_FLUSH_S = 0.5
 """How long closing waits until the server has received what was sent."""
 
 
-class Connection(Driver):
+class Connection(NatsClient):
     """A connection, and the requests that wait for replies on it.
 
     All its methods run on the loop's thread, unless they say otherwise. A caller that is alone on
@@ -105,12 +105,15 @@ class Connection(Driver):
                 **options,
             )
             self.outgoing.attach(self._transport)
-            limit_system_buffer(self._transport._io_writer.get_extra_info("socket"))
+            transport.require_open()
+            limit_system_buffer(transport.socket)
             self._inbox = f"{options['inbox_prefix']}.{secrets.token_hex(11)}.".encode()
             self.outstanding.open(self._inbox)
             self._transport.write(b"SUB %b* %b\r\n" % (self._inbox, INBOX_SID))
             self._reading_task.add_done_callback(self._ended)
-            await self.flush()
+            await self.ping()
+            if self.lost.done():
+                raise self.lost.result()
             if refusal := self.last_error or self._error_lines.inbox_refusal:
                 raise inbox_refused(refusal)  # no answer could ever arrive
             self._error_lines.opened = True
@@ -249,35 +252,37 @@ class Connection(Driver):
 
     async def _read_loop(self) -> None:
         """Read until the connection is lost. nats-py runs this as its reader, once connected."""
-        transport = self._transport._io_writer.transport
-        if AVAILABLE and transport.get_extra_info("ssl_object") is None:
-            transport.pause_reading()
-            # What had arrived before the pause is read at once. No more is added to it.
-            rest = self._loop.create_task(self._transport.read(PIECE_BYTES))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            if rest.done():
-                self._incoming.receive([rest.result()])
-            rest.cancel()
-            descriptor = transport.get_extra_info("socket").fileno()
-            self._shared = SharedSocket(
-                descriptor,
-                self._loop,
-                self._incoming.receive,
-                self.fail_from_anywhere,
-                self._incoming.can_continue,
-            )
-            try:
-                await asyncio.shield(self.lost)
-            finally:
-                self._unshare()  # the connection may have been lost before _shared was set
-            return
         try:
+            if AVAILABLE and not self._transport.has_tls:
+                await self._read_in_turn()
+                return
             while data := await self._transport.read(PIECE_BYTES):
                 self._incoming.receive([data])
             self.lose(ConnectionResetError("the server has closed the connection"))
         except Exception as error:
             self.lose(error)
+
+    async def _read_in_turn(self) -> None:
+        """Read a socket that callers read as well."""
+        self._transport._io_writer.transport.pause_reading()
+        # What had arrived before the pause is read at once. No more is added to it.
+        rest = self._loop.create_task(self._transport.read(PIECE_BYTES))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if rest.done():
+            self._incoming.receive([rest.result()])
+        rest.cancel()
+        self._shared = SharedSocket(
+            self._transport.socket.fileno(),
+            self._loop,
+            self._incoming.receive,
+            self.fail_from_anywhere,
+            self._incoming.can_continue,
+        )
+        try:
+            await asyncio.shield(self.lost)
+        finally:
+            self._unshare()  # the connection may have been lost before _shared was set
 
     def _unsubscribe(self, sid: bytes) -> None:
         self._soon(self.outgoing.write, b"UNSUB %b\r\n" % sid)

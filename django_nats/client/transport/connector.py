@@ -17,9 +17,9 @@ from .race import Race
 
 if TYPE_CHECKING:
     from ...devserver import Endpoint
-    from .driver import Driver
+    from .nats_client import NatsClient
 
-D = TypeVar("D", bound="Driver")
+D = TypeVar("D", bound="NatsClient")
 
 _EMBEDDED_START_S = 15.0
 """How long the embedded server may take to start."""

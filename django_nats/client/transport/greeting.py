@@ -16,12 +16,13 @@ from nats.aio.transport import TcpTransport
 from ...exceptions import NotSent
 from ...printable import printable
 from ..protocol import documents
-from .progress import NO_NATS, NO_TLS_FIRST, Stage
+from .progress import NO_TLS_FIRST, Stage, lost
 
 _MAX_BYTES = 4096
 _MAX_SHOWN = 60
 """How many characters of a foreign greeting an error shows."""
 _INFO = b"INFO "
+_CLOSED = "the server has closed the connection"
 
 
 class OpenTransport(TcpTransport):
@@ -35,8 +36,8 @@ class OpenTransport(TcpTransport):
         # The first ones are kept even after TLS has replaced them, as nats-py does.
         self._bare_io_reader = self._io_reader = reader
         self._bare_io_writer = self._io_writer = writer
-        # TLS gives its socket no longer once it is closed.
-        self._socket = writer.get_extra_info("socket")
+        self.socket: Any = writer.get_extra_info("socket")
+        """The socket, which TLS does not tell any more once the connection is lost."""
         self._address = address
         self.stage = Stage.GREETING
         self.greeted = False
@@ -55,6 +56,7 @@ class OpenTransport(TcpTransport):
         """Begin TLS."""
         self.stage = Stage.TLS
         await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        self.require_open()  # with TLS 1.3, a server refuses a certificate after the handshake
         # nats-py leaves this out, and asyncio would log a warning when the connection ends.
         writer: Any = self._io_writer
         writer.transport.get_protocol()._over_ssl = True
@@ -64,10 +66,15 @@ class OpenTransport(TcpTransport):
         self.stage = Stage.LOGIN if self.greeted else Stage.GREETING
 
     async def readline(self) -> bytes:
-        """Return a line. Raise NotSent if the first one is not a NATS server's."""
+        """Return a line. Raise NotSent if the first one is not a NATS server's.
+
+        Raise ConnectionResetError if there is no further one.
+        """
         reader: Any = self._io_reader
         if self.greeted:
-            return bytes(await reader.readline())
+            if line := bytes(await reader.readline()):
+                return line
+            raise ConnectionResetError(_CLOSED)  # nats-py would go on
         try:
             line = bytes(await reader.readline())
         except ValueError as error:  # there was no end of a line
@@ -77,12 +84,12 @@ class OpenTransport(TcpTransport):
         info = documents.read(line[len(_INFO) :], "the server's INFO", documents.GREETING)
         self.wants_certificate = bool(info.get("tls_verify"))
         self.greeted, self.stage = True, Stage.LOGIN
-        self._last_words = LastWords(reader, self._io_writer)
+        self._last_words = LastWords(self.socket)
         return line
 
     def _describe(self, line: bytes) -> str:
         if not line:
-            return f"{self._address} closed the connection without a greeting. It is {NO_NATS}"
+            return str(lost(Stage.GREETING, self._address))
         shown = printable(line.rstrip()[:_MAX_SHOWN].decode("utf-8", "replace"))
         return (
             f'"{shown}" is the greeting of {self._address}: it is not the client port of a NATS '
@@ -91,12 +98,33 @@ class OpenTransport(TcpTransport):
 
     def last_words(self) -> str:
         """Return with which error the server has refused the connection, or an empty string."""
-        return "" if self._last_words is None else self._last_words.read()
+        if self._last_words is None:
+            return ""
+        return self._last_words.read(_unread(self._io_reader))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is known to be lost. asyncio's transport is of no use then."""
+        writer: Any = self._io_writer
+        return writer.transport.is_closing() or writer.transport.get_protocol() is None
+
+    def require_open(self) -> None:
+        """Raise ConnectionResetError if the connection is known to be lost.
+
+        Several events may have happened when the loop goes on: what arrived, and the end.
+        """
+        if self.closed:
+            raise ConnectionResetError(_CLOSED)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether TLS has begun."""
+        return self._io_writer is not self._bare_io_writer
 
     @property
     def descriptors(self) -> list[int]:
         """Return the file descriptors. They are negative once closed."""
-        own = [int(self._socket.fileno())]
+        own = [int(self.socket.fileno())]
         return own if self._last_words is None else [*own, self._last_words.descriptor]
 
     def end_login(self) -> None:
@@ -113,14 +141,17 @@ class LastWords:
     asyncio reports that in place of what had arrived before.
     """
 
-    def __init__(self, reader: Any, writer: Any) -> None:
-        """Take the streams of a connection, which asyncio may close. Call close() in the end."""
-        self._reader = reader
-        self.descriptor = os.dup(writer.get_extra_info("socket").fileno())
+    def __init__(self, sock: Any) -> None:
+        """Take a connection's socket, which asyncio may close. Call close() in the end."""
+        descriptor = sock.fileno()
+        # It is negative if the connection has been lost before the INFO was read.
+        self.descriptor = descriptor if descriptor < 0 else os.dup(descriptor)
 
-    def read(self) -> str:
-        """Return the error that has arrived, or an empty string."""
-        unread = _unread(self._reader)
+    def read(self, unread: bytes) -> str:
+        """Return the error that has arrived, or an empty string.
+
+        ``unread`` is what asyncio has received, and nobody has read.
+        """
         try:
             unread += os.read(self.descriptor, _MAX_BYTES)
         except OSError:
@@ -132,7 +163,8 @@ class LastWords:
 
     def close(self) -> None:
         """Close the descriptor."""
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def _unread(reader: Any) -> bytes:

@@ -78,8 +78,7 @@ class Outgoing:
     def buffered(self) -> int:
         """Return how many bytes have been written and have not left, and note if many have."""
         buffered = len(self._unsent)
-        # Python 3.10's TLS transport raises once it is closed, which the reader has yet to notice.
-        with contextlib.suppress(AttributeError):
+        if not self._transport.closed:  # otherwise asyncio's TLS would raise
             buffered += self._transport._io_writer.transport.get_write_buffer_size()
         sent = self._reserved - buffered
         if sent - self._flowed >= _MIN_FLOW_BYTES:

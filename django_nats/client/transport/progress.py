@@ -65,6 +65,14 @@ def late(stage: Stage, where: str, seconds: float) -> NotSent:
     )
 
 
+def lost(stage: Stage, where: str) -> NotSent:
+    """Return the error for an attempt whose connection was lost at a stage, without a reason."""
+    if stage is Stage.GREETING:
+        return NotSent(f"{where} closed the connection without a greeting. It is {NO_NATS}")
+    during = "TLS handshake" if stage is Stage.TLS else "login"
+    return NotSent(f"{where} closed the connection during the {during}")
+
+
 def tls_failure(error: ssl.SSLError, *, configured: bool, first: bool) -> NotSent | None:
     """Return a plainer error for a handshake that has failed, or None.
 

@@ -13,7 +13,6 @@ from django_nats.client import drivers, process
 from django_nats.client.transport import connector
 from django_nats.client.transport.addresses import is_address, look_up
 from django_nats.client.transport.config import ConnectionConfig, TLSConfig
-from django_nats.client.transport.loop import LOOP_VARIABLE
 from django_nats.client.transport.session import Session
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NotSent
@@ -25,16 +24,6 @@ from tests.support.ports import free_port
 NAME = "nats.example"
 WITHIN_S = 60.0
 """CONNECT_TIMEOUT. The system itself gives an address up after twice as long."""
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Choose the loop. uvloop has no Happy Eyeballs of its own."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    process.close()
-    monkeypatch.setenv(LOOP_VARIABLE, request.param)
-    return str(request.param)
 
 
 @pytest.fixture

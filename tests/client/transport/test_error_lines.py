@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import socket
 import ssl
@@ -139,23 +138,25 @@ def test_the_limit_of_an_accounts_connections_is_named(tmp_path: Path) -> None:
 def test_the_last_words_are_found_wherever_they_are(
     buffered: bytes, unread: bytes, words: str
 ) -> None:
-    async def read() -> str:
-        ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        reader.feed_data(buffered)
-        reader.set_exception(ConnectionResetError())
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        with theirs:
-            theirs.sendall(unread)
-            last = LastWords(reader, writer)
-            writer.transport.abort()  # as asyncio does after an error
-            await asyncio.sleep(0)
-            try:
-                return last.read()
-            finally:
-                last.close()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with theirs:
+        theirs.sendall(unread)
+        with ours:
+            last = LastWords(ours)  # asyncio closes the socket after an error
+        try:
+            assert last.read(buffered) == words
+        finally:
+            last.close()
 
-    assert asyncio.run(read()) == words
+
+def test_a_socket_that_is_closed_already_has_no_more_last_words() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    theirs.close()
+    last = LastWords(ours)
+    assert last.read(b"-ERR 'too many'\r\n") == "too many"
+    last.close()
 
 
 # Subscriptions -------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import pytest
 
 from django_nats.client import drivers, process
 from django_nats.client.transport.config import ConnectionConfig, TLSConfig
-from django_nats.client.transport.loop import LOOP_VARIABLE
 from django_nats.client.transport.session import Session
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NotSent, Unavailable
@@ -28,17 +27,9 @@ from tests.support.certificates import Authority
 from tests.support.ports import free_port
 from tests.support.terminator import terminator
 
+pytestmark = pytest.mark.usefixtures("loop_name")
+
 NO_NATS = "not the client port of a NATS server"
-
-
-@pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
-def loop_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    process.close()
-    monkeypatch.setenv(LOOP_VARIABLE, request.param)
-    yield str(request.param)
-    process.close()
 
 
 def failure(url: str, **options: Any) -> str:
@@ -114,6 +105,14 @@ def test_another_port_of_a_server_is_named(block: str, words: str) -> None:
     config = f'{block} {{ {name} listen: "127.0.0.1:{port}" }}'
     with NatsServer(config=config, token="", jetstream=False):
         assert words in failure(f"nats://127.0.0.1:{port}")
+
+
+def test_an_address_where_nothing_listens_is_named() -> None:
+    url = f"nats://127.0.0.1:{free_port()}"
+    assert failure(url) == (
+        f"No connection to NATS at {url}: {url[7:]} refused the connection. Does a NATS server "
+        "listen there?"
+    )
 
 
 def test_an_address_that_drops_packets_is_named() -> None:

@@ -16,8 +16,8 @@ from nats.aio.transport import TcpTransport
 
 from django_nats.client.plain.client import PlainClient
 from django_nats.client.transport.connection import Connection
-from django_nats.client.transport.driver import Driver
 from django_nats.client.transport.greeting import OpenTransport
+from django_nats.client.transport.nats_client import NatsClient
 from django_nats.client.transport.nats_py import PRIVATE_NAMES
 from django_nats.devserver import NatsServer
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.smoke
 
 _OVERRIDDEN = [
     *[(Connection, name) for name in ("_read_loop", "_send_ping", "_process_op_err")],
-    *[(Driver, name) for name in ("_connect_to_server", "_process_info")],
+    *[(NatsClient, name) for name in ("_connect_to_server", "_process_info")],
     *[(PlainClient, name) for name in ("_process_connect_init", "_send_ping")],
 ]
 _CALLED = {"_process_pong": [], "_process_err": ["err_msg"]}
@@ -66,7 +66,7 @@ def test_a_method_that_is_called_exists_and_is_a_coroutine_function(name: str) -
 def test_the_private_names_in_use_are_those_that_are_listed() -> None:
     """The connection's own names also do not clash with those of nats-py."""
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
-    ours = (Connection, Driver, PlainClient, OpenTransport)
+    ours = (Connection, NatsClient, PlainClient, OpenTransport)
     used = {name for each in ours for name in re.findall(r"\.(_[a-z_]+)", inspect.getsource(each))}
     own = {name for each in ours for name in vars(each) if name[:2] != "__"}
     theirs = {name for name in [*dir(Client()), *vars(TcpTransport())] if name[:2] != "__"}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +10,6 @@ import pytest
 from django_nats.client.transport.outgoing import Outgoing
 from django_nats.client.transport.pending import Outstanding
 from django_nats.client.transport.shared_socket import PIECE_BYTES
-from tests.support.certificates import Authority
 
 FRAME = b"PUB subject reply 5\r\nvalue\r\n"
 
@@ -48,6 +44,7 @@ class FakeLink:
         self.flows = 0
         self.got = b""
         self.waiting = 0
+        self.closed = False
         self._io_writer: Any = self
         self.transport: Any = self
 
@@ -192,29 +189,3 @@ async def test_the_rest_is_sent_once_if_the_caller_is_interrupted_late(
     outgoing.write(b"PING\r\n")
     assert link.got == FRAME + b"PING\r\n"
     assert outgoing.sent_bytes() == len(FRAME)
-
-
-async def test_no_byte_waits_in_a_closed_transport_of_tls(
-    tmp_path: Path, link: FakeLink, outgoing: Outgoing
-) -> None:
-    """The connection's reader notices the end later than the transport, which may be asked then."""
-    authority = Authority(tmp_path)
-    ours = ssl.create_default_context(cafile=authority.ca)
-    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    theirs.load_cert_chain(*authority.issue("server", "127.0.0.1"))
-    hung_up = asyncio.Event()
-
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            await reader.read()
-        writer.close()
-        hung_up.set()
-
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=theirs) as server:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=ours)
-        link.transport = writer.transport
-        writer.transport.abort()
-        assert await reader.read() == b""
-        assert outgoing.reserve(len(FRAME)) == len(FRAME)
-        assert outgoing.sent_bytes() == len(FRAME)
-        await hung_up.wait()

@@ -13,7 +13,7 @@ from ...exceptions import NotSent
 from .greeting import OpenTransport
 
 
-class Driver(Client):
+class NatsClient(Client):
     """A client that is not connected. Every method runs on the loop on which it was made."""
 
     # nats-py's. It is None before log_in(), and never after.
