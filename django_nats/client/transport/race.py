@@ -149,13 +149,19 @@ class Race:
         self._last_start = -math.inf
 
 
+_dropped: set[asyncio.Task[Any]] = set()
+"""Attempts that have yet to end. Their loops keep only weak references."""
+
+
 def _drop(task: asyncio.Task[Any]) -> None:
     """Cancel an attempt, and close the connection that it may have made all the same."""
     task.cancel()
+    _dropped.add(task)  # before Python 3.12, wait_for() may lose a cancellation
     task.add_done_callback(_close)
 
 
 def _close(task: asyncio.Task[Any]) -> None:
+    _dropped.discard(task)
     # When it is cancelled, nats-py may raise another error, or none.
     if task.cancelled() or task.exception() is not None:
         return

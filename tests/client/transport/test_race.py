@@ -6,8 +6,10 @@ What real servers and addresses make of it is tested in test_addresses.py and te
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -185,6 +187,31 @@ async def test_a_connection_that_is_made_all_the_same_is_closed() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
+async def test_an_attempt_that_goes_on_when_it_is_dropped_is_kept_until_its_end() -> None:
+    """Otherwise its task might be destroyed, and its socket left open."""
+
+    class Deaf(Step):
+        async def run(self) -> Any:
+            try:
+                return await super().run()
+            except asyncio.CancelledError:
+                self.outcome = asyncio.get_running_loop().create_future()
+                return await self.outcome
+
+    deaf, made = Deaf(), Made()
+    running = racing(deaf)
+    await deaf.begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    outcome = ref(deaf.outcome)
+    del deaf, running
+    gc.collect()
+    kept: asyncio.Future[Any] | None = outcome()
+    assert kept is not None
+    kept.set_result(made)
+    await made.aborted.wait()
+
+
 async def test_a_race_that_is_cancelled_leaves_no_attempt_behind() -> None:
     late = Made()
     stubborn, second = Stubborn(late), Step()
