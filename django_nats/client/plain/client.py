@@ -82,6 +82,8 @@ class PlainClient(NatsClient):
 
     async def _connect_to_server(self, s: Any) -> None:
         if not self._logging_in:
+            # nats-py leaves the socket and the tasks of an attempt that failed after its login.
+            self.abort()
             # First, as a server does not wait long for the login of a connection that is open.
             await self._update_login()
         await super()._connect_to_server(s)
@@ -106,6 +108,12 @@ class PlainClient(NatsClient):
                 # After an error that it does not expect, nats-py would not try again.
                 raise Error(explain(error)) from error
             raise
+
+    async def _attempt_reconnect(self) -> None:
+        # If the connection is lost again before nats-py has reconnected, it begins once more, and
+        # both end the same future.
+        with suppress(asyncio.InvalidStateError):
+            await super()._attempt_reconnect()
 
     async def _process_err(self, err_msg: str) -> None:
         if not self.options["allow_reconnect"]:
@@ -187,10 +195,15 @@ class PlainClient(NatsClient):
     async def _report(self, error: Exception) -> None:
         if not self.is_connected:
             logger.debug("%s: %s", self._where, explain(error))
-        elif isinstance(error, Error) or asyncio.current_task() is self._flusher_task:
+        elif isinstance(error, Error) or asyncio.current_task() in self._own_tasks:
             logger.warning("%s: %s", self._where, explain(error))
         else:  # a callback of the user has raised it
             logger.error("%s: a callback has failed", self._where, exc_info=error)
+
+    @property
+    def _own_tasks(self) -> tuple[asyncio.Task[Any] | None, ...]:
+        """Return nats-py's tasks that report errors of the socket, and call nothing of the user."""
+        return self._flusher_task, self._reconnection_task
 
     async def _report_loss(self) -> None:
         if self.is_reconnecting:

@@ -20,6 +20,7 @@ PRIVATE_NAMES = {
         *("_connect_to_server", "_max_payload", "_setup_server_pool", "_process_connect_init"),
         *("_nkeys_seed_str", "_user_credentials", "_setup_nkeys_connect"),
         *("_pending", "_pending_data_size", "_err", "_reconnection_task", "_close"),
+        "_attempt_reconnect",
     ),
     "nats.aio.transport.TcpTransport": (
         *("_io_reader", "_io_writer", "_bare_io_reader", "_bare_io_writer"),

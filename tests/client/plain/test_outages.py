@@ -98,3 +98,36 @@ async def test_a_lost_socket_is_not_reported_as_a_failed_callback(
         assert not any("callback" in each for each in lines())
     finally:
         await client.finish()
+
+
+async def test_a_connection_that_is_lost_as_it_is_back_is_not_taken_for_a_failed_callback(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    nc = await opened(config_of(server))
+    back = nc._reconnected_cb
+
+    async def fail() -> None:
+        nc._reconnected_cb = back
+        raise ConnectionResetError("reset again")
+
+    nc._reconnected_cb = fail
+    nc._transport._io_writer.transport.abort()
+    assert await soon(lambda: "is back" in caplog.text)
+    (record,) = (each for each in caplog.records if "reset again" in each.getMessage())
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    await nc.finish()
+
+
+async def test_two_attempts_to_reconnect_may_end_the_same_future(server: NatsServer) -> None:
+    """nats-py has both for a moment, if the connection is lost while it reconnects."""
+    nc = await opened(config_of(server))
+
+    async def end() -> None:
+        nc._reconnection_task_future.set_result(True)  # as the other one does
+        raise asyncio.CancelledError
+
+    nc._reconnected_cb = end
+    nc._transport._io_writer.transport.abort()
+    assert await soon(lambda: nc._reconnection_task is not None and nc._reconnection_task.done())
+    assert nc._reconnection_task.exception() is None
+    await nc.finish()
