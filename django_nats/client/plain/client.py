@@ -16,6 +16,7 @@ from nats.errors import Error
 from ...exceptions import DriverMismatch, NotSent, OutcomeUnknown
 from ..transport import forks, login
 from ..transport.asking import Asking
+from ..transport.closing import close_within
 from ..transport.config import ConnectionConfig
 from ..transport.connector import Connector
 from ..transport.driver_errors import explain, without_frames
@@ -187,8 +188,7 @@ class PlainClient(NatsClient):
     async def finish(self) -> None:
         """Close the connection, in a short time, and the socket in any case."""
         try:
-            with suppress(Exception):  # which would replace an error of the user
-                await asyncio.wait_for(self.close(), _CLOSE_S)
+            await close_within(_CLOSE_S, self)  # an error of it would replace one of the user
         finally:
             self.abort()
 

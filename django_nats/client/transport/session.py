@@ -22,6 +22,7 @@ from ..protocol.steps import Lane, Request
 from . import forks, login
 from .asking import Asking
 from .backoff import Backoff
+from .closing import close_within
 from .config import ConnectionConfig
 from .connector import Connector
 from .driver_errors import Interrupted, explain, without_frames
@@ -36,6 +37,8 @@ logger = logging.getLogger("django_nats")
 
 _ROOM_PAUSE_S = 0.002
 """How soon queued requests are tried again while the server reads too slowly."""
+_CLOSE_S = 1.0
+"""How long a lost connection may take to close before the next one is opened."""
 _DEFAULT_MAX_PAYLOAD_BYTES = 1024 * 1024
 """The server's default, which is assumed while there is no connection."""
 
@@ -287,8 +290,7 @@ class Session:
             self._connection = None
             self._go_down(self._reason(loss), loss)
             self._connector.learn_servers(connection)
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(connection.close(), 1)
+            await close_within(_CLOSE_S, connection)
             if not isinstance(loss, Interrupted):  # that was not the server's fault
                 lived, servers = monotonic() - opened, self._connector.server_count
                 await asyncio.sleep(backoff.lost(lived, number, servers))

@@ -131,3 +131,15 @@ async def test_two_attempts_to_reconnect_may_end_the_same_future(server: NatsSer
     assert await soon(lambda: nc._reconnection_task is not None and nc._reconnection_task.done())
     assert nc._reconnection_task.exception() is None
     await nc.finish()
+
+
+async def test_a_client_closes_though_another_wait_for_the_sockets_end_was_cancelled(
+    server: NatsServer,
+) -> None:
+    nc = await opened(config_of(server))
+    waiting = asyncio.ensure_future(nc._transport.wait_closed())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await nc.finish()
+    assert nc.is_closed

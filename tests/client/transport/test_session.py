@@ -341,6 +341,23 @@ def test_a_lane_is_not_suspended_without_a_loop_to_probe_it() -> None:
     assert lane.fault is None
 
 
+async def test_a_session_reconnects_though_another_wait_for_the_sockets_end_was_cancelled(
+    session: Session,
+) -> None:
+    await ask(session, PATIENT, "nobody")
+    epoch = session.epoch
+
+    def lose() -> None:
+        connection, loop = session.connection, asyncio.get_running_loop()
+        assert connection is not None
+        waiting = loop.create_task(connection._transport.wait_closed())
+        loop.call_soon(waiting.cancel)
+        loop.call_soon(connection.lose, ConnectionResetError("lost"))
+
+    session.call(lose)
+    assert await soon(lambda: session.epoch > epoch and session.connected)
+
+
 # The end of the loop -------------------------------------------------------------------------
 
 
