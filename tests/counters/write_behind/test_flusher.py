@@ -50,6 +50,7 @@ def test_a_thread_that_cannot_be_started_is_logged_and_retried(
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    assert Counter("k") == 0  # starts the thread of the connection, which is not meant here
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         for _ in range(3):
