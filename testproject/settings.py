@@ -51,6 +51,9 @@ if "TESTPROJECT_TIMEOUT" in os.environ:
     seconds = float(os.environ["TESTPROJECT_TIMEOUT"])
     for options in (CACHES["default"]["OPTIONS"], NATS_COUNTERS["default"]):
         options |= {"CONNECT_TIMEOUT": seconds, "REQUEST_TIMEOUT": seconds}
+    for region in ("north", "south", "river"):
+        patience = {"CONNECT_TIMEOUT": seconds, "REQUEST_TIMEOUT": seconds, "DEADLINE": 6 * seconds}
+        NATS_COUNTERS[region] |= patience
 if LOCATION == "embedded":
     CACHES["default"]["OPTIONS"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"
     NATS_COUNTERS["default"]["EMBEDDED_DIR"] = DATA_DIR / ".nats"

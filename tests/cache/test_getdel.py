@@ -162,6 +162,7 @@ def test_getdel_works_in_a_bucket_too_full_for_a_tombstone(make_twin: MakeTwin) 
     assert twin.get("other") == 2
 
 
+@pytest.mark.usefixtures("without_pings")
 @pytest.mark.parametrize("fail_open", [False, True])
 def test_getdel_raises_or_returns_the_default_if_the_server_stops_answering(
     own_server: NatsServer,

@@ -17,7 +17,7 @@ from django_nats.exceptions import CounterMismatch, CounterUnavailable, ServerEr
 from tests.counters.conftest import ASKING, OPERATIONS, Configure, api_level, host_of, stream_info
 from tests.servers import eventually, request
 from tests.support.operations import Call
-from tests.support.patience import hurry
+from tests.support.patience import hurry, pause_when_idle
 from tests.support.ports import free_port
 
 DEADLINE = 0.3
@@ -143,12 +143,13 @@ class _StartDuringPause:
             return end.value
 
 
+@pytest.mark.usefixtures("without_pings")
 async def test_a_sync_call_does_not_wait_for_a_doubtful_increment_of_its_loop(
     configure: Configure, own_server: NatsServer
 ) -> None:
     counters = configure(on=own_server, DEADLINE=60, REQUEST_TIMEOUT=60)
     await counters.aincr("k")
-    own_server.pause()
+    pause_when_idle(own_server, counters)
     hurry(counters, 0.2)
     call = asyncio.ensure_future(counters.aincr("k"))
     assert await asyncio.to_thread(

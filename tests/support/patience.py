@@ -1,10 +1,13 @@
-"""Request timeouts that change while a test runs."""
+"""Request timeouts that change while a test runs, and servers that stop answering."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from django_nats.devserver import NatsServer
+from tests.servers import eventually
 
 
 def hurry(cache: Any, seconds: float) -> None:
@@ -28,3 +31,13 @@ def hurried(cache: Any, seconds: float) -> Iterator[None]:
         yield
     finally:
         hurry(cache, before)
+
+
+def pause_when_idle(server: NatsServer, cache: Any) -> None:
+    """Pause a server once it has answered all requests of a cache or counters.
+
+    Some are sent in the background. If one of them ended by its timeout before the test sends its
+    own, the server would count as away, and that one would not be sent.
+    """
+    assert eventually(lambda: not cache.session.waiters)
+    server.pause()

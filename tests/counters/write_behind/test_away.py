@@ -25,7 +25,7 @@ from tests.counters.conftest import PATIENT, Configure
 from tests.counters.write_behind.conftest import NEVER, NOTHING
 from tests.servers import eventually
 from tests.support.logins import authorization
-from tests.support.patience import hurry
+from tests.support.patience import hurry, pause_when_idle
 
 # Away ----------------------------------------------------------------------------------------
 
@@ -166,15 +166,16 @@ def test_a_long_outage_causes_few_attempts(
     assert len(tried) < 1000
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_an_unacknowledged_increment_counts_once(
     configure: Configure, own_server: NatsServer
 ) -> None:
     counters = configure(on=own_server, FLUSH_INTERVAL=NEVER, REQUEST_TIMEOUT=60, DEADLINE=60)
     counters.incr("k")
     before = counters.stream.increments.recognised
-    own_server.pause()
-    hurry(counters, 0.2)
     counters.incr_later("k", 10)
+    pause_when_idle(own_server, counters)
+    hurry(counters, 0.2)
     with pytest.raises(CounterUnavailable) as caught:
         counters.flush(timeout=0)
     assert caught.value.may_have_happened is True
@@ -194,9 +195,9 @@ def test_increments_past_the_duplicate_window_are_given_up_and_logged(
     """The server no longer knows their ids, so sending them again might count them twice."""
     counters = configure(on=own_server, FLUSH_INTERVAL=NEVER, REQUEST_TIMEOUT=0.3, DEADLINE=0.3)
     assert eventually(lambda: is_answered(counters))
-    own_server.pause()
     counters.incr_later("k", 10)
     counters.incr_later("l", -1)
+    pause_when_idle(own_server, counters)
     with pytest.raises(CounterUnavailable):
         counters.flush(timeout=0)
     counters.incr_later("k", 100)
@@ -226,12 +227,13 @@ def is_answered(counters: Counters) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_discard_clears_increments_in_doubt(configure: Configure, own_server: NatsServer) -> None:
     counters = configure(on=own_server, FLUSH_INTERVAL=NEVER)
     counters.incr("k")
-    own_server.pause()
-    hurry(counters, 0.2)
     counters.incr_later("k", 10)
+    pause_when_idle(own_server, counters)
+    hurry(counters, 0.2)
     with pytest.raises(CounterUnavailable):
         counters.flush(timeout=0)
     assert "k" in counters.stream.increments.doubts._doubts

@@ -20,7 +20,7 @@ from tests.conftest import flushers
 from tests.counters.conftest import Configure
 from tests.counters.write_behind.conftest import NEVER, NOTHING
 from tests.servers import eventually
-from tests.support.patience import hurry
+from tests.support.patience import hurry, pause_when_idle
 
 # The flusher ---------------------------------------------------------------------------------
 
@@ -50,6 +50,7 @@ def test_a_thread_that_cannot_be_started_is_logged_and_retried(
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    assert Counter("k") == 0  # starts the thread of the connection, which is not meant here
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         for _ in range(3):
@@ -197,11 +198,12 @@ def test_forget_works_while_other_counters_are_published(
     assert patient.get_many("kl") == {"k": 0, "l": 1}
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_forget_drops_increments_in_doubt(configure: Configure, own_server: NatsServer) -> None:
     counters = configure(on=own_server, FLUSH_INTERVAL=NEVER, DEADLINE=60, REQUEST_TIMEOUT=60)
     Counter("l").incr()
     counters.incr_later("k")
-    own_server.pause()
+    pause_when_idle(own_server, counters)
     hurry(counters, 0.3)
     try:
         with pytest.raises(CounterUnavailable):
