@@ -265,13 +265,8 @@ class Connection(NatsClient):
     async def _read_in_turn(self) -> None:
         """Read a socket that callers read as well."""
         self._transport._io_writer.transport.pause_reading()
-        # What had arrived before the pause is read at once. No more is added to it.
-        rest = self._loop.create_task(self._transport.read(PIECE_BYTES))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        if rest.done():
-            self._incoming.receive([rest.result()])
-        rest.cancel()
+        while self._transport.unread:  # it arrived before the pause, and no more is added to it
+            self._incoming.receive([await self._transport.read(PIECE_BYTES)])
         self._shared = SharedSocket(
             self._transport.socket.fileno(),
             self._loop,

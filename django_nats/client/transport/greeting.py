@@ -100,7 +100,12 @@ class OpenTransport(TcpTransport):
         """Return with which error the server has refused the connection, or an empty string."""
         if self._last_words is None:
             return ""
-        return self._last_words.read(_unread(self._io_reader))
+        return self._last_words.read(self.unread)
+
+    @property
+    def unread(self) -> bytes:
+        """What has arrived, and nobody has read."""
+        return _unread(self._io_reader)
 
     @property
     def closed(self) -> bool:

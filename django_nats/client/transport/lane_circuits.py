@@ -62,11 +62,11 @@ class LaneCircuits:
         session = self._session
         connection = session.connection
         try:
-            while lane.probe is not None and connection is session.connection:
+            while (probe := lane.probe) is not None and connection is session.connection:
                 # The pause comes first. If one of several replicas is mute, the next request may
                 # reach another, and callers must not wait for the mute one again and again.
                 await asyncio.sleep(_PROBE_PAUSE_S)
-                answer = await self._ask(lane.probe)
+                answer = await self._ask(probe)
                 if isinstance(answer, wire.Reply) and wire.answers_for_stream(answer):
                     logger.warning("%s answers again", lane.name)
                     return

@@ -109,6 +109,6 @@ def test_a_connection_that_is_lost_after_the_login_has_nothing_to_send(
             assert await soon(lambda: transport.closed)
             return int(connection.outgoing.sent_bytes())
 
-        future, _ = loop_thread.submit(lose)
-        assert future.result() == connection.outgoing._reserved
+        sent, _ = loop_thread.submit(lose)
+        assert sent.result() == connection.outgoing._reserved
         process.close()
