@@ -16,6 +16,7 @@ from django_nats import testrun
 from django_nats.cache import NatsCache
 from django_nats.client import drivers, process
 from django_nats.client.protocol.steps import Steps
+from django_nats.client.streams.config import NANOSECONDS
 from django_nats.devserver import NatsServer
 from tests.servers import eventually, request
 from tests.support.ports import free_port
@@ -145,6 +146,16 @@ def api(cache: NatsCache, subject: str, document: dict[str, Any] | None = None) 
         return json.loads(reply.payload)
 
     return drivers.run(cache.session, steps())
+
+
+def lasting_consumer(stream: str) -> dict[str, Any]:
+    """Return the API request for a consumer called "taken", which is kept though nobody uses it.
+
+    By default, the server would delete it after five seconds.
+    """
+    hour = 3600 * NANOSECONDS
+    config = {"name": "taken", "ack_policy": "none", "inactive_threshold": hour}
+    return {"stream_name": stream, "config": config}
 
 
 @pytest.fixture

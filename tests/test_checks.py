@@ -14,7 +14,7 @@ from django_nats.cache import nats_caches
 from django_nats.checks import TAG
 from django_nats.client import process
 from django_nats.devserver import NatsServer
-from tests.conftest import PATIENT, api
+from tests.conftest import PATIENT, api, lasting_consumer
 from tests.support.logins import authorization
 
 DEAD = "nats://127.0.0.1:1"
@@ -344,8 +344,7 @@ def test_a_near_cache_beyond_the_limit_of_consumers_is_a_warning(
     cache = nats_caches()["default"]
     config = cache.bucket.config.stream_config()
     api(cache, f"STREAM.CREATE.KV_{bucket}", {**config, "max_consumers": 1})
-    taken = {"stream_name": f"KV_{bucket}", "config": {"name": "taken", "ack_policy": "none"}}
-    api(cache, f"CONSUMER.CREATE.KV_{bucket}.taken", taken)
+    api(cache, f"CONSUMER.CREATE.KV_{bucket}.taken", lasting_consumer(f"KV_{bucket}"))
 
     messages = found(deploy=True)
 

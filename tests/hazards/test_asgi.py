@@ -124,7 +124,9 @@ def test_an_interrupted_thread_leaves_no_waiter(
     ended = script(
         """
 import os, signal, threading, time
+from django_nats.client.transport import connection
 from django_nats.devserver.files import eventually
+connection.PING_INTERVAL_S = 60.0  # the connection must not end meanwhile
 cache.set("key", 1)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -190,6 +192,7 @@ def test_a_finished_loop_is_garbage_collected(own: NatsCache) -> None:
     assert soon(all_are_gone)  # the background thread may still be handling the last answer
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_a_loop_closed_while_tasks_wait_is_garbage_collected(
     own_server: NatsServer, make_own: MakeOwn
 ) -> None:
@@ -217,6 +220,7 @@ def test_a_loop_closed_while_tasks_wait_is_garbage_collected(
     assert soon(is_gone)
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_closing_fails_waiting_calls_and_later_calls_reconnect(
     own_server: NatsServer, make_own: MakeOwn
 ) -> None:

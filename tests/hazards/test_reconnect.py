@@ -238,6 +238,7 @@ def test_calls_succeed_soon_after_the_server_returns(
         assert cache.get("key") == "value"
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_outages_leave_no_tasks_behind(own_server: NatsServer, make_own: MakeOwn) -> None:
     with Proxy(own_server.port, delay=0) as proxy:
         cache = make_own(proxy.url)
@@ -370,6 +371,7 @@ def test_reported_outcomes_are_true_through_outages_under_load(
     assert {key for key, each in outcomes.items() if each == "Stored"} <= found.keys()
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_a_write_with_unknown_outcome_may_apply_after_the_server_resumes(
     own: NatsCache, own_server: NatsServer
 ) -> None:
@@ -383,6 +385,7 @@ def test_a_write_with_unknown_outcome_may_apply_after_the_server_resumes(
     assert own.get_many(["sent", "not-sent"]) == {"sent": 1}
 
 
+@pytest.mark.usefixtures("without_pings")
 def test_a_pipeline_in_flight_fails_when_the_server_is_killed(
     own_server: NatsServer, make_own: MakeOwn
 ) -> None:

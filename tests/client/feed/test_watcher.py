@@ -16,7 +16,7 @@ from django_nats.client.feed import watcher
 from django_nats.client.transport.loop import thread as loop_thread
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import NotSent, PermissionDenied, ServerError
-from tests.conftest import PATIENT, MakeCache, api
+from tests.conftest import PATIENT, MakeCache, api, lasting_consumer
 from tests.support.following import Following, Recorder
 from tests.support.logins import authorization
 from tests.support.reloading import LOGIN, Reloading, account
@@ -28,8 +28,8 @@ def crowded(cache: NatsCache) -> NatsCache:
     stream = cache.bucket.config.stream
     config = {**cache.bucket.config.stream_config(), "max_consumers": 1}
     api(cache, f"STREAM.CREATE.{stream}", config)
-    taken = {"stream_name": stream, "config": {"name": "taken", "ack_policy": "none"}}
-    assert "error" not in api(cache, f"CONSUMER.CREATE.{stream}.taken", taken)
+    taken = api(cache, f"CONSUMER.CREATE.{stream}.taken", lasting_consumer(stream))
+    assert "error" not in taken
     return cache
 
 

@@ -18,7 +18,7 @@ from django_nats.conf.counters import counter_settings
 from django_nats.counters import Counter
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import BucketMismatch, CounterMismatch, LimitReached
-from tests.conftest import PATIENT
+from tests.conftest import PATIENT, lasting_consumer
 from tests.counters.conftest import api_level
 from tests.management.conftest import Nats, failing_nats, nats
 from tests.servers import ROOT, request
@@ -195,8 +195,7 @@ def test_direct_gets_that_are_switched_off_are_none_of_our_business_with_reads_l
 def test_a_listing_beyond_max_consumers_is_refused_and_nothing_else(foreign: Foreign) -> None:
     foreign.make({"max_consumers": 1})
     name = foreign.config.stream
-    taken = {"stream_name": name, "config": {"name": "taken", "ack_policy": "none"}}
-    assert "error" not in foreign.api(f"CONSUMER.CREATE.{name}.taken", taken)
+    assert "error" not in foreign.api(f"CONSUMER.CREATE.{name}.taken", lasting_consumer(name))
     cache = nats_caches()["default"]
     cache.set("key", 1)
     with pytest.raises(LimitReached):
