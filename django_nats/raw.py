@@ -36,7 +36,10 @@ def connection(alias: str = DEFAULT_ALIAS) -> AbstractAsyncContextManager[Client
     this block's own: entering costs a login. Its methods raise nats-py's errors. When the
     connection is lost, nats-py opens another, without end.
 
-    At the end of a block that raises nothing, the server has received what was published.
+    At the end of a block that raises nothing, the server has received what was published, except
+    for what was on its way when a connection was lost during the block. Publish what must arrive
+    to a stream, which acknowledges each message (``js.publish``).
+
     Subscriptions end there: await ``drain()`` last to have their callbacks handle what has arrived.
 
     Raises NotSent (or AuthenticationFailed, which is one) if no server can be connected to within

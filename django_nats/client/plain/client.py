@@ -165,7 +165,7 @@ class PlainClient(NatsClient):
         await super()._close(status, do_cbs)
 
     async def confirm(self) -> None:
-        """Wait until the server has received what was published.
+        """Wait until the server has received what was published on the present connection.
 
         Raise OutcomeUnknown if that is not known within CONNECT_TIMEOUT.
         """
@@ -241,7 +241,8 @@ async def connect(config: ConnectionConfig, asking: Asking) -> PlainClient:
 async def connected(config: ConnectionConfig) -> AsyncIterator[Client]:
     """Connect a client for a block, and close it at the end.
 
-    If the block raises nothing, wait until the server has received what was published.
+    If the block raises nothing, wait until the server has received what was published on the last
+    of the block's connections.
     """
     client = await connect(config, Asking(config))
     client.reconnect_when_lost()
