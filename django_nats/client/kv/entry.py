@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
@@ -61,7 +62,8 @@ class Write(NamedTuple):
         # Another client's value keeps its lack of a format when it is given a new timeout.
         format = self.format or ""
         if self.expires is not None:
-            format += f";at={round(self.expires * 1000)}"
+            # Rounded down: the value must not outlive the one before. The hundredth is for floats.
+            format += f";at={math.floor(self.expires * 1000 + 0.01)}"
         elif self.seconds is not None:
             format += f";ms={max(1, round(self.seconds * 1000))}"
         fields = {wire.FORMAT_HEADER: format} if format else {}
