@@ -53,13 +53,26 @@ class OpenTransport(TcpTransport):
         buffer_size: int,
         connect_timeout: int,
     ) -> None:
-        """Begin TLS."""
+        """Begin TLS. Raise ConnectionAbortedError if the handshake takes too long."""
         self.stage = Stage.TLS
-        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol: Any = asyncio.StreamReaderProtocol(reader)
+        # nats-py leaves this out, and asyncio would log a warning when the connection ends. That
+        # may be during the handshake, so these streams are made here.
+        protocol._over_ssl = True
+        transport = await loop.start_tls(
+            self._bare_io_writer.transport,  # type: ignore[union-attr]
+            protocol,
+            ssl_context,
+            server_hostname=uri if isinstance(uri, str) else uri.hostname,
+            ssl_handshake_timeout=connect_timeout,
+        )
+        if transport is None:  # the connection was lost right after the handshake
+            raise ConnectionResetError(_CLOSED)
+        self._io_reader = reader
+        self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         self.require_open()  # with TLS 1.3, a server refuses a certificate after the handshake
-        # nats-py leaves this out, and asyncio would log a warning when the connection ends.
-        writer: Any = self._io_writer
-        writer.transport.get_protocol()._over_ssl = True
         if not self.greeted and _unread(self._bare_io_reader):
             # Its greeting came before the handshake, and it sends no other.
             raise NotSent(NO_TLS_FIRST)
