@@ -60,6 +60,16 @@ class OpenTransport(TcpTransport):
     ) -> None:
         """Begin TLS. Raise ConnectionAbortedError if the handshake takes too long."""
         self.stage = Stage.TLS
+        await self._shake_hands(uri, ssl_context, connect_timeout)
+        self.require_open()  # with TLS 1.3, a server refuses a certificate after the handshake
+        if not self.greeted and _unread(self._bare_io_reader):
+            # Its greeting came before the handshake, and it sends no other.
+            raise NotSent(NO_TLS_FIRST)
+        self.stage = Stage.LOGIN if self.greeted else Stage.GREETING
+
+    async def _shake_hands(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, seconds: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         protocol: Any = asyncio.StreamReaderProtocol(reader)
@@ -71,17 +81,12 @@ class OpenTransport(TcpTransport):
             protocol,
             ssl_context,
             server_hostname=uri if isinstance(uri, str) else uri.hostname,
-            ssl_handshake_timeout=connect_timeout,
+            ssl_handshake_timeout=seconds,
         )
         if transport is None:  # the connection was lost right after the handshake
             raise ConnectionResetError(_CLOSED)
         self._io_reader = reader
         self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        self.require_open()  # with TLS 1.3, a server refuses a certificate after the handshake
-        if not self.greeted and _unread(self._bare_io_reader):
-            # Its greeting came before the handshake, and it sends no other.
-            raise NotSent(NO_TLS_FIRST)
-        self.stage = Stage.LOGIN if self.greeted else Stage.GREETING
 
     async def readline(self) -> bytes:
         """Return a line. Raise NotSent if the first one is not a NATS server's.
