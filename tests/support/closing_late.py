@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nats.aio.transport import TcpTransport
 
+from django_nats.client.transport.greeting import OpenTransport
 from tests.client.lanes import soon
 from tests.support.closing import ClosingServer
 
 
 def go_on_late(monkeypatch: pytest.MonkeyPatch, server: ClosingServer, point: str) -> None:
     """Let each step that a point may end go on only once the client knows of the end."""
-    read_line, connect_tls = asyncio.StreamReader.readline, TcpTransport.connect_tls
+    read_line, shake_hands = asyncio.StreamReader.readline, OpenTransport._shake_hands
     greeted: list[bytes] = []
 
     async def end(known: Callable[[], bool]) -> None:
@@ -35,10 +35,10 @@ def go_on_late(monkeypatch: pytest.MonkeyPatch, server: ClosingServer, point: st
             await end(known)
         return line
 
-    async def connect_tls_late(self: Any, *args: Any) -> None:
-        await connect_tls(self, *args)
+    async def shake_hands_late(self: Any, *args: Any) -> None:
+        await shake_hands(self, *args)
         if point == "handshake":
             await end(lambda: self.closed)
 
     monkeypatch.setattr(asyncio.StreamReader, "readline", read_line_late)
-    monkeypatch.setattr(TcpTransport, "connect_tls", connect_tls_late)
+    monkeypatch.setattr(OpenTransport, "_shake_hands", shake_hands_late)

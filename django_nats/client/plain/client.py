@@ -227,7 +227,9 @@ async def connect(config: ConnectionConfig, asking: Asking) -> PlainClient:
         client = await connector.connect([], callers_wait=True)
         if client.is_connected:
             return client
-        # nats-py has closed it for good, as it may reconnect only after this.
+        # nats-py is closing it for good, as it may reconnect only after this. With TLS, that waits
+        # for the server.
+        client.abort()
         raise NotSent("the connection was lost right after the login") from client.last_error
     except Exception as error:
         cause = without_frames(error)

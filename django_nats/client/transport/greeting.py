@@ -26,7 +26,7 @@ _CLOSED = "the server has closed the connection"
 
 
 class OpenTransport(TcpTransport):
-    """The transport of one connection. nats-py is not to connect it."""
+    """The transport of a client. nats-py connects it only to reconnect."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str
@@ -46,6 +46,11 @@ class OpenTransport(TcpTransport):
         """Whether the server has said that it asks for a client's certificate."""
         self._last_words: LastWords | None = None
 
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Open another connection, as nats-py does to reconnect."""
+        await super().connect(uri, buffer_size, connect_timeout)
+        self.socket = self._io_writer.get_extra_info("socket")  # type: ignore[union-attr]
+
     async def connect_tls(
         self,
         uri: str | ParseResult,
@@ -53,17 +58,35 @@ class OpenTransport(TcpTransport):
         buffer_size: int,
         connect_timeout: int,
     ) -> None:
-        """Begin TLS."""
+        """Begin TLS. Raise ConnectionAbortedError if the handshake takes too long."""
         self.stage = Stage.TLS
-        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        await self._shake_hands(uri, ssl_context, connect_timeout)
         self.require_open()  # with TLS 1.3, a server refuses a certificate after the handshake
-        # nats-py leaves this out, and asyncio would log a warning when the connection ends.
-        writer: Any = self._io_writer
-        writer.transport.get_protocol()._over_ssl = True
         if not self.greeted and _unread(self._bare_io_reader):
             # Its greeting came before the handshake, and it sends no other.
             raise NotSent(NO_TLS_FIRST)
         self.stage = Stage.LOGIN if self.greeted else Stage.GREETING
+
+    async def _shake_hands(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, seconds: int
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol: Any = asyncio.StreamReaderProtocol(reader)
+        # nats-py leaves this out, and asyncio would log a warning when the connection ends. That
+        # may be during the handshake, so these streams are made here.
+        protocol._over_ssl = True
+        transport = await loop.start_tls(
+            self._bare_io_writer.transport,  # type: ignore[union-attr]
+            protocol,
+            ssl_context,
+            server_hostname=uri if isinstance(uri, str) else uri.hostname,
+            ssl_handshake_timeout=seconds,
+        )
+        if transport is None:  # the connection was lost right after the handshake
+            raise ConnectionResetError(_CLOSED)
+        self._io_reader = reader
+        self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def readline(self) -> bytes:
         """Return a line. Raise NotSent if the first one is not a NATS server's.

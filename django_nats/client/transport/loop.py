@@ -168,7 +168,11 @@ class LoopThread:
             self._run_until_stopped(loop)
         finally:
             with contextlib.suppress(Exception):
-                loop.run_until_complete(_cancel_all())
+                until = monotonic() + _CANCEL_GRACE_S
+                loop.run_until_complete(_cancel_all(until))
+                # In the loop's last iteration, a callback may have started a task.
+                while asyncio.all_tasks(loop) and monotonic() < until:
+                    loop.run_until_complete(_cancel_all(until))
                 loop.close()
 
     def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -247,8 +251,7 @@ class LoopThread:
         raise NotSent("The interpreter is shutting down")
 
 
-async def _cancel_all() -> None:
-    until = monotonic() + _CANCEL_GRACE_S
+async def _cancel_all(until: float) -> None:
     # Again for tasks that have started meanwhile, such as that of a new change feed.
     while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
         for task in tasks:

@@ -68,15 +68,13 @@ class NatsClient(Client):
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:
                 task.cancel()
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        # Below TLS as well: the end of TLS waits for the server, and abort() does not end that wait
+        # if the transport over TLS was closed twice.
+        for name in ("_io_writer", "_bare_io_writer"):
+            writer = getattr(self._transport, name, None)
+            if writer is not None:
+                writer.transport.abort()
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors, which a forked child closes."""
-        if isinstance(self._transport, OpenTransport):
-            return self._transport.descriptors
-        # nats-py has opened another one, to reconnect.
-        writer = getattr(self._transport, "_io_writer", None)
-        sock = writer.get_extra_info("socket") if writer is not None else None
-        return [] if sock is None else [int(sock.fileno())]
+        return [] if self._transport is None else list(self._transport.descriptors)

@@ -135,8 +135,8 @@ class Session:
 
         If the caller blocks, this may return only when the answers are there, if that is faster.
         """
-        if self._fault is not None:
-            raise self._refusal(self._fault)
+        if (fault := self._fault) is not None:  # another thread may end it meanwhile
+            raise self._refusal(fault)
         fault = waiter.requests[0].lane.fault
         if fault is not None:
             raise NotSent(fault)
@@ -228,8 +228,8 @@ class Session:
         self._flush_scheduled = False
         if self._supervisor is None:
             self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
-        if self._fault is not None:
-            self._refuse_queue(self._fault)
+        if (fault := self._fault) is not None:  # another thread may end it meanwhile
+            self._refuse_queue(fault)
         elif self._connection is not None and not self._connection.send(self._queue):
             self._wait_for_room(self._connection)
 
@@ -309,13 +309,13 @@ class Session:
 
     def _go_down(self, reason: str, cause: Exception) -> None:
         was_up = self._fault is None
-        self._fault = login.no_connection(self.config.where, reason)
+        self._fault = fault = login.no_connection(self.config.where, reason)
         self._cause = cause
         self._silent = False
-        self._refuse_queue(self._fault)
+        self._refuse_queue(fault)
         # Last, as a log handler may wait for a caller whose request has just failed.
         if was_up:
-            logger.warning("%s", self._fault)
+            logger.warning("%s", fault)
 
     def _refuse_queue(self, fault: str) -> None:
         # As many as there are now. What other threads add meanwhile, they have flushed later.
@@ -343,8 +343,8 @@ class Session:
         if connection.silent_since(lane.timeout / 2):
             if not self._silent:
                 self._silent = True
-                self._fault = f"NATS at {self.config.where} does not answer"
-                return self._fault
+                self._fault = fault = f"NATS at {self.config.where} does not answer"
+                return fault
         elif lane.fault is None and lane.probe is not None:
             fault = f"{lane.name} does not answer at the moment"
             self._lane_circuits.open(lane, fault)

@@ -46,6 +46,7 @@ class Sweep:
         self._on_timeout = on_timeout
         self._loop = asyncio.get_running_loop()
         self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
         self.armed = False
         """Whether the next run is scheduled."""
@@ -56,7 +57,9 @@ class Sweep:
             self._arm()
 
     def stop(self) -> None:
-        """Cancel the checks that are running."""
+        """Run no more, and cancel the checks that are running."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._ping is not None:
             self._ping.cancel()
         self._link.hearing.stop()
@@ -98,7 +101,7 @@ class Sweep:
         if self._link.outstanding:
             self.armed = True
             self._due = monotonic() + _TICK_S
-            self._loop.call_later(_TICK_S, self.run, patient)
+            self._timer = self._loop.call_later(_TICK_S, self.run, patient)
 
     def _time_out(self, waiter: Waiter) -> None:
         outstanding = self._link.outstanding

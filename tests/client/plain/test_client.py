@@ -156,6 +156,19 @@ async def test_a_subscription_survives_a_restart_of_the_server(
         await client.finish()
 
 
+async def test_a_forked_child_would_close_the_socket_of_a_client_that_has_reconnected(
+    own_server: NatsServer,
+) -> None:
+    client = await opened(config_of(own_server))
+    try:
+        own_server.restart()
+        assert await soon(lambda: client.stats["reconnects"] and client.is_connected)
+        sock = client._transport._io_writer.get_extra_info("socket")
+        assert client.descriptors() == [sock.fileno()]
+    finally:
+        await client.finish()
+
+
 async def test_another_server_of_the_list_takes_over(own_server: NatsServer) -> None:
     with NatsServer(token=own_server.token) as other:
         client = await opened(config_of(own_server, other.url))

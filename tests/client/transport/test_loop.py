@@ -144,6 +144,37 @@ def test_tasks_that_start_at_the_end_are_cancelled_too(
     assert all(task.cancelled() for task in tasks)
 
 
+@pytest.mark.usefixtures("loop_name")
+@pytest.mark.parametrize("iterations", range(8))
+def test_a_task_that_starts_in_the_loops_last_iterations_is_cancelled_too(
+    monkeypatch: pytest.MonkeyPatch, iterations: int
+) -> None:
+    """Otherwise it would be destroyed while it is pending."""
+    monkeypatch.setattr(loop_module, "_CANCEL_GRACE_S", PATIENCE)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def last() -> None:
+        await asyncio.Event().wait()
+
+    async def first() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            start_after(iterations)
+
+    def start_after(iterations: int) -> None:
+        loop = asyncio.get_running_loop()
+        if iterations:
+            loop.call_soon(start_after, iterations - 1)
+        else:
+            tasks.append(loop.create_task(last()))
+
+    thread = LoopThread()
+    thread.call(lambda: tasks.append(asyncio.get_running_loop().create_task(first())))
+    thread.stop(nothing, PATIENCE, lambda: None)
+    assert [each.done() for each in tasks] == [True] * len(tasks)
+
+
 @contextmanager
 def handling(handler: Callable[[], object]) -> Iterator[None]:
     before = signal.signal(signal.SIGUSR1, lambda *_: handler())

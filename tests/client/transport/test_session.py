@@ -449,3 +449,21 @@ def test_the_repr_of_a_session_shows_no_secret(session: Session, server: NatsSer
     fresh = Session(ConnectionConfig(("nats://elsewhere:4222",), token="secret"), loop_thread)
     assert repr(fresh) == "<Session nats://elsewhere:4222 (not connected)>"
     assert (fresh.server, fresh.max_payload, fresh.waiters) == ("", 1024 * 1024, 0)
+
+
+def test_a_fault_may_end_while_a_request_is_refused_for_it() -> None:
+    class Recovering(Session):
+        """Another thread ends the fault right after it has been read once."""
+
+        @property
+        def _fault(self) -> str | None:  # type: ignore[override]
+            return self.faults.pop() if self.faults else None
+
+        @_fault.setter
+        def _fault(self, fault: str | None) -> None:
+            self.faults = [] if fault is None else [fault]
+
+    session = Recovering(ConnectionConfig(("nats://127.0.0.1:1",)), loop_thread)
+    session._fault = "the server is away"
+    with pytest.raises(NotSent, match="the server is away"):
+        session.submit(Waiter([Request(PATIENT, "nobody")], lambda: None))

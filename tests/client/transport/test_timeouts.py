@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -58,12 +60,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
+Make = Callable[[FakeLink], Sweep]
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    """Return a function that makes a sweep, which is stopped at the end of the test."""
+    made: list[Sweep] = []
+
+    def make(link: FakeLink) -> Sweep:
+        made.append(Sweep(link, lambda lane: None))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()  # otherwise it could start a task as the loop ends
+
+
 @pytest.mark.parametrize(("timeout", "seconds"), [(0.5, 0.25), (2.0, 1.0), (60.0, 1.0)])
 async def test_a_request_without_any_answer_puts_the_inbox_in_doubt(
-    clock: Clock, timeout: float, seconds: float
+    make: Make, clock: Clock, timeout: float, seconds: float
 ) -> None:
     link = FakeLink()
-    tested = Sweep(link, lambda lane: None)
+    tested = make(link)
     link.ask(timeout)
     clock.now += seconds
     tested.run(patient=False)
@@ -75,10 +94,10 @@ async def test_a_request_without_any_answer_puts_the_inbox_in_doubt(
 
 @pytest.mark.parametrize(("sid", "doubts"), [(INBOX_SID, 0), (b"7", 9)], ids=["inbox", "another"])
 async def test_only_messages_in_the_inbox_remove_doubt(
-    clock: Clock, sid: bytes, doubts: int
+    make: Make, clock: Clock, sid: bytes, doubts: int
 ) -> None:
     link = FakeLink()
-    tested = Sweep(link, lambda lane: None)
+    tested = make(link)
     link.ask(60.0)
     for _ in range(10):
         clock.now += 0.9
@@ -87,9 +106,11 @@ async def test_only_messages_in_the_inbox_remove_doubt(
     assert link.doubts == doubts
 
 
-async def test_the_inbox_is_not_in_doubt_without_a_waiting_request(clock: Clock) -> None:
+async def test_the_inbox_is_not_in_doubt_without_a_waiting_request(
+    make: Make, clock: Clock
+) -> None:
     link = FakeLink()
-    tested = Sweep(link, lambda lane: None)
+    tested = make(link)
     waiter = link.ask(60.0)
     link.outstanding.forget(waiter)
     clock.now += 30
@@ -97,13 +118,27 @@ async def test_the_inbox_is_not_in_doubt_without_a_waiting_request(clock: Clock)
     assert link.doubts == 0
 
 
-async def test_stopping_ends_the_test_of_the_inbox() -> None:
+async def test_stopping_ends_the_test_of_the_inbox(make: Make) -> None:
     link = FakeLink()
-    Sweep(link, lambda lane: None).stop()
+    make(link).stop()
     assert link.stops == 1
 
 
-async def test_a_request_that_is_sent_as_the_sweeps_end_is_not_overlooked(clock: Clock) -> None:
+async def test_a_sweep_that_was_stopped_runs_no_more(make: Make, clock: Clock) -> None:
+    link, later = FakeLink(), asyncio.Event()
+    tested = make(link)
+    waiter = link.ask(0.1)
+    tested.begin()
+    tested.stop()
+    clock.now += 0.15
+    asyncio.get_running_loop().call_later(2 * timeouts._TICK_S, later.set)
+    await later.wait()
+    assert waiter.unanswered
+
+
+async def test_a_request_that_is_sent_as_the_sweeps_end_is_not_overlooked(
+    make: Make, clock: Clock
+) -> None:
     begins: list[bool] = []
 
     class Overtaken(Outstanding):
@@ -117,7 +152,7 @@ async def test_a_request_that_is_sent_as_the_sweeps_end_is_not_overlooked(clock:
             return found
 
     link = FakeLink()
-    tested = Sweep(link, lambda lane: None)
+    tested = make(link)
     waiter = link.ask(60.0)
     tested.begin()
     link.outstanding.forget(waiter)
