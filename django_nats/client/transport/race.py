@@ -134,6 +134,8 @@ class Race:
                 _drop(task)
                 self._fail(attempt, attempt.late(), failures)
         if self._together and now >= self._began + self._seconds:
+            if self._queue and not failures:  # a look-up, for example, took all of the time
+                self._fail(self._queue[0], self._queue[0].late(), failures)
             self._queue.clear()
         return None
 

@@ -17,6 +17,7 @@ from django_nats.client.transport import race
 from django_nats.client.transport.progress import Stage
 from django_nats.client.transport.race import Attempt, Race
 from django_nats.exceptions import NotSent
+from tests.support.answers import Clock
 
 HOURS = 10_000.0
 """Seconds that never pass in a test."""
@@ -67,6 +68,19 @@ class Stubborn(Step):
             return await super().run()
         except asyncio.CancelledError:
             return self.made
+
+
+class Slow(Step):
+    """An attempt that takes all of the time, and then returns another one."""
+
+    def __init__(self, clock: Clock, following: Step) -> None:
+        super().__init__(stage=Stage.LOOKUP)
+        self.clock = clock
+        self.following = following
+
+    async def run(self) -> list[Step]:
+        self.clock.now += HOURS
+        return [self.following]
 
 
 def racing(
@@ -267,3 +281,14 @@ async def test_a_server_that_has_greeted_has_its_own_time_only_in_the_background
         assert running._end(Step(greeted=True), 0.9) == end
         assert running._end(Step(), 0.9) == 2.0
         assert math.isfinite(running._end(Step(), 5.0))
+
+
+async def test_an_attempt_for_which_no_time_is_left_is_reported_as_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(race, "monotonic", clock)
+    following = Step()
+    with pytest.raises(NotSent, match="too late"):
+        await racing(Slow(clock, following))
+    assert not following.begun.is_set()
