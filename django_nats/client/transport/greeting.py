@@ -26,7 +26,7 @@ _CLOSED = "the server has closed the connection"
 
 
 class OpenTransport(TcpTransport):
-    """The transport of one connection. nats-py is not to connect it."""
+    """The transport of one connection, and of those that nats-py opens to reconnect."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str
@@ -45,6 +45,12 @@ class OpenTransport(TcpTransport):
         self.wants_certificate = False
         """Whether the server has said that it asks for a client's certificate."""
         self._last_words: LastWords | None = None
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Open another connection in place of one that was lost."""
+        await super().connect(uri, buffer_size, connect_timeout)
+        writer: Any = self._io_writer
+        self.socket = writer.get_extra_info("socket")
 
     async def connect_tls(
         self,

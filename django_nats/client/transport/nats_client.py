@@ -74,9 +74,4 @@ class NatsClient(Client):
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors, which a forked child closes."""
-        if isinstance(self._transport, OpenTransport):
-            return self._transport.descriptors
-        # nats-py has opened another one, to reconnect.
-        writer = getattr(self._transport, "_io_writer", None)
-        sock = writer.get_extra_info("socket") if writer is not None else None
-        return [] if sock is None else [int(sock.fileno())]
+        return [] if self._transport is None else list(self._transport.descriptors)

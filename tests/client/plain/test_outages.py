@@ -118,6 +118,19 @@ async def test_a_connection_that_is_lost_as_it_is_back_is_not_taken_for_a_failed
     await nc.finish()
 
 
+async def test_a_client_that_has_reconnected_names_its_new_socket(
+    server: NatsServer,
+) -> None:
+    """Otherwise a forked child would keep it open."""
+    nc = await opened(config_of(server))
+    nc._transport._io_writer.transport.abort()
+    assert await soon(lambda: nc.stats["reconnects"] == 1 and nc.is_connected)
+    (descriptor,) = nc.descriptors()
+    assert descriptor == nc._transport._io_writer.get_extra_info("socket").fileno()
+    assert descriptor >= 0
+    await nc.finish()
+
+
 async def test_two_attempts_to_reconnect_may_end_the_same_future(server: NatsServer) -> None:
     """nats-py has both for a moment, if the connection is lost while it reconnects."""
     nc = await opened(config_of(server))
