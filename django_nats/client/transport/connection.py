@@ -112,10 +112,10 @@ class Connection(NatsClient):
             self._transport.write(b"SUB %b* %b\r\n" % (self._inbox, INBOX_SID))
             self._reading_task.add_done_callback(self._ended)
             await self.ping()
-            if self.lost.done():
-                raise self.lost.result()
             if refusal := self.last_error or self._error_lines.inbox_refusal:
                 raise inbox_refused(refusal)  # no answer could ever arrive
+            if self.lost.done():
+                raise self.lost.result()
             self._error_lines.opened = True
         except BaseException:
             self.abort()

@@ -26,7 +26,7 @@ _CLOSED = "the server has closed the connection"
 
 
 class OpenTransport(TcpTransport):
-    """The transport of a client. nats-py connects it only to reconnect."""
+    """The transport of one connection, and of those that nats-py opens to reconnect."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str
@@ -47,9 +47,10 @@ class OpenTransport(TcpTransport):
         self._last_words: LastWords | None = None
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        """Open another connection, as nats-py does to reconnect."""
+        """Open another connection in place of one that was lost."""
         await super().connect(uri, buffer_size, connect_timeout)
-        self.socket = self._io_writer.get_extra_info("socket")  # type: ignore[union-attr]
+        writer: Any = self._io_writer
+        self.socket = writer.get_extra_info("socket")
 
     async def connect_tls(
         self,

@@ -128,8 +128,10 @@ class Outgoing:
             data, self._unsent = self._unsent + data, b""
             try:
                 self._transport.write(data)
+            except RuntimeError:  # uvloop's transports raise it once they are closed
+                self._link.lose(ConnectionResetError("the server has closed the connection"))
             except Exception as error:
-                self._link.lose(error)  # uvloop's transports raise once they are closed
+                self._link.lose(error)
             if not self._transport_busy:
                 self._transport_busy = True
                 self._loop.call_soon(self._look)

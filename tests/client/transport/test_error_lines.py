@@ -20,6 +20,7 @@ from django_nats.client.feed import watcher
 from django_nats.client.feed.feed import Feed
 from django_nats.client.transport import error_lines
 from django_nats.client.transport.config import ConnectionConfig
+from django_nats.client.transport.connection import Connection
 from django_nats.client.transport.greeting import LastWords
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import LimitReached, NotSent, PermissionDenied, Unavailable
@@ -260,6 +261,23 @@ def test_an_account_without_any_subscription_is_reported(tmp_path: Path) -> None
         session = session_of(server, credentials=credentials)
         with pytest.raises(NotSent, match="maximum subscriptions exceeded"):
             drivers.run(session, asking(PATIENT_LANE, "a"))
+        process.close()
+
+
+def test_a_refused_inbox_is_named_though_the_connection_is_lost_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ping = Connection.ping
+
+    async def go_on_late(connection: Connection) -> None:
+        await ping(connection)
+        connection.lose(ConnectionResetError("the connection was reset"))
+
+    monkeypatch.setattr(Connection, "ping", go_on_late)
+    block = account(permissions='subscribe: { deny: "_INBOX.>" }')
+    with Reloading(config=block, token="") as server:
+        with pytest.raises(NotSent, match="INBOX_PREFIX is where answers come in"):
+            make(server, **LOGIN).get("key")
         process.close()
 
 

@@ -189,3 +189,18 @@ async def test_the_rest_is_sent_once_if_the_caller_is_interrupted_late(
     outgoing.write(b"PING\r\n")
     assert link.got == FRAME + b"PING\r\n"
     assert outgoing.sent_bytes() == len(FRAME)
+
+
+async def test_a_transport_that_raises_once_closed_means_a_lost_connection(
+    link: FakeLink, outgoing: Outgoing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop's do, in words of their own."""
+
+    def refuse(data: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(link, "write", refuse)
+    outgoing.write(b"PING\r\n")
+    (error,) = link.failures
+    assert isinstance(error, ConnectionResetError)
+    assert str(error) == "the server has closed the connection"
