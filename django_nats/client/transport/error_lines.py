@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -47,7 +48,9 @@ class ErrorLines:
             "limit of the account."
         )
         if self.opened:
-            self._outstanding.refuse_subscriptions(error)
+            keys = self._outstanding.refuse_subscriptions(error)
+            # Behind the UNSUB lines of the subscriptions that have ended.
+            asyncio.get_running_loop().call_soon(self._outstanding.refuse_keys, keys, error)
         else:
             self.inbox_refusal = error
         return True

@@ -37,7 +37,7 @@ class OpenTransport(TcpTransport):
         self._bare_io_reader = self._io_reader = reader
         self._bare_io_writer = self._io_writer = writer
         self.socket: Any = writer.get_extra_info("socket")
-        """The socket, which TLS does not tell any more once the connection is lost."""
+        """The socket. A TLS transport no longer has it once the connection is lost."""
         self._address = address
         self.stage = Stage.GREETING
         self.greeted = False

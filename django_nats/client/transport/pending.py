@@ -7,7 +7,7 @@ import os
 import threading
 from _thread import get_ident
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import repeat, takewhile
@@ -401,20 +401,28 @@ class Outstanding:
                     inbox = self._inbox.decode()
                     on_refusal(PermissionDenied(f"No permission to subscribe to {inbox}*.feed"))
 
-    def refuse_subscriptions(self, error: NatsError) -> None:
-        """Fail what needs a subscription on which nothing has arrived yet.
+    def refuse_subscriptions(self, error: NatsError) -> list[bytes]:
+        """End what needs a subscription on which nothing has arrived yet, but for requests.
 
         The server does not say which subscription it has refused. Those of Follow make room for
-        the others, which need theirs.
+        the others, which need theirs. Return the keys of the requests that may be refused. They
+        are to be failed with refuse_keys() once the server has been told: their callers may ask
+        again at once.
         """
         with self.lock:
             self._unheard.update(set(self._followed.values()) & self._on_refusal.keys())
-            for key, (waiter, index) in list(self._waiting.items()):
-                if waiter.requests[index].inbox:
-                    self._refuse(key, error)
             for sid in list(self._unheard):
                 if sid in self._on_refusal:
                     self._on_refusal[sid](error)
+            waiting = self._waiting.items()
+            return [key for key, (waiter, index) in waiting if waiter.requests[index].inbox]
+
+    def refuse_keys(self, keys: Iterable[bytes], error: NatsError) -> None:
+        """Fail those of the requests with these keys that are still waiting."""
+        with self.lock:
+            for key in keys:
+                if key in self._waiting:
+                    self._refuse(key, error)
 
     def _refuse(self, key: bytes, error: NatsError) -> None:
         """Fail a request, and end the subscription of its own that it may have."""

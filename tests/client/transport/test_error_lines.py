@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 import ssl
@@ -18,10 +19,13 @@ from django_nats.cache import NatsCache
 from django_nats.client import drivers, process
 from django_nats.client.feed import watcher
 from django_nats.client.feed.feed import Feed
+from django_nats.client.protocol.steps import Follow, Request
 from django_nats.client.transport import error_lines
 from django_nats.client.transport.config import ConnectionConfig
 from django_nats.client.transport.connection import Connection
 from django_nats.client.transport.greeting import LastWords
+from django_nats.client.transport.pending import Outstanding
+from django_nats.client.transport.waiter import Waiter
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import LimitReached, NotSent, PermissionDenied, Unavailable
 from tests.client.lanes import PATIENT as PATIENT_LANE
@@ -252,6 +256,25 @@ def test_notices_of_changes_leave_the_last_subscription_to_listings_and_feeds(he
         following.stop()
         assert cache.session.connection is connection
         process.close()
+
+
+async def test_a_refused_listing_goes_on_only_once_the_notices_have_made_room() -> None:
+    loop, order = asyncio.get_running_loop(), []
+    # As the connection does it, which writes the line on the loop's thread.
+    outstanding = Outstanding(lambda sid: loop.call_soon(order.append, "UNSUB"))
+    outstanding.open(b"_INBOX.x.")
+    follow = Follow("changes", lambda _: None, lambda _: order.append("refused"))
+    frames: list[bytes] = []
+    outstanding.enlist(Waiter([Request(PATIENT_LANE, "info", follow=follow)], int), frames, 100)
+    listing = Waiter([Request(PATIENT_LANE, "next", inbox=True)], lambda: order.append("listing"))
+    outstanding.enlist(listing, frames, 100)
+    lines = error_lines.ErrorLines(outstanding, pytest.fail)
+    lines.opened = True
+    assert lines.takes("'maximum subscriptions exceeded'")
+    assert order == ["refused"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order == ["refused", "UNSUB", "listing", "UNSUB"]
 
 
 def test_an_account_without_any_subscription_is_reported(tmp_path: Path) -> None:

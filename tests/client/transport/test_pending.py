@@ -12,7 +12,7 @@ import pytest
 
 from django_nats.client.kv.subjects import MAX_KEY_BYTES
 from django_nats.client.protocol import wire
-from django_nats.client.protocol.steps import Lane, Request
+from django_nats.client.protocol.steps import Follow, Lane, Request
 from django_nats.client.protocol.wire import Reply
 from django_nats.client.streams.scan import BATCH
 from django_nats.client.transport import pending
@@ -422,6 +422,21 @@ def test_refused_subscriptions_are_ended_where_the_server_has_accepted_them(tabl
     refusal = LimitReached("maximum subscriptions exceeded")
     asked = [table.ask("a listing", request(inbox=True)).waiter for _ in range(2)]
     table.ask("other", request())
-    table.refuse_subscriptions(refusal)
+    table.refuse_keys(table.refuse_subscriptions(refusal), refusal)
     assert [each.answers for each in asked] == [[refusal], [refusal]]
     assert (table.ended, len(table)) == ([b"2", b"3"], 1)
+
+
+def test_notices_make_room_before_a_refused_listing_is_failed(table: Table) -> None:
+    """Otherwise the listing could begin again before the server has been told."""
+    refusals: list[object] = []
+    follow = Follow("changes", lambda _: None, refusals.append)
+    table.ask("one that follows", request(follow=follow))
+    asked = table.ask("a listing", request(inbox=True)).waiter
+    refusal = LimitReached("maximum subscriptions exceeded")
+    keys = table.refuse_subscriptions(refusal)
+    assert (refusals, table.ended, asked.answers) == ([refusal], [b"3"], [None])
+    table.hear(b"_INBOX.x.2")  # one is answered meanwhile
+    table.refuse_keys([*keys, b"gone"], refusal)
+    assert asked.answers == [refusal]
+    assert table.woken == ["one that follows", "a listing"]
