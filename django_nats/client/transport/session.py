@@ -380,7 +380,7 @@ class Session:
 
     def forget(self) -> None:
         """Fail what is queued, and start over. The loop's thread has ended."""
-        # First: whoever adds to the queue after it was looked through must call the next loop.
+        # First: a thread that adds to the queue after it was looked through calls the next loop.
         self._flush_scheduled = False
         if not self._thread.retired:
             self._refuse_queue("The connection has just been closed")
