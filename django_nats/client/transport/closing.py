@@ -17,8 +17,9 @@ class Closable(Protocol):
 async def close_within(seconds: float, client: Closable) -> None:
     """Close a client, but wait for a number of seconds at most. Raise none of its errors.
 
-    It may even raise CancelledError when nobody is cancelled: asyncio has one future for all that
-    wait for a transport's end, and one of nats-py's tasks may have been cancelled in that wait.
+    It may even raise CancelledError though its caller was not cancelled: asyncio has one future for
+    all that wait for a transport's end, and one of nats-py's tasks may have been cancelled in that
+    wait.
     """
     closing = asyncio.ensure_future(client.close())
     closing.add_done_callback(lambda task: task.cancelled() or task.exception())
