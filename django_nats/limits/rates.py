@@ -21,7 +21,7 @@ _RIGHT = (
 class Rate(NamedTuple):
     """At most ``count`` within ``seconds``. A count of 0 lets nothing through."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # not the method of tuples
     seconds: int
 
     def __str__(self) -> str:
