@@ -41,8 +41,13 @@ def limit_stream(
     """
     config = _stream(settings, LIMITS, seconds)
     timeout = timeout or config.request_timeout
-    # In memory, since they are worth little after a restart. Hits have no ids to be remembered.
-    return replace(config, storage="memory", history=1, deadline=timeout, request_timeout=timeout)
+    return replace(
+        config,
+        storage="memory",  # they are worth little after a restart
+        history=1,
+        deadline=min(timeout, config.deadline),  # hits have no ids for the server to remember
+        request_timeout=timeout,
+    )
 
 
 def quota_stream(settings: CounterSettings, seconds: float) -> CounterConfig:
@@ -57,7 +62,7 @@ def _stream(settings: CounterSettings, kind: str, seconds: float) -> CounterConf
     return replace(
         config,
         stream=f"{config.stream}_{kind}_{horizon.name}",
-        prefix=f"{config.prefix}_{kind}_{horizon.name}".lower(),
+        prefix=f"{config.prefix}_{kind.lower()}_{horizon.name.lower()}",
         max_age=max_age,
         # The server remembers ids for three times that, and never for longer than messages live.
         deadline=min(config.deadline, max_age / 3),

@@ -7,6 +7,7 @@ hash of it: BLAKE2b (RFC 7693), with a key that is derived from SECRET_KEY.
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from uuid import UUID
@@ -15,12 +16,13 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.db.models import Model
 
+from ..exceptions import InvalidKey
 from ..keys import token
 
 MAX_READABLE_BYTES = 128
 """The length of the longest readable token."""
 _HASH_BYTES = 15  # 20 characters of base64, without padding
-_SALT = b"django_nats.limits"
+_PURPOSE = b"django-nats key"
 
 
 def key_text(key: object, where: str) -> str:
@@ -50,18 +52,18 @@ def key_token(text: str, *, readable: bool) -> str:
 
     With ``readable`` it is the text, escaped, unless that is too long. Otherwise it is a keyed hash.
     """
-    if readable and text:
-        escaped = token(text)
+    if not readable:
+        return _hash(text)
+    with suppress(InvalidKey):  # lone surrogates come in with the names of headers and files
+        escaped = token(text) or "="
         if len(escaped) <= MAX_READABLE_BYTES:
             return escaped
-        return f"=h{_hash(text)}"
-    return _hash(text)
+    return f"=h{_hash(text)}"
 
 
 def _hash(text: str) -> str:
-    # Lone surrogates come in with the names of headers and files.
     data = text.encode("utf-8", "surrogatepass")
-    digest = blake2b(data, digest_size=_HASH_BYTES, key=_secret(), salt=b"").digest()
+    digest = blake2b(data, digest_size=_HASH_BYTES, key=_secret()).digest()
     return base64.urlsafe_b64encode(digest).decode()
 
 
@@ -69,7 +71,7 @@ def _hash(text: str) -> str:
 def _secret() -> bytes:
     secret = settings.SECRET_KEY
     data = secret.encode() if isinstance(secret, str) else bytes(secret)
-    return blake2b(data, digest_size=32, person=_SALT[:16]).digest()
+    return blake2b(data, digest_size=32, person=_PURPOSE).digest()
 
 
 def _on_setting_changed(*, setting: str, **kwargs: object) -> None:

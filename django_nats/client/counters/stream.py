@@ -67,6 +67,13 @@ class CounterStream:
         """Forget, in a forked child, what was under way: it is the parent's."""
         self.increments.after_fork()
 
+    def now(self) -> float:
+        """Return the seconds since 1970 on the server's clock. The stream must be timed, and open."""
+        clock = self.stream.clock
+        if clock is None:
+            raise ValueError(f"The {self.config.title} has no clock: its config must be is_timed")
+        return clock.now()
+
     # Reading ---------------------------------------------------------------------------------
 
     def value(self, counter: str) -> Steps[int]:
