@@ -15,10 +15,9 @@ from ..client.counters.stream import CounterStream
 from ..client.operations import AWAY, Operations
 from ..client.protocol.steps import Call, Steps, within
 from ..client.transport.session import Session
-from ..conf.counters import counter_aliases
 from ..conf.limit_streams import limit_stream
 from ..conf.limits import limit_settings
-from ..counters.collection import DEFAULT_ALIAS, AliasContext, context_of
+from ..counters.collection import AliasContext, context_of
 from ..exceptions import NatsError
 from ..keys import token
 from ..realtime import monotonic
@@ -27,6 +26,7 @@ from .decision import Decision
 from .declared import declare
 from .keys import key_text, key_token
 from .rates import Rate, parse_rate
+from .memory import Memory
 from .refusals import Refusals, refusal
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ logger = logging.getLogger("django_nats")
 RateSpec: TypeAlias = "str | tuple[int, Any] | Rate | Callable[..., Any] | None"
 """A rate, or a function of the limit's name and the request that returns one."""
 
-LIMITS_ALIAS = "limits"
-"""The alias of NATS_COUNTERS that limits use, if there is one."""
 _MAX_NAME_BYTES = 128
 
 
@@ -100,6 +98,8 @@ class Limit(Operations):
         self._fixed_rates = None if any(map(callable, rates)) else self._checked(self._rates)
         self._head = token(name)
         self._refusals = Refusals()
+        self._previous: Memory[int] = Memory()
+        """The hits of windows that have ended, by their counters."""
         self._context: AliasContext | None = None
         self._streams: dict[int, CounterStream] = {}
         """Streams by the length of the windows that they count, for that context."""
@@ -112,8 +112,7 @@ class Limit(Operations):
     @property
     def alias(self) -> str:
         """Return the alias of NATS_COUNTERS where hits are counted."""
-        alias = self._alias or limit_settings().alias
-        return alias or (LIMITS_ALIAS if LIMITS_ALIAS in counter_aliases() else DEFAULT_ALIAS)
+        return self._alias or limit_settings().alias
 
     @property
     def session(self) -> Session:
@@ -192,7 +191,12 @@ class Limit(Operations):
         except AWAY as error:
             return self._away(error)
         windows, elapsed = self._windows(key, rates, streams, now)
-        counts = yield from hits.hit(windows, cost, timeout)
+        known = [each.previous and self._previous.find(each.previous) for each in windows]
+        asked = [
+            each if before is None else each._replace(previous=None)
+            for each, before in zip(windows, known, strict=True)
+        ]
+        counts = yield from hits.hit(asked, cost, timeout)
         usages: list[Usage] = []
         counted: list[Window] = []
         errors: list[NatsError] = []
