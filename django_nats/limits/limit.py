@@ -112,6 +112,11 @@ class Limit(Operations):
         return self._alias or limit_settings().alias
 
     @property
+    def rates(self) -> Sequence[RateSpec]:
+        """Return the rates: a Rate, None for no limit, or the function that returns it."""
+        return self._rates
+
+    @property
     def session(self) -> Session:
         """Return the connection, which aliases with the same connection options share."""
         return context_of(self.alias).session
