@@ -13,6 +13,9 @@ from ..client.counters.config import CounterConfig
 from .counters import CounterSettings
 
 _DAY_S = 86_400
+_QUOTA_HISTORY = 8
+"""Uses that a restarted server looks through for one that is sent again, where the alias's counters
+are in memory and have no history."""
 
 
 class Horizon(NamedTuple):
@@ -52,7 +55,8 @@ def limit_stream(
 
 def quota_stream(settings: CounterSettings, seconds: float) -> CounterConfig:
     """Return the configuration of the stream for quotas with periods of a number of seconds."""
-    return replace(_stream(settings, QUOTAS, seconds), storage="file")
+    config = _stream(settings, QUOTAS, seconds)
+    return replace(config, storage="file", history=max(config.history, _QUOTA_HISTORY))
 
 
 def _stream(settings: CounterSettings, kind: str, seconds: float) -> CounterConfig:
