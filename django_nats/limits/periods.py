@@ -46,10 +46,12 @@ _CALENDARS = {
     "week": _Calendar(
         7,
         lambda day: day - day.weekday() * _DAY,
-        lambda day: "{0}-W{1:02}".format(*day.isocalendar()),
+        lambda day: "{}-W{:02}".format(*day.isocalendar()[:2]),
     ),
     "month": _Calendar(31, lambda day: day.replace(day=1), lambda day: day.isoformat()[:7]),
-    "year": _Calendar(366, lambda day: day.replace(month=1, day=1), lambda day: day.isoformat()[:4]),
+    "year": _Calendar(
+        366, lambda day: day.replace(month=1, day=1), lambda day: day.isoformat()[:4]
+    ),
 }
 _HOUR_S, _DAY_S = 3600, 86_400
 

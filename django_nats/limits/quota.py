@@ -21,6 +21,7 @@ from ..exceptions import CounterUnavailable
 from ..keys import token
 from . import refunds
 from .keys import key_text, key_token
+from .memory import Memory
 from .periods import SECONDS, Period, period_at
 from .receipts import Receipt, new_receipt, read_receipt
 
@@ -30,7 +31,6 @@ LimitSpec: TypeAlias = "int | Callable[[Any], Any] | None"
 MOST = 10**15
 """The largest number that can be used at once."""
 _MAX_NAME_BYTES = 64
-_MOST_REMEMBERED = 1024
 
 
 class Usage:
@@ -89,11 +89,11 @@ class Quota(Operations):
 
     ``limit`` is a number, None for no limit, or a function of the tenant that returns one of these;
     with the async methods, also a coroutine function. It is called at each use, so a limit may
-    change within a period. ``per`` is "hour", "day", "week" (from Monday), "month" or "year", by the
-    calendar of ``tz``: the name of a time zone, a tzinfo, or None for the setting TIME_ZONE, whatever
-    the visitor's time zone is. ``alias`` names an entry of NATS_COUNTERS. With ``readable``, the
-    subjects of counters hold tenants as they are, instead of a keyed hash; the setting READABLE_KEYS
-    is the default. ENABLED, DRY_RUN and FAIL_OPEN are for limits, and change nothing here.
+    change within a period. ``per`` is "hour", "day", "week" (from Monday), "month" or "year", by
+    the calendar of ``tz``: the name of a time zone, a tzinfo, or None for the setting TIME_ZONE (not the
+    visitor's time zone). ``alias`` names an entry of NATS_COUNTERS. With ``readable``, the subjects
+    of counters hold tenants as they are, instead of a keyed hash; the setting READABLE_KEYS is the
+    default. ENABLED, DRY_RUN and FAIL_OPEN are for limits, and change nothing here.
 
     If the server is unavailable, methods raise CounterUnavailable. Its attribute
     ``may_have_happened`` says whether something may have been used, or given back.
@@ -114,7 +114,7 @@ class Quota(Operations):
         """Declare a quota. Settings are read, and the server is asked, at the first use."""
         if not isinstance(name, str) or not name or len(token(name)) > _MAX_NAME_BYTES:
             raise ValueError(
-                f"The name of a quota must be a string of 1 to {_MAX_NAME_BYTES} bytes, not {name!r}"
+                f"A quota's name must be a string of 1 to {_MAX_NAME_BYTES} bytes, not {name!r}"
             )
         self.name = name
         if per not in SECONDS:
@@ -127,8 +127,8 @@ class Quota(Operations):
         self._head = token(name)
         self._known: tuple[AliasContext, CounterStream] | None = None
         self._period: tuple[tzinfo, Period] | None = None
-        self._refused: dict[str, None] = {}
-        """Counters whose last use was refused. The next one reads before it adds."""
+        self._refused: Memory[bool] = Memory()
+        """Counters of which a use was refused a moment ago."""
 
     def __repr__(self) -> str:
         return f"Quota({self.name!r})"
@@ -153,13 +153,13 @@ class Quota(Operations):
     def use(self, tenant: Any, n: int = 1) -> Usage:
         """Use n if that much is left, and return what is used then.
 
-        One round trip if it is allowed, two if it is refused: the use is counted, and given back
-        if it exceeds the limit. Meanwhile a smaller use may be refused for which there is room a
-        moment later. In a process in which a tenant was refused, its next use is counted only
-        if a read shows that there is room: one round trip if it is refused, two if it is allowed.
+        One round trip if it is allowed. A use that exceeds the limit is counted, and then given
+        back: two round trips. Meanwhile, another use may be refused that has room a moment later.
+        For a second after a refusal in this process, a use of the same tenant is counted only if a
+        read shows that there is room.
 
-        A use that raises CounterUnavailable, or is cancelled, may stay counted. Raises ValueError if n
-        is below 1, and TypeError if it is not an integer.
+        If this raises CounterUnavailable with ``may_have_happened``, or the call is cancelled, n
+        may stay used. Raises TypeError if n is not an integer, and ValueError if it is below 1.
         """
         return self._run(self._use(tenant, n))
 
@@ -177,17 +177,18 @@ class Quota(Operations):
         stream = self._stream
         period, end = yield from self._current()
         counter = self._counter(key, period)
-        # A quota that is used up is not written to at every try.
-        if limit is not None and (n > limit or counter in self._refused):
+        # A quota that is used up is read, and not written to at every try.
+        if limit is not None and (n > limit or self._refused.find(counter)):
             used = yield from stream.value(counter)
             if used + n > limit:
+                self._refused.note(counter, True)
                 return Usage(False, used, limit, end)
-            self._refused.pop(counter, None)
+            self._refused.forget(counter)
         sequence, total = yield from stream.increments.count(counter, n)
         if limit is None or total <= limit:
             receipt = new_receipt(self._head, key, period, n, sequence)
             return Usage(True, total, limit, end, receipt)
-        self._remember(counter)
+        self._refused.note(counter, True)
         try:
             yield from stream.incr(counter, -n)
         except CounterUnavailable as error:
@@ -226,12 +227,13 @@ class Quota(Operations):
     def refund(self, id: str) -> bool:
         """Give back what was used, by the ``id`` of the use. Return True if this call has done so.
 
-        False if that use was refunded before, if the tenant's quota was reset since, or if the
-        period has ended. A use is never refunded twice, whatever fails. If this process is killed or
-        the call is cancelled in the middle of it, the use may stay counted, and later calls return
-        False. Three round trips. Raises CounterUnavailable if the server is unavailable. If its
-        ``may_have_happened`` is False, nothing was done, and the call can be repeated. Otherwise the
-        use may stay counted.
+        Return False if that use was refunded before, if the tenant was reset since, or if the
+        period has ended. Three round trips.
+
+        A use is never refunded twice, whatever fails. If this process ends or the call is cancelled
+        in the middle of it, or if it raises CounterUnavailable with ``may_have_happened``, the use
+        may stay counted, and later calls return False. After CounterUnavailable without it, nothing
+        was done, and the call can be repeated.
 
         Raises ValueError if the id is not one that this quota has given.
         """
@@ -252,8 +254,8 @@ class Quota(Operations):
     def reset(self, tenant: Any) -> None:
         """Let a tenant begin the period again, with nothing used.
 
-        Uses from before it can no longer be refunded. What is used or given back at the same time may
-        be lost, or counted. Two round trips.
+        Uses from before it can no longer be refunded. Two round trips. A use or a refund at the same
+        moment may be dropped, or may count in addition.
         """
         return self._run(self._reset(tenant))
 
@@ -307,10 +309,11 @@ class Quota(Operations):
                 return ZoneInfo(tz)
             except (KeyError, ValueError, OSError):
                 raise ValueError(f"{self!r}: there is no time zone {tz!r}") from None
-        if tz is not None and not isinstance(tz, tzinfo) or hasattr(tz, "localize"):
+        # Those of pytz do not know their offset unless they are localized.
+        if hasattr(tz, "localize") or not isinstance(tz, (tzinfo, type(None))):
             raise TypeError(
-                f"{self!r}: tz must be the name of a time zone, a tzinfo such as one of zoneinfo, or "
-                f"None for the setting TIME_ZONE, not {tz!r}"
+                f"{self!r}: tz must be the name of a time zone, a tzinfo such as ZoneInfo, or None "
+                f"for the setting TIME_ZONE, not {tz!r}"
             )
         return tz
 
@@ -342,8 +345,3 @@ class Quota(Operations):
 
     def _counter(self, key: str, period: str) -> str:
         return f"{self._head}.{key}.{period}"
-
-    def _remember(self, counter: str) -> None:
-        if len(self._refused) >= _MOST_REMEMBERED:
-            self._refused.clear()
-        self._refused[counter] = None

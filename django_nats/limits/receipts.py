@@ -54,9 +54,8 @@ def read_receipt(id: object, quota: str, where: str) -> Receipt:
     except (BadSignature, UnicodeEncodeError):
         # The id itself is not shown: with readable keys, it names a tenant.
         raise ValueError(
-            f"{where}: this is not the id of a use. Pass the text of Usage.id, whole and unchanged. "
-            "(Ids also become invalid if SECRET_KEY changes, unless SECRET_KEY_FALLBACKS has the "
-            "earlier key.)"
+            f"{where}: this is not the id of a use. Pass the text of Usage.id, unchanged. If "
+            "SECRET_KEY has changed, put the earlier key into SECRET_KEY_FALLBACKS."
         ) from None
     name, key, period, n, sequence, nonce = parts
     if name != quota:

@@ -1,16 +1,16 @@
 """Refunds of uses, each at most once.
 
-Every use has a counter of its own for refunds, its marker. A refund adds 1 to the marker. The one
-call whose addition makes it 1 then subtracts the use from what is used, and no other call does, now
-or later: the server adds in one order, and the marker lives until long after the period. So a use is
-never refunded twice, whatever fails, and whenever.
+Every use has a counter of its own for refunds, its marker. A refund first adds 1 to the marker. Only
+the call whose addition makes it 1 then takes the use off what is used. The server adds in one order,
+and keeps the marker until long after the period. So no two calls take the same use off, whatever
+fails, and however late they come.
 
-The two writes cannot be one. If the process ends between them, or the server stays away for longer
-than DEADLINE after the first, the marker says that the use is refunded, and it stays counted: the
-tenant has less than it should, never more.
+The two writes cannot be made one. If the process ends between them, or the server stays away for
+longer than DEADLINE, the marker says that the use is refunded although it stays counted: the tenant
+has less than it should, never more.
 
-A reset gives back all uses before it. Its place in the stream is kept, by a counter that it adds to,
-so that none of them is given back once more.
+A reset takes all uses off that came before it. A counter keeps its place in the stream, so that none
+of them is taken off once more.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def refund(stream: CounterStream, counter: str, n: int, sequence: int, nonce: st
         yield from stream.incr(counter, -n)
     except CounterUnavailable as error:
         raise CounterUnavailable(
-            f"The refund has begun, and cannot be repeated. {n} may stay used: {error}",
+            f"A refund has begun, and cannot be repeated. {n} may stay used: {error}",
             may_have_happened=True,
         ) from error
     return True
