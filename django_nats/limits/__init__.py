@@ -2,6 +2,7 @@
 
 from .decision import Decision
 from .limit import Limit
+from .quota import Quota, Usage
 from .rates import Rate
 
-__all__ = ["Decision", "Limit", "Rate"]
+__all__ = ["Decision", "Limit", "Quota", "Rate", "Usage"]
