@@ -6,6 +6,7 @@ from importlib import import_module
 
 from django.conf import settings
 
+from ..conf.limits import limit_settings
 from ..limits.declared import limits
 from ..limits.limit import Limit
 
@@ -18,6 +19,11 @@ def declared_limits() -> list[Limit]:
     """
     import_failure()
     return limits()
+
+
+def limits_in_use() -> list[Limit]:
+    """Return the limits of declared_limits(), but none if NATS_LIMITS has ENABLED False."""
+    return declared_limits() if limit_settings().enabled else []
 
 
 def import_failure() -> Exception | None:

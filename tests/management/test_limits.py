@@ -14,7 +14,8 @@ from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
 from django_nats.limits import Limit
 from tests.counters.conftest import Configure
-from tests.management.conftest import Nats
+from tests.limits.conftest import delete_streams
+from tests.management.conftest import Declare, Nats
 from tests.servers import request
 
 FailingNats = Callable[..., tuple[str, str]]
@@ -23,10 +24,13 @@ DEAD = "nats://127.0.0.1:1"
 # Days, so that hardly a test sees the end of a window.
 
 
+__all__ = ["delete_streams"]
+
+
 @pytest.fixture
-def api(counters: Counters) -> Limit:
+def api(counters: Counters, declare: Declare) -> Limit:
     """Return a limit that lets 5 hits a day through, of readable keys."""
-    return Limit("api", "5/d", "100/30d", readable=True)
+    return declare("api", "5/d", "100/30d", readable=True)
 
 
 def streams(server: NatsServer) -> set[str]:
@@ -326,13 +330,12 @@ def test_a_mistake_in_the_arguments_is_named(
     "arguments", [["top"], ["show", "api", "ann"], ["reset", "api", "ann"]], ids=str
 )
 def test_an_unreachable_server_is_an_error_even_with_fail_open(
-    configure: Configure, failing_nats: FailingNats, arguments: list[str]
+    configure: Configure, declare: Declare, failing_nats: FailingNats, arguments: list[str]
 ) -> None:
     configure(LOCATION=DEAD, FAIL_OPEN=True)
-    limit = Limit("api", "5/d")
+    declare("api", "5/d")
 
     assert f"No connection to NATS at {DEAD}" in failing_nats("limits", *arguments)[1]
-    del limit
 
 
 def test_looking_creates_no_streams(api: Limit, server: NatsServer, nats: Nats) -> None:
