@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
+from django_nats.client import drivers
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
 from django_nats.limits import Limit
@@ -92,6 +94,21 @@ def test_top_leaves_out_rates_that_a_limit_no_longer_has(counters: Counters, nat
     now.hit("bob")
 
     assert [each[:3] for each in lines(nats("limits", "top"))] == [["api", "bob", "5/d"]]
+
+
+def test_top_weighs_the_window_before_if_windows_slide(
+    declare: Declare, counters: Counters, nats: Nats
+) -> None:
+    for algorithm in ("sliding", "fixed"):
+        limit = declare(algorithm, "99/30d", algorithm=algorithm, readable=True)
+        before = limit._hit("ann", 60, None, time.time() - 30 * 86_400)
+        assert drivers.run(limit.session, before)
+
+    ((name, key, _, used, remaining, _),) = lines(nats("limits", "top"))
+
+    assert (name, key) == ("sliding", "ann")
+    assert 0 < int(used) <= 60
+    assert int(used) + int(remaining) == 99
 
 
 def test_top_does_not_know_the_count_of_a_rate_from_a_function(
