@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.test import override_settings
 
 from django_nats.limits import memory as memory_module
 from django_nats.limits.memory import Memory
@@ -53,3 +54,17 @@ def test_a_flood_of_keys_takes_bounded_memory_and_drops_the_oldest(clock: Clock)
     held = [number for number in range(20_000) if memory.find(str(number)) is not None]
     assert held == list(range(20_000 - len(held), 20_000))
     assert 2048 <= len(held) <= 4098
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_kept"), [("NATS_COUNTERS", False), ("NATS_LIMITS", False), ("USE_TZ", True)]
+)
+def test_other_settings_of_counters_or_limits_clear_it(
+    clock: Clock, changed: str, is_kept: bool
+) -> None:
+    memory: Memory[int] = Memory()
+    memory.note("a", 1)
+    with override_settings(**{changed: {}}):
+        assert memory.find("a") == (1 if is_kept else None)
+        memory.note("b", 2)
+    assert memory.find("b") == (2 if is_kept else None)
