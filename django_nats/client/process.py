@@ -147,6 +147,12 @@ def counter_stream(connection: ConnectionConfig, config: CounterConfig) -> Count
     return _counter_streams[connection, config]
 
 
+def counter_streams(connection: ConnectionConfig) -> list[CounterStream]:
+    """Return all counter streams of a connection that this process has asked for."""
+    found = list(_counter_streams.items())  # a copy, made in one step: other threads may add some
+    return [stream for (owner, _), stream in found if owner == connection]
+
+
 def shared_client(config: ConnectionConfig) -> SharedClient:
     """Return the process's nats-py client for a configuration, for the coroutines of users."""
     return _shared_clients[config]

@@ -1,4 +1,4 @@
-"""Counters for tests: each test finds them at 0.
+"""Counters, limits and quotas for tests: each test finds them at 0.
 
 Tests need that, since rows that are rolled back leave their primary keys, and so their counters,
 to the rows of later tests. With pytest, use the fixture ``nats_counters``. With Django's own test
@@ -18,8 +18,9 @@ from unittest import TestCase
 from django.conf import settings
 from django.test import override_settings
 
-from ..client import drivers
+from ..client import drivers, process
 from ..client.protocol.steps import Steps
+from ..client.streams.stream import Stream
 from ..conf.counters import DEFAULT_STREAM
 from ..exceptions import Unavailable
 from . import write_behind
@@ -53,48 +54,54 @@ class ZeroedCounters(TestCase):
 
 @contextmanager
 def zeroed_counters(server: Mapping[str, object]) -> Iterator[Counters]:
-    """Move every alias of NATS_COUNTERS to a server, to streams in memory that the block owns.
+    """Move every alias of NATS_COUNTERS to a server, to streams that the block owns.
 
     Yields the counters of the default alias. ``server`` holds LOCATION and the options that go
-    with it, such as TOKEN. Aliases that share a stream in settings share one in the block. The
-    streams are deleted at its end.
+    with it, such as TOKEN. Counters are in memory. Limits and quotas, which have streams of their
+    own, begin at 0 as well. Aliases that share a stream in settings share one in the block. All
+    these streams are deleted at its end.
     """
-    run = secrets.token_hex(6)
+    prefix = f"test_{secrets.token_hex(6)}_"
     aliases: Mapping[str, Mapping[str, Any]] = getattr(settings, "NATS_COUNTERS", {})
-    moved = {alias: _moved(entry, server, run) for alias, entry in aliases.items()}
+    moved = {alias: _moved(entry, server, prefix) for alias, entry in aliases.items()}
     with override_settings(NATS_COUNTERS=moved):
         try:
             yield Counters()
         finally:
             write_behind.discard()
             for alias in moved:
-                _drop(Counters(alias))
+                _drop(Counters(alias), prefix)
 
 
-def _moved(entry: Mapping[str, Any], server: Mapping[str, object], run: str) -> dict[str, Any]:
+def _moved(entry: Mapping[str, Any], server: Mapping[str, object], prefix: str) -> dict[str, Any]:
     options = {name: value for name, value in entry.items() if name not in _REPLACED_OPTIONS}
     if server.get("LOCATION") != "embedded":
         options.pop("EMBEDDED_DIR", None)
-    sources = [_moved_source(each, run) for each in entry.get("SOURCES", ())]
+    sources = [_moved_source(each, prefix) for each in entry.get("SOURCES", ())]
     if sources:
         options["SOURCES"] = sources
-    stream = f"test_{run}_{entry.get('STREAM', DEFAULT_STREAM)}"
+    stream = f"{prefix}{entry.get('STREAM', DEFAULT_STREAM)}"
     return {**options, **server, "STREAM": stream, "STORAGE": "memory"}
 
 
-def _moved_source(source: str | Mapping[str, str], run: str) -> str:
+def _moved_source(source: str | Mapping[str, str], prefix: str) -> str:
     """Return the stream of a region. In tests all regions are on one server."""
     stream = source if isinstance(source, str) else source["STREAM"]
-    return f"test_{run}_{stream}"
+    return f"{prefix}{stream}"
 
 
-def _drop(counters: Counters) -> None:
-    """Delete the stream, if the test has used it: otherwise there may be not even a server."""
-    stream = counters.stream.stream
+def _drop(counters: Counters, prefix: str) -> None:
+    """Delete the streams that the test has used: if it has used none, there may be no server.
 
-    def steps() -> Steps[None]:
+    Those of limits and quotas are named after the stream of their alias.
+    """
+
+    def delete(stream: Stream[Any]) -> Steps[None]:
         yield stream.api_request(stream.api.delete)
 
-    if stream.is_open:
-        with suppress(Unavailable):
-            drivers.run(counters.session, steps())
+    for used in process.counter_streams(counters.settings.connection):
+        stream = used.stream
+        if stream.is_open and stream.config.stream.startswith(prefix):
+            with suppress(Unavailable):
+                drivers.run(counters.session, delete(stream))
+            stream.reopen()  # so that another alias of the connection does not delete it again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django_nats.client import process
+from django_nats.client.counters.config import CounterConfig
 from django_nats.client.transport.config import ConnectionConfig
 
 
@@ -38,3 +39,12 @@ def test_a_session_belongs_to_its_configuration() -> None:
     assert process.session(one) is process.session(ConnectionConfig(one.servers, name="one"))
     assert process.session(one) is not process.session(other)
     assert not process.session(one).connected
+
+
+def test_the_counter_streams_of_a_connection_are_known() -> None:
+    one, other = (
+        ConnectionConfig(("nats://127.0.0.1:1",), name=f"counting {number}") for number in (1, 2)
+    )
+    made = [process.counter_stream(one, CounterConfig(stream=name)) for name in ("A", "B")]
+    process.counter_stream(other, CounterConfig(stream="A"))
+    assert process.counter_streams(one) == made

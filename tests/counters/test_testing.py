@@ -45,10 +45,14 @@ TESTS = """
     from django.test import TestCase
 
     from django_nats.counters import Counter, Counters, counters, write_behind
+    from django_nats.limits import Limit
+    from django_nats.limits.quota import Quota
     from tests.blog.models import Article
 
     pytestmark = pytest.mark.django_db
     backlogs = []
+    daily, later = Limit("api", "1/d"), Limit("login", "1/d", timeout=30.0)
+    exports = Quota("exports", limit=1, per="year")
 
     @pytest.mark.parametrize("number", range(3))
     def test_a_counter_begins_at_zero(nats_counters, number):
@@ -75,6 +79,15 @@ TESTS = """
         sources = Counters("world").settings.stream.sources
         assert [each.stream for each in sources] == [ours.stream, eu.stream]
         assert [each.prefix for each in sources] == [ours.prefix, eu.prefix]
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_limits_and_quotas_begin_at_zero(nats_counters, number):
+        for use in (daily.hit, later.hit, exports.use):
+            assert [bool(use("ann")) for _ in range(3)] == [True, False, False]
+
+    def test_limits_that_are_off_ask_no_server(settings):
+        settings.NATS_LIMITS = {"ENABLED": False}
+        assert [bool(daily.hit("ann")) for _ in range(3)] == [True, True, True]
 
     @pytest.mark.usefixtures("nats_counters")
     class ArticleTests(TestCase):
@@ -121,7 +134,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_the_fixture_works_with_pytest(run: Run) -> None:
-    run().assert_outcomes(passed=12)
+    run().assert_outcomes(passed=16)
 
 
 def test_the_fixture_works_with_xdist(run: Run) -> None:
@@ -134,7 +147,10 @@ from django.test import SimpleTestCase, TestCase, TransactionTestCase
 
 from django_nats.counters import counters
 from django_nats.counters.testing import ZeroedCounters
+from django_nats.limits import Limit
 from tests.blog.models import Article
+
+daily = Limit("api", "1/d")
 
 
 class Zero:
@@ -156,6 +172,13 @@ class OneTests(Zero, ZeroedCounters, TestCase):
 
 class TwoTests(Zero, ZeroedCounters, TransactionTestCase):
     pass
+
+
+class LimitTests(ZeroedCounters, SimpleTestCase):
+    def test_a_limit_begins_at_zero(self):
+        self.assertEqual([bool(daily.hit("ann")) for _ in range(2)], [True, False])
+
+    test_again = test_a_limit_begins_at_zero
 
 
 class ThreeTests(ZeroedCounters, SimpleTestCase):
@@ -182,6 +205,6 @@ def test_the_mixin_works_with_djangos_runner(tmp_path: Path, parallel: int) -> N
         text=True,
         timeout=850,
     )
-    assert re.search(r"^Ran 9 tests", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(r"^Ran 11 tests", done.stderr, re.MULTILINE), done.stderr
     assert re.search(r"^OK$", done.stderr, re.MULTILINE), done.stderr
     assert ("Cloning test database" in done.stderr) is (parallel > 1)
