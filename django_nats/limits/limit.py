@@ -285,6 +285,7 @@ class Limit(Operations):
         if context is not self._context:
             self._context = context
             self._streams = {}
+            self._is_away = False
         settings = context.settings
         places = []
         for rate in rates:

@@ -102,6 +102,17 @@ def test_an_outage_is_one_line_in_the_log_and_so_is_its_end(
     assert all(each.levelno == logging.WARNING for each in caplog.records)
 
 
+def test_an_outage_is_logged_again_after_settings_have_changed(
+    nowhere: Callable[..., Counters], caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = Limit("api", "5/m")
+    for _ in range(2):
+        nowhere()
+        for _ in range(2):
+            assert not limit.hit("a")
+    assert sum("hits are refused" in each.getMessage() for each in caplog.records) == 2
+
+
 def test_a_first_hit_waits_no_longer_than_its_timeout_for_a_connection(
     configure: Configure, ask: Hit
 ) -> None:
