@@ -47,9 +47,9 @@ def test_an_instance_that_is_not_saved_is_refused() -> None:
         key_text(User(), WHERE)
 
 
-@example("\ud800", readable=False)
-@example("\ud800", readable=True)
-@given(texts, readable=st.booleans())
+@example(text="\ud800", readable=False)
+@example(text="\ud800", readable=True)
+@given(text=texts, readable=st.booleans())
 def test_a_token_has_no_wildcard_no_dot_and_a_bounded_length(text: str, readable: bool) -> None:
     made = key_token(text, readable=readable)
     assert made
