@@ -60,11 +60,12 @@ def as_in_production() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def only_own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands and checks see only the limits that the test itself declares.
+    """Let commands and checks see only the limits and quotas that the test itself declares.
 
     Those of other tests' modules are imported when pytest collects them.
     """
     monkeypatch.setattr(declared, "_limits", WeakSet())
+    monkeypatch.setattr(declared, "_quotas", WeakSet())
 
 
 @pytest.fixture(scope="session")

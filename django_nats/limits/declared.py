@@ -7,8 +7,10 @@ from weakref import WeakSet
 
 if TYPE_CHECKING:
     from .limit import Limit
+    from .quota import Quota
 
 _limits: WeakSet[Limit] = WeakSet()
+_quotas: WeakSet[Quota] = WeakSet()
 
 
 def declare(limit: Limit) -> None:
@@ -16,6 +18,16 @@ def declare(limit: Limit) -> None:
     _limits.add(limit)
 
 
+def declare_quota(quota: Quota) -> None:
+    """Note a quota, for as long as it exists."""
+    _quotas.add(quota)
+
+
 def limits() -> list[Limit]:
     """Return the limits that exist, by name."""
     return sorted(_limits, key=lambda limit: limit.name)
+
+
+def quotas() -> list[Quota]:
+    """Return the quotas that exist, by name."""
+    return sorted(_quotas, key=lambda quota: quota.name)

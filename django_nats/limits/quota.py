@@ -20,6 +20,7 @@ from ..counters.collection import AliasContext, context_of
 from ..exceptions import CounterUnavailable
 from ..keys import token
 from . import refunds
+from .declared import declare_quota
 from .keys import key_text, key_token
 from .memory import Memory
 from .periods import SECONDS, Period, period_at
@@ -130,6 +131,7 @@ class Quota(Operations):
         self._period: tuple[tzinfo, Period] | None = None
         self._refused: Memory[bool] = Memory()
         """Counters of which a use was refused a moment ago."""
+        declare_quota(self)
 
     def __repr__(self) -> str:
         return f"Quota({self.name!r})"
@@ -138,6 +140,16 @@ class Quota(Operations):
     def alias(self) -> str:
         """Return the alias of NATS_COUNTERS where uses are counted."""
         return self._alias or limit_settings().alias
+
+    @property
+    def limit(self) -> LimitSpec:
+        """Return the number, the function of the tenant that returns it, or None for no limit."""
+        return self._limit
+
+    @property
+    def tz(self) -> tzinfo:
+        """Return the time zone by whose calendar periods begin."""
+        return get_default_timezone() if self._tz is None else self._tz
 
     @property
     def session(self) -> Session:
@@ -210,9 +222,13 @@ class Quota(Operations):
     def _usage(self, tenant: Any) -> Steps[Usage]:
         key = self._key(tenant)
         limit = yield from self._limit_of(tenant)
-        period, end = yield from self._current()
-        used = yield from self._stream.value(self._counter(key, period))
+        used, end = yield from self._used(key)
         return Usage(limit is None or used < limit, used, limit, end)
+
+    def _used(self, key: str) -> Steps[tuple[int, datetime]]:
+        """Return what is used under the token of a tenant, and when the period ends."""
+        period, end = yield from self._current()
+        return (yield from self._stream.value(self._counter(key, period))), end
 
     def remaining(self, tenant: Any) -> int | None:
         """Return how much a tenant may still use, or None without a limit. One round trip."""
@@ -337,8 +353,7 @@ class Quota(Operations):
     def _current(self) -> Steps[tuple[str, datetime]]:
         """Return the id of the current period, by the server's clock, and when it ends."""
         now = yield from self._stream.server_time()
-        tz = get_default_timezone() if self._tz is None else self._tz
-        known = self._period
+        tz, known = self.tz, self._period
         if known is None or known[0] is not tz or not known[1].start <= now < known[1].end:
             known = self._period = tz, period_at(now, self.per, tz)
         _, period = known
