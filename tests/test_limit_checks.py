@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
+from django.test import override_settings
 
 from django_nats.checks import TAG
 from django_nats.client.streams.config import NANOSECONDS
-from django_nats.conf.limit_streams import limit_stream
+from django_nats.conf.limit_streams import limit_stream, quota_stream
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
+from django_nats.limits import Quota
 from tests.counters.conftest import configure, counters
 from tests.limits.conftest import delete_streams
 from tests.management.conftest import Declare, declare
@@ -33,7 +35,8 @@ def found(*, deploy: bool = False) -> dict[str, CheckMessage]:
     return {
         str(each.id).removeprefix("django_nats."): each
         for each in run_checks(tags=[TAG], include_deployment_checks=deploy)
-        if each.obj is None or "Limit" in str(each.obj)  # the others are about models
+        if each.obj is None
+        or str(each.obj).startswith(("Limit", "Quota"))  # the others are about models
     }
 
 
@@ -131,8 +134,11 @@ def test_a_stream_that_keeps_less_than_limits_need_is_an_error(
 
     assert message.is_serious()
     assert f"stream {stream.stream} of NATS_COUNTERS" in message.msg
-    assert "keeps hits for 1 min 30 s, and not for 2 min, twice its longest window" in message.msg
-    assert message.msg.endswith("It is refused by Limit('api'), Limit('login').")
+    assert (
+        "keeps what it counts for 1 min 30 s, and not for 2 min, twice its longest window"
+        in message.msg
+    )
+    assert message.msg.endswith("It cannot be used by Limit('api'), Limit('login').")
     assert "manage.py nats setup" in str(message.hint)
     assert found() == {}
 
@@ -145,6 +151,20 @@ def test_a_stream_that_keeps_hits_for_long_enough_is_no_error(
     declare("api", "5/m")
 
     assert "E012" not in found(deploy=True)
+
+
+def test_quotas_are_checked_as_limits_are_and_also_if_those_are_off(
+    counters: Counters, server: NatsServer
+) -> None:
+    make(quota_stream(counters.settings, 3600), server, max_age=3600 * NANOSECONDS)
+    quotas = Quota("exports", limit=5, per="hour"), Quota("mails", limit=5, per="day", alias="eu")
+
+    with override_settings(NATS_LIMITS={"ENABLED": False}):
+        messages = found(deploy=True)
+
+    assert messages["E012"].msg.endswith("It cannot be used by Quota('exports').")
+    assert messages["E011"].obj is quotas[1]
+    assert "Quota(alias=…)" in str(messages["E011"].hint)
 
 
 def test_a_stream_that_differs_from_settings_is_reported(

@@ -1,4 +1,4 @@
-"""The limits of the project, which its modules declare as they are imported."""
+"""The limits and quotas of the project, which its modules declare as they are imported."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from importlib import import_module
 from django.conf import settings
 
 from ..conf.limits import limit_settings
-from ..limits.declared import limits
+from ..limits.declared import limits, quotas
 from ..limits.limit import Limit
+from ..limits.quota import Quota
 
 
 def declared_limits() -> list[Limit]:
@@ -21,9 +22,15 @@ def declared_limits() -> list[Limit]:
     return limits()
 
 
-def limits_in_use() -> list[Limit]:
-    """Return the limits of declared_limits(), but none if NATS_LIMITS has ENABLED False."""
-    return declared_limits() if limit_settings().enabled else []
+def declared_quotas() -> list[Quota]:
+    """Return the quotas of all modules that are imported, as declared_limits() does."""
+    import_failure()
+    return quotas()
+
+
+def in_use() -> list[Limit | Quota]:
+    """Return the limits, unless NATS_LIMITS has ENABLED False, and the quotas."""
+    return [*(declared_limits() if limit_settings().enabled else ()), *declared_quotas()]
 
 
 def import_failure() -> Exception | None:

@@ -1,4 +1,4 @@
-"""The system checks of limits and of NATS_LIMITS."""
+"""The system checks of limits, quotas and NATS_LIMITS."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ..client.streams.config import NANOSECONDS
 from ..conf.counters import counter_aliases, counter_settings
 from ..conf.limits import limit_settings
 from ..limits.limit import Limit
+from ..limits.quota import Quota
 from ..printable import duration
 from . import entries, streams
-from .declarations import import_failure, limits_in_use
+from .declarations import import_failure, in_use
 
 
 def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
@@ -23,31 +24,30 @@ def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
 
 
 def check_urls(**kwargs: Any) -> Iterable[CheckMessage]:
-    """Yield W013 if the project's URLs cannot be imported, whose views may declare limits."""
+    """Yield W013 if the project's URLs cannot be imported. Their views may declare limits."""
     if counter_aliases() and (error := import_failure()) is not None:
         yield Warning(
-            "Limits that views declare are not known, since the project's URLs cannot be "
-            f"imported: {type(error).__name__}: {error}",
+            "Limits and quotas that views declare are not known, since the project's URLs cannot "
+            f"be imported: {type(error).__name__}: {error}",
             hint="Correct that error, or ROOT_URLCONF.",
             id="django_nats.W013",
         )
 
 
 def check_aliases(**kwargs: Any) -> Iterable[CheckMessage]:
-    """Yield E011 for each limit whose alias does not exist."""
+    """Yield E011 for each limit or quota whose alias does not exist."""
     aliases = counter_aliases()
-    for limit in _limits():
+    for limit in _in_use():
         if limit.alias in aliases:
             continue
         if not aliases:
             problem = "It counts on a server, and there is no setting NATS_COUNTERS."
-            hint = (
-                'Add NATS_COUNTERS = {"default": {"LOCATION": "nats://…"}}, or turn limits off: '
-                'NATS_LIMITS = {"ENABLED": False}.'
-            )
+            hint = 'Add NATS_COUNTERS = {"default": {"LOCATION": "nats://…"}}.'
+            if isinstance(limit, Limit):
+                hint += ' Or turn limits off: NATS_LIMITS = {"ENABLED": False}.'
         else:
             problem = f'NATS_COUNTERS has no alias "{limit.alias}".'
-            option = "Limit(alias=…)"
+            option = f"{type(limit).__name__}(alias=…)"
             if limit.alias == limit_settings().alias:
                 option = "ALIAS of NATS_LIMITS"
             hint = f"Add it to NATS_COUNTERS, or name another alias with {option}."
@@ -55,8 +55,8 @@ def check_aliases(**kwargs: Any) -> Iterable[CheckMessage]:
 
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
-    """Yield W005, W006 or E012 for streams of limits that differ from what limits need."""
-    found = streams.of_limits(limit for limit in _limits() if _is_on_a_server(limit))
+    """Yield W005, W006 or E012 for streams that differ from what limits and quotas need."""
+    found = streams.of_limits(limit for limit in _in_use() if _is_on_a_server(limit))
     for shared in streams.by_stream(found):
         yield from streams.check_differences(shared, check_age)
 
@@ -64,29 +64,29 @@ def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
 def check_age(
     shared: Sequence[streams.StreamOf], document: Mapping[str, Any]
 ) -> Iterator[CheckMessage]:
-    """Yield E012 if a stream does not keep hits for as long as they count."""
+    """Yield E012 if a stream does not keep what it counts for as long as it counts."""
     kept, needed = document["config"].get("max_age", 0), shared[0].stream.config.max_age
     if not 0 < kept < needed * NANOSECONDS:
         return
     limits = dict.fromkeys(repr(limit) for each in shared for limit in each.limits)
     yield Error(
-        f"The {shared[0].title} of {streams.entries(shared)} keeps hits for "
+        f"The {shared[0].title} of {streams.entries(shared)} keeps what it counts for "
         f"{duration(kept / NANOSECONDS)}, and not for {duration(needed)}, twice its longest "
-        f"window. It is refused by {', '.join(limits)}.",
+        f"window. It cannot be used by {', '.join(limits)}.",
         hint="Run `manage.py nats setup`: it changes MAX_AGE without losing data.",
         id="django_nats.E012",
     )
 
 
-def _limits() -> list[Limit]:
+def _in_use() -> list[Limit | Quota]:
     try:
-        return limits_in_use()
+        return in_use()
     except ImproperlyConfigured:
         return []  # E001
 
 
-def _is_on_a_server(limit: Limit) -> bool:
-    """Return True if a limit's alias is valid, and not on the development server."""
+def _is_on_a_server(limit: Limit | Quota) -> bool:
+    """Return True if the alias is valid, and not on the development server."""
     try:
         return counter_settings(limit.alias).connection.embedded is None
     except ImproperlyConfigured:

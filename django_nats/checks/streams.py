@@ -1,4 +1,4 @@
-"""The streams of caches, counters and limits, and the aliases that share them."""
+"""The streams of caches, counters, limits and quotas, and the aliases that share them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from ..cache import NatsCache
 from ..client import drivers, process
-from ..client.counters.stream import CounterStream
+from ..client.counters.config import CounterConfig
 from ..client.streams.differences import differences
 from ..client.streams.stream import Stream
 from ..client.transport.config import ConnectionConfig
 from ..client.transport.session import Session
 from ..conf.counters import CounterSettings, counter_settings
-from ..conf.limit_streams import HORIZONS, limit_stream
+from ..conf.limit_streams import HORIZONS, limit_stream, quota_stream
 from ..exceptions import NatsError
 from ..limits.limit import Limit
+from ..limits.periods import SECONDS
+from ..limits.quota import Quota
 from ..limits.rates import Rate
 
 _SETTLE_TIMEOUT_S = 0.5
@@ -36,8 +38,8 @@ class StreamOf(NamedTuple):
     """The option that names the stream."""
     connection: ConnectionConfig
     stream: Stream[Any]
-    limits: tuple[Limit, ...] = ()
-    """The limits that are known to count in it."""
+    limits: tuple[Limit | Quota, ...] = ()
+    """The limits or quotas that are known to count in it."""
 
     @property
     def session(self) -> Session:
@@ -62,42 +64,41 @@ def of_caches(caches: Mapping[str, NatsCache]) -> list[StreamOf]:
 
 def of_counters(aliases: Mapping[str, CounterSettings]) -> list[StreamOf]:
     """Return the counter stream of each alias."""
-    return [
-        _counters_of(settings, process.counter_stream(settings.connection, settings.stream))
-        for settings in aliases.values()
-    ]
+    return [_counters_of(settings, settings.stream) for settings in aliases.values()]
 
 
-def _counters_of(settings: CounterSettings, counters: CounterStream) -> StreamOf:
+def _counters_of(settings: CounterSettings, config: CounterConfig) -> StreamOf:
+    stream = process.counter_stream(settings.connection, config).stream
     entry = f'NATS_COUNTERS["{settings.alias}"]'
-    return StreamOf(settings.alias, entry, "STREAM", settings.connection, counters.stream)
+    return StreamOf(settings.alias, entry, "STREAM", settings.connection, stream)
 
 
-def of_limits(limits: Iterable[Limit]) -> list[StreamOf]:
-    """Return the streams in which limits count, one for each alias and length of windows.
+def of_limits(limits: Iterable[Limit | Quota]) -> list[StreamOf]:
+    """Return the streams in which limits and quotas count, each once for every alias.
 
     A rate that is a function is not called: the first hit creates its stream.
     """
     found: dict[tuple[str, str], StreamOf] = {}
     for limit in limits:
-        lengths = {rate.seconds for rate in limit.rates if isinstance(rate, Rate)}
-        for seconds in sorted(lengths):
-            stream = _limit_stream(counter_settings(limit.alias), seconds)
-            place = limit.alias, stream.stream.config.stream
-            known = found.get(place, stream).limits
-            if limit not in known:
-                found[place] = stream._replace(limits=(*known, limit))
+        settings = counter_settings(limit.alias)
+        for config in _configs(limit, settings):
+            place = limit.alias, config.stream
+            known = found.get(place) or _counters_of(settings, config)
+            found[place] = known._replace(limits=(*known.limits, limit))
     return list(found.values())
+
+
+def _configs(limit: Limit | Quota, settings: CounterSettings) -> list[CounterConfig]:
+    if isinstance(limit, Quota):
+        return [quota_stream(settings, SECONDS[limit.per])]
+    lengths = {rate.seconds for rate in limit.rates if isinstance(rate, Rate)}
+    return list(dict.fromkeys(limit_stream(settings, seconds) for seconds in sorted(lengths)))
 
 
 def of_any_limits(settings: CounterSettings) -> list[StreamOf]:
     """Return all streams in which limits of an alias may count, now or before."""
-    return [_limit_stream(settings, horizon.seconds) for horizon in HORIZONS]
-
-
-def _limit_stream(settings: CounterSettings, seconds: float) -> StreamOf:
-    config = limit_stream(settings, seconds)
-    return _counters_of(settings, process.counter_stream(settings.connection, config))
+    configs = (limit_stream(settings, horizon.seconds) for horizon in HORIZONS)
+    return [_counters_of(settings, each) for each in configs]
 
 
 def by_stream(streams: Iterable[StreamOf]) -> list[list[StreamOf]]:

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ..cache import nats_caches
-from ..checks.declarations import limits_in_use
+from ..checks.declarations import in_use
 from ..checks.streams import (
     StreamOf,
     by_stream,
@@ -38,7 +38,7 @@ class Setup(Subcommand):
     """
 
     name = "setup"
-    help = "Create and update the streams of caches, counters and limits, losing no data."
+    help = "Create and update the streams of caches, counters, limits and quotas, losing no data."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
@@ -133,5 +133,5 @@ class Setup(Subcommand):
 
 def _streams() -> Sequence[list[StreamOf]]:
     counters = {alias: counter_settings(alias) for alias in counter_aliases()}
-    limits = of_limits(limits_in_use())
+    limits = of_limits(in_use())
     return by_stream([*of_caches(nats_caches()), *of_counters(counters), *limits])

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ..cache import NatsCache, nats_caches
-from ..checks.declarations import limits_in_use
+from ..checks.declarations import in_use
 from ..checks.streams import StreamOf, of_caches, of_counters, of_limits
 from ..client import drivers
 from ..client.counters.config import nearly_full
@@ -144,14 +144,14 @@ class CounterStatus(StreamStatus):
 
 @dataclass(kw_only=True)
 class LimitStatus(CounterStatus):
-    """The state of a stream of limits."""
+    """The state of a stream of limits, or of one of quotas."""
 
-    limits: list[str]
-    """The names of the limits that are known to count in it."""
+    used_by: list[str]
+    """The names of the limits or quotas that are known to count in it."""
 
     def lines(self) -> list[tuple[str, str]]:
-        """Return the limits, and what is counted for them."""
-        return [("limits", ", ".join(map(printable, self.limits))), *super().lines()]
+        """Return the limits or quotas, and what is counted for them."""
+        return [("used by", ", ".join(map(printable, self.used_by))), *super().lines()]
 
 
 class Status(Subcommand):
@@ -162,7 +162,7 @@ class Status(Subcommand):
 
     name = "status"
     silent_at_verbosity_0 = False
-    help = "Show the servers and streams of caches, counters and limits, and their state."
+    help = "Show the servers and streams of caches, counters, limits and quotas, and their state."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
@@ -175,7 +175,7 @@ class Status(Subcommand):
         caches = {each: _status_of_cache(each, known[each.alias]) for each in of_caches(known)}
         aliases = {alias: counter_settings(alias) for alias in counter_aliases()}
         counters = {each: _status_of_counters(each) for each in of_counters(aliases)}
-        limits = {each: _status_of_limits(each) for each in of_limits(limits_in_use())}
+        limits = {each: _status_of_limits(each) for each in of_limits(in_use())}
         if options["json"]:
             document = {
                 "caches": [asdict(each) for each in caches.values()],
@@ -244,7 +244,7 @@ def _status_of_limits(stream: StreamOf) -> LimitStatus:
         alias=stream.alias,
         servers=stream.connection.where,
         stream=stream.stream.config.stream,
-        limits=list(dict.fromkeys(each.name for each in stream.limits)),
+        used_by=list(dict.fromkeys(each.name for each in stream.limits)),
     )
     _ask(stream, status)
     return status

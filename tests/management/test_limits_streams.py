@@ -1,4 +1,4 @@
-"""``manage.py nats setup`` and ``status`` for the streams of limits."""
+"""``manage.py nats setup`` and ``status`` for the streams of limits and quotas."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from django_nats.conf.limit_streams import limit_stream
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
 from django_nats.exceptions import CounterMismatch
+from django_nats.limits import Quota
 from tests.counters.conftest import Configure
 from tests.limits.conftest import delete_streams
 from tests.management.conftest import Declare, Nats
@@ -126,12 +127,12 @@ def test_status_shows_the_limits_of_a_stream_and_what_is_counted(
 
     output = nats("status")
 
-    assert "  limits   api, login\\n\n" in output
+    assert "  used by  api, login\\n\n" in output
     assert "  counters 3, each kept for 2 days after its last change\n" in output
     document = json.loads(nats("status", "--json"))
     (found,) = document["limits"]
     assert found["stream"] == f"{counters.settings.stream.stream}_LIMITS_DAY"
-    assert (found["limits"], found["counters"]) == (["api", "login\n"], 3)
+    assert (found["used_by"], found["counters"]) == (["api", "login\n"], 3)
     assert [each["stream"] for each in document["counters"]] == [counters.settings.stream.stream]
 
 
@@ -144,3 +145,26 @@ def test_status_does_not_create_an_absent_stream(
 
     name = counters.settings.stream.stream
     assert name not in str(request(server, "$JS.API.STREAM.NAMES")["streams"])
+
+
+# Quotas --------------------------------------------------------------------------------------
+
+
+def test_the_streams_of_quotas_are_set_up_and_shown_as_well(
+    counters: Counters, server: NatsServer, nats: Nats
+) -> None:
+    quotas = [Quota(name, limit=5, per=per) for name, per in (("a", "year"), ("b", "day"))]
+    long, day = (f"{counters.settings.stream.stream}_QUOTAS_{each}" for each in ("LONG", "DAY"))
+
+    with override_settings(NATS_LIMITS={"ENABLED": False}):  # which is for limits alone
+        output = nats("setup")
+
+    assert f"counter stream {long} on" in output
+    assert f"counter stream {day} on" in output
+    assert all(each.use("ann") for each in quotas)
+    assert nats("setup").count("nothing to do") == 3
+    assert "  used by  a\n" in nats("status")
+    found = {
+        each["stream"]: each["used_by"] for each in json.loads(nats("status", "--json"))["limits"]
+    }
+    assert found == {long: ["a"], day: ["b"]}
