@@ -16,6 +16,9 @@ from .tally import window_at
 _COUNTER = re.compile(r"([-/\w=]+)\.([-/\w=]+)\.([0-9]{1,8})\.([0-9]{1,12})", re.ASCII)
 """The subject of a counter, as tally.py makes it: limit, key, length and number of the window."""
 
+ALL = "*"
+"""Stands for the tokens of all keys."""
+
 
 class Hits(NamedTuple):
     """The hits of one key in windows of one length."""
@@ -36,10 +39,10 @@ class Hits(NamedTuple):
 def stored_hits(
     stream: CounterStream,
     limit: str | None = None,
-    key: str | None = None,
+    key: str = ALL,
     now: float | None = None,
 ) -> Steps[list[Hits]]:
-    """Return the hits that count now, of all limits or one, and of all keys or one token.
+    """Return the hits that count now, of all limits or one, and of one token of a key or ALL.
 
     ``now`` is in seconds since 1970, by default the server's time. Nothing is created: a stream
     that does not exist has no hits.
@@ -48,8 +51,8 @@ def stored_hits(
         return []
     now = stream.now() if now is None else now
     prefix = f"{stream.config.prefix}."
-    head = "*" if limit is None else token(limit) or "="  # which no limit has
-    listing = last_messages(stream.stream, f"{prefix}{head}.{key or '*'}.*.*")
+    head = ALL if limit is None else token(limit) or "="  # which no limit has
+    listing = last_messages(stream.stream, f"{prefix}{head}.{key}.*.*")
     found: dict[tuple[str, str, int], Hits] = {}
     try:
         while (item := (yield from next_item(listing))) is not None:

@@ -199,7 +199,7 @@ def test_show_names_functions_and_calls_none(counters: Counters, nats: Nats) -> 
 
     output = nats("limits", "show", limit.name, "ann")
 
-    assert re.search(r"^  rates      by .*rate_of\(\), none$", output, re.MULTILINE)
+    assert re.search(r"^  rates      by .*rate_of\(\), None$", output, re.MULTILINE)
     assert output.endswith("  The rates depend on the request\n")
 
 
@@ -258,7 +258,7 @@ def test_reset_lets_a_key_begin_again(counters: Counters, nats: Nats) -> None:
 
         assert limit.peek("ann").remaining == 5
         assert not limit.peek("bob")
-        assert nats("limits", "reset", limit.name, "ann") == f"{limit.name}: no hits to forget\n"
+        assert nats("limits", "reset", limit.name, "ann") == f"{limit.name}: nothing to forget\n"
 
 
 def test_reset_takes_the_hash_that_top_shows(counters: Counters, nats: Nats) -> None:
@@ -330,8 +330,8 @@ def test_reset_finds_limits_of_which_only_the_server_knows(counters: Counters, n
         (["top", "ape"], 'No hits of the limit "ape" count now'),
         (["top", ""], 'No hits of the limit "" count now'),
         (["top", "--alias", "eu"], 'NATS_COUNTERS has no alias "eu", only default'),
-        (["show", "ape"], 'No limit is called "ape". The project has: api.'),
-        (["reset", "ape", "ann"], 'No limit is called "ape", and the server knows of none'),
+        (["show", "ape"], 'No limit or quota is called "ape". The project has: api.'),
+        (["reset", "ape", "ann"], 'No limit or quota is called "ape", also not on the server'),
         (["reset", "api"], "Name a key, or add --all"),
         (["reset", "api", "ann", "--all"], "Name a key, or add --all"),
     ],

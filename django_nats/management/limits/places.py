@@ -15,7 +15,12 @@ from ...conf.counters import counter_settings
 from ...conf.limits import limit_settings
 from ...keys import token
 from ...limits.limit import Limit
-from ...limits.stored import Hits, stored_hits
+from ...limits.stored import ALL, Hits, stored_hits
+
+KEY_HELP = (
+    "A key or tenant, as text. That of an instance of a model is app.model.pk. For a limit, also "
+    "the hash that `top` shows."
+)
 
 
 class Place(NamedTuple):
@@ -25,16 +30,15 @@ class Place(NamedTuple):
     stream: CounterStream
     limits: Sequence[Limit]
 
-    def hits(self, limit: str | None = None, key: str | None = None) -> list[Hits]:
-        """Return the hits that count now, of all limits or one, and of all keys or one token."""
+    def hits(self, limit: str | None = None, key: str = ALL) -> list[Hits]:
+        """Return the hits that count now, of all limits or one, of a token of a key or ALL."""
         return drivers.run(self.session, stored_hits(self.stream, limit, key))
 
-    def reset(self, limit: str, key: str | None = None) -> set[str]:
-        """Forget the hits of a limit, of one token or all keys. Return the tokens that had hits."""
+    def reset(self, limit: str, key: str) -> set[str]:
+        """Forget the hits of one token of a key or ALL. Return the tokens that had hits."""
         tokens = {each.key for each in self.hits(limit, key)}
         if tokens:
-            counters = f"{token(limit)}.>" if key is None else f"{token(limit)}.{key}.>"
-            drivers.run(self.session, self.stream.purge([counters]))
+            drivers.run(self.session, self.stream.purge([f"{token(limit)}.{key}.>"]))
         return tokens
 
 

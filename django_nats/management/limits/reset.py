@@ -1,4 +1,4 @@
-"""``manage.py nats limits reset``: lets keys begin again, with no hits."""
+"""``manage.py nats limits reset``: lets keys of limits, and tenants of quotas, begin again."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...checks.declarations import declared_limits
+from ...checks.declarations import declared_limits, declared_quotas
 from ...limits.keys import key_tokens
+from ...limits.stored import ALL
 from ...printable import counted, printable
 from ..subcommand import Subcommand
-from .places import add_alias, places
+from . import quotas
+from .places import KEY_HELP, add_alias, places
 
 
 class Reset(Subcommand):
     """The subcommand ``reset``.
 
     It purges all windows of a key, or of all keys, in all streams of the limit's alias. Another
-    process may refuse a key for one more second.
+    process may refuse a key for one more second. A quota is reset for one tenant.
     """
 
     name = "reset"
-    help = "Forget the hits of a key, or of all keys of a limit."
+    help = "Forget the hits of a key or of all keys of a limit, or what a tenant has used."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
         """Declare the limit's name, the key, --all, --noinput and --alias."""
-        parser.add_argument("limit", metavar="name", help="The name of a limit.")
-        parser.add_argument("key", nargs="?", help="A key, or its hash as `top` shows it.")
+        parser.add_argument("limit", metavar="name", help="The name of a limit or quota.")
+        parser.add_argument("key", nargs="?", help=KEY_HELP)
         parser.add_argument("--all", action="store_true", help="Forget the hits of all keys.")
         parser.add_argument(
             "--noinput",
@@ -45,19 +47,19 @@ class Reset(Subcommand):
         if (key is None) != options["all"]:
             raise CommandError("Name a key, or add --all for all keys of the limit.")
         limits = [each for each in declared_limits() if each.name == name]
-        found = places(limits, options["alias"])
-        if not limits and not any(place.hits(name) for place in found):
-            raise CommandError(f'No limit is called "{name}", and the server knows of none.')
-        if options["all"] and options["interactive"]:
+        tenants = [each for each in declared_quotas() if each.name == name]
+        found = places(limits, options["alias"]) if limits or not tenants else []
+        if not limits and not tenants and not any(place.hits(name) for place in found):
+            raise CommandError(f'No limit or quota is called "{name}", also not on the server.')
+        if key is None and tenants:
+            raise CommandError(f"{name} is a quota. Quotas are reset for one tenant at a time.")
+        if key is None and options["interactive"]:
             _confirm(name)
-        tokens = [None] if key is None else key_tokens(key)
+        tokens = [ALL] if key is None else key_tokens(key)
         reset = {each for place in found for token in tokens for each in place.reset(name, token)}
-        if not reset:
-            self.stdout.write(f"{name}: no hits to forget")
-        elif key is None:
-            self.stdout.write(f"{name}: reset for {counted(len(reset), 'key')}")
-        else:
-            self.stdout.write(f"{name}: reset for {printable(key)!r}")
+        reset.update(each.name for each in tenants if quotas.reset(each, key))
+        keys = counted(len(reset), "key") if key is None else repr(printable(key))
+        self.stdout.write(f"{name}: {f'reset for {keys}' if reset else 'nothing to forget'}")
 
 
 def _confirm(name: str) -> None:
