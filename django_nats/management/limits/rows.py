@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from math import ceil
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class Row(NamedTuple):
     """What a rate has counted for a key."""
 
     limit: str
-    """The limit's name."""
+    """The token of the limit's name."""
     key: str
     """The token of the key."""
     usage: Usage
@@ -44,7 +45,7 @@ class Row(NamedTuple):
             rate, remaining = rate.replace("0", "?", 1), "?"
         key = printable(text_of(self.key)) or '""'
         reset = duration(ceil(self.usage.reset_after))
-        return printable(self.limit), key, rate, f"{self.used:,}", remaining, reset
+        return printable(text_of(self.limit)), key, rate, f"{self.used:,}", remaining, reset
 
 
 def rows(hits: Iterable[Hits], limits: Sequence[Limit]) -> Iterator[Row]:
@@ -56,30 +57,30 @@ def rows(hits: Iterable[Hits], limits: Sequence[Limit]) -> Iterator[Row]:
     by_token: dict[str, list[Limit]] = {}
     for limit in limits:
         by_token.setdefault(token(limit.name), []).append(limit)
+    rates_of = cache(lambda name, seconds: _rates(seconds, by_token.get(name)))
     for each in hits:
-        for (rate, slides), is_known in _rates(each.seconds, by_token.get(each.limit)).items():
+        for rate, slides, is_known in rates_of(each.limit, each.seconds):
             previous = each.previous if slides else 0
             usage = Usage(rate, each.current, previous, each.elapsed, slides)
-            yield Row(text_of(each.limit), each.key, usage, is_known)
+            yield Row(each.limit, each.key, usage, is_known)
 
 
-def _rates(seconds: int, limits: Sequence[Limit] | None) -> dict[tuple[Rate, bool], bool]:
-    """Return the rates with windows of that length, and whether these slide.
+def _rates(seconds: int, limits: Sequence[Limit] | None) -> set[tuple[Rate, bool, bool]]:
+    """Return the rates with windows of that length, whether these slide, and whether it is known.
 
-    The value says whether the rate is known. It is not if it comes from a function, or if no limit
-    of the name is declared.
+    A rate is not known if it comes from a function, or if no limit of the name is declared.
     """
     unknown = Rate(0, seconds)
     if limits is None:
-        return {(unknown, True): False}
+        return {(unknown, True, False)}
     known = {
-        (rate, limit.algorithm == SLIDING): True
+        (rate, limit.algorithm == SLIDING, True)
         for limit in limits
         for rate in limit.rates
         if isinstance(rate, Rate) and rate.seconds == seconds
     }
     return known or {
-        (unknown, limit.algorithm == SLIDING): False
+        (unknown, limit.algorithm == SLIDING, False)
         for limit in limits
         if any(map(callable, limit.rates))
     }

@@ -12,7 +12,7 @@ from ...checks.declarations import declared_limits
 from ...limits.keys import is_hash
 from ..subcommand import Subcommand
 from .places import add_alias, places
-from .rows import rows, table
+from .rows import Row, rows, table
 
 _HASHES = (
     "Keys are shown as hashes, unless READABLE_KEYS of NATS_LIMITS, or the limit's own option "
@@ -51,7 +51,7 @@ class Top(Subcommand):
             for row in rows(place.hits(name), place.limits)
             if row.used > 0
         )
-        largest = nsmallest(options["n"], found, key=lambda row: (-row.usage.used, row.cells))
+        largest = nsmallest(options["n"], found, key=_by_hits)
         if not largest:
             of = "" if name is None else f' of the limit "{name}"'
             raise CommandError(f"No hits{of} count now.")
@@ -59,3 +59,7 @@ class Top(Subcommand):
             self.stdout.write(line)
         if any(is_hash(row.key) for row in largest):
             self.stdout.write(_HASHES)
+
+
+def _by_hits(row: Row) -> tuple[float, str, str, int]:
+    return -row.usage.used, row.limit, row.key, row.usage.rate.seconds
