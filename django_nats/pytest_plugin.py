@@ -110,8 +110,8 @@ def nats_counters(nats_server: NatsServer) -> Iterator[Counters]:
     """Provide the counters of the default alias, on the test server and at 0.
 
     While the test runs, the counters of all aliases of NATS_COUNTERS are on the test server and
-    begin at 0, even those of rows whose primary keys earlier tests have used. Options other than
-    credentials, TLS, STORAGE and REPLICAS are those of settings.
+    begin at 0, even those of rows whose primary keys earlier tests have used. So do limits and
+    quotas. Options other than credentials, TLS, STORAGE and REPLICAS are those of settings.
     """
     from .counters.testing import zeroed_counters
 
