@@ -18,7 +18,7 @@ from tests.support.answers import Clock
 from tests.support.driven import Driven
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.usefixtures("alias")
+pytestmark = pytest.mark.usefixtures("alias", "time")
 
 
 def exports(limit: Any = 10) -> Quota:

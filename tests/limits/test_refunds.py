@@ -18,7 +18,7 @@ from tests.servers import eventually, request
 from tests.support.answers import Clock
 from tests.support.driven import Driven, orders
 
-pytestmark = pytest.mark.usefixtures("alias")
+pytestmark = pytest.mark.usefixtures("alias", "time")
 
 
 def exports(**options: object) -> Quota:
