@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime, timezone
+from datetime import datetime, timezone, tzinfo
 
 from django_nats.client.transport.session import Session
 from django_nats.limits import Quota, Usage
@@ -35,6 +35,7 @@ def one_quota(article: Article) -> None:
     assert_type(quota.name, str)
     assert_type(quota.per, str)
     assert_type(quota.alias, str)
+    assert_type(quota.tz, tzinfo)
     assert_type(quota.fail_open, bool)
     assert_type(quota.session, Session)
     usage = quota.use(article, n=2)
