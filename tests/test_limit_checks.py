@@ -90,6 +90,9 @@ def test_limits_without_counters_are_an_error(settings: Any, declare: Declare) -
     assert '"ENABLED": False' in str(message.hint)
     settings.NATS_LIMITS = {"ENABLED": False}
     assert found(deploy=True) == {}
+    quota = Quota("exports", limit=5, per="day")
+    assert found()["E011"].obj is quota
+    assert "ENABLED" not in str(found()["E011"].hint)
 
 
 @pytest.mark.parametrize(

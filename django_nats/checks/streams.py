@@ -92,7 +92,7 @@ def _configs(limit: Limit | Quota, settings: CounterSettings) -> list[CounterCon
     if isinstance(limit, Quota):
         return [quota_stream(settings, SECONDS[limit.per])]
     lengths = {rate.seconds for rate in limit.rates if isinstance(rate, Rate)}
-    return list(dict.fromkeys(limit_stream(settings, seconds) for seconds in sorted(lengths)))
+    return [limit_stream(settings, seconds) for seconds in sorted(lengths)]
 
 
 def of_any_limits(settings: CounterSettings) -> list[StreamOf]:

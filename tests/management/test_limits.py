@@ -87,6 +87,19 @@ def test_top_lists_limits_of_which_only_the_server_knows(counters: Counters, nat
     assert [each[:5] for each in lines(nats("limits", "top"))] == [["gone", "ann", "?/d", "3", "?"]]
 
 
+def test_a_limit_of_another_alias_says_nothing_of_the_same_name(
+    configure: Configure, counters: Counters, declare: Declare, nats: Nats
+) -> None:
+    configure("eu")
+    declare("api", "5/d")
+    Limit("api", "9/d", alias="eu", readable=True).hit("ann", 3)
+    gc.collect()
+
+    found = lines(nats("limits", "top", "--alias", "eu"))
+
+    assert [each[:5] for each in found] == [["api", "ann", "?/d", "3", "?"]]
+
+
 def test_top_leaves_out_rates_that_a_limit_no_longer_has(counters: Counters, nats: Nats) -> None:
     Limit("api", "9/7d", readable=True).hit("ann", 3)
     gc.collect()
