@@ -207,10 +207,14 @@ class Limit(Operations):
         One round trip for each stream: one for rates of up to a minute, an hour, a day, and longer.
         It fails and raises as hit() does.
         """
+        if not limit_settings().enabled:
+            return Decision(True)
         return self._run(self._peek(key, request))
 
     async def apeek(self, key: Any = "", *, request: HttpRequest | None = None) -> Decision:
         """Async version of peek()."""
+        if not limit_settings().enabled:
+            return Decision(True)
         return await self._arun(self._peek(key, request))
 
     def _peek(
@@ -233,13 +237,15 @@ class Limit(Operations):
         """Forget the hits of a key.
 
         Other processes may refuse it for one more second. Raises Unavailable if the server does
-        not answer, whatever FAIL_OPEN says.
+        not answer, whatever FAIL_OPEN says. Does nothing if limits are off.
         """
-        return self._run(self._reset(key, request))
+        if limit_settings().enabled:
+            self._run(self._reset(key, request))
 
     async def areset(self, key: Any = "", *, request: HttpRequest | None = None) -> None:
         """Async version of reset()."""
-        return await self._arun(self._reset(key, request))
+        if limit_settings().enabled:
+            await self._arun(self._reset(key, request))
 
     def _reset(
         self, key: Any, request: HttpRequest | None, now: float | None = None

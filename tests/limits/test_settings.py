@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.test import override_settings
 
 from django_nats.conf.limits import LIMIT_OPTIONS, LimitSettings, limit_settings
+from django_nats.limits import Limit
 
 
 def always(request: HttpRequest) -> bool:
@@ -192,3 +193,17 @@ def test_an_error_in_the_path_of_exempt_names_it(path: str, reason: str) -> None
     match = rf"^NATS_LIMITS: EXEMPT is {re.escape(repr(path))}, which {reason}"
     with pytest.raises(ImproperlyConfigured, match=match):
         settings.is_exempt  # noqa: B018
+
+
+@override_settings(NATS_LIMITS={"ENABLED": False}, NATS_COUNTERS={})
+async def test_limits_that_are_off_need_no_counters() -> None:
+    limit = Limit("api", "1/d", lambda group, request: "nonsense")
+    for decision in (
+        limit.hit("a"),
+        await limit.ahit("a"),
+        limit.peek("a"),
+        await limit.apeek("a"),
+    ):
+        assert (decision.allowed, decision.limit) == (True, None)
+    limit.reset("a")
+    await limit.areset("a")
