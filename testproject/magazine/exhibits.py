@@ -65,6 +65,12 @@ EXHIBITS = (
         'OPTIONS["NEAR_CACHE"]',
     ),
     Exhibit(
+        "Limits and quotas",
+        "limits",
+        "Ask the API until it refuses, watch there being room again, and use up a village's loaves.",
+        'Limit("api", "10/30s")',
+    ),
+    Exhibit(
         "Two banks, one river",
         "regions",
         "Two servers in two regions count independently, and a third has their exact sum.",
