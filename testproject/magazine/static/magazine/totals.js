@@ -6,11 +6,8 @@ let events, hiddenTimer;
 
 function show(totals) {
   for (const [name, total] of Object.entries(totals)) {
+    for (const meter of document.querySelectorAll(`[data-level="${name}"]`)) meter.value = total;
     for (const place of document.querySelectorAll(`[data-total="${name}"]`)) {
-      if (place.matches("meter")) {
-        place.value = total;
-        continue;
-      }
       if (place.textContent === total) continue;
       place.textContent = total;
       if ("is" in place.dataset) place.dataset.is = total;
