@@ -65,10 +65,10 @@ EXHIBITS = (
         'OPTIONS["NEAR_CACHE"]',
     ),
     Exhibit(
-        "Limits and quotas",
+        "A limit at work",
         "limits",
-        "Ask the API until it refuses, watch there being room again, and use up a village's loaves.",
-        'Limit("api", "10/30s")',
+        "Ask the API until it refuses, and watch room come back: a bar, a countdown, and headers.",
+        "@ratelimit(…)",
     ),
     Exhibit(
         "Two banks, one river",

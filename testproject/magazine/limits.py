@@ -1,34 +1,30 @@
-"""The limit of the API, as the page of limits shows it."""
+"""The limit of the API, and what one address has used of it."""
 
 from __future__ import annotations
 
-from math import ceil
+from django.http import HttpRequest
 
-from django_nats.limits.decision import Decision
-from django_nats.limits.limit import Limit
+from django_nats.limits import aget_usage, ratelimit
+from django_nats.limits.usage import RequestUsage
 from testproject.magazine.totals import Totals
 
-API_COUNT, API_SECONDS = 10, 30
-SEARCH_COST = 4
+COUNT, SECONDS = 10, 30
+GROUP, KEY, RATE = "api", "ip", f"{COUNT}/{SECONDS}s"
 
-API = Limit("api", (API_COUNT, API_SECONDS))
-"""Each address has its own. A search costs as much as several lists."""
-
-
-async def of_api(address: str) -> Totals:
-    """Return what an address has used of the API's limit. Looking at it costs nothing."""
-    decision = await API.apeek(address)
-    return {"problem": str(decision.error)} if decision.error else _as_text(decision)
+limited = ratelimit(group=GROUP, key=KEY, rate=RATE)
+"""Limit a view of the API. All of them together answer an address at that rate."""
 
 
-def _as_text(decision: Decision) -> Totals:
-    return {
-        "api_used": str(API_COUNT - (decision.remaining or 0)),
-        "api_next": _in(decision.retry_after),
-        "api_empty": _in(decision.reset_after),
-        "problem": "",
-    }
+async def usage(request: HttpRequest) -> Totals:
+    """Return what the address of a request has used of the API's limit. That is not counted."""
+    used = await aget_usage(request, group=GROUP, key=KEY, rate=RATE)
+    if used is None:
+        return {"problem": "Meanwhile, the API answers every request."}
+    return {"used": str(used["count"]), "state": _state(used), "problem": ""}
 
 
-def _in(seconds: float) -> str:
-    return f"in {ceil(seconds)} s" if seconds else "now"
+def _state(used: RequestUsage) -> str:
+    if not used["time_left"]:
+        return "Empty"
+    what = "Room for one more" if used["should_limit"] else "Empty again"
+    return f"{what} in {used['time_left']} s"

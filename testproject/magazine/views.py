@@ -25,7 +25,7 @@ from django_nats.cache import nats_cache
 from django_nats.exceptions import DevServerError, Unavailable
 from testproject.magazine import almanac as almanacs
 from testproject.magazine import dispatches as dispatch
-from testproject.magazine import limits as limit
+from testproject.magazine import limits as api_limit
 from testproject.magazine import totals
 from testproject.magazine.exhibits import EXHIBITS
 from testproject.magazine.models import Article, Flag, Topic
@@ -265,16 +265,12 @@ async def flags_seen(request: HttpRequest) -> HttpResponseBase:
 @require_safe
 async def limits(request: HttpRequest) -> HttpResponse:
     """Show what the reader's address has used of the API's limit."""
-    context = {
-        "totals": await limit.of_api(request.META["REMOTE_ADDR"]),
-        "limit": limit.API_COUNT,
-        "seconds": limit.API_SECONDS,
-        "search_cost": limit.SEARCH_COST,
-    }
+    totals = await api_limit.usage(request)
+    context = {"totals": totals, "count": api_limit.COUNT, "seconds": api_limit.SECONDS}
     return render(request, "magazine/limits.html", context)
 
 
 @require_safe
-async def limits_state(request: HttpRequest) -> HttpResponseBase:
+async def limits_usage(request: HttpRequest) -> HttpResponseBase:
     """Stream what the reader's address has used of the API's limit."""
-    return stream(request, ticking(partial(limit.of_api, request.META["REMOTE_ADDR"])))
+    return stream(request, ticking(partial(api_limit.usage, request)))

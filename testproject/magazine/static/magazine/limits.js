@@ -2,33 +2,35 @@
 
 const answer = document.querySelector("[data-answer]");
 const headers = document.querySelector("[data-headers]");
-const LIMIT_HEADERS = /^(ratelimit|retry-after)/;
+const SHOWN = ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After"];
 
-function describe(response, body) {
-  const seconds = Number(response.headers.get("Retry-After"));
-  if (response.status === 429) return `Refused. There is room for this request again in ${seconds} s.`;
-  const found = body.articles.length;
-  return `Answered: ${found} ${found === 1 ? "article" : "articles"}.`;
+async function describe(response) {
+  if (!response.ok) return (await response.text()).trim();
+  const { articles } = await response.json();
+  return `Answered: ${articles.length} ${articles.length === 1 ? "article" : "articles"}.`;
 }
 
 function showHeaders(response) {
-  const lines = [...response.headers].filter(([name]) => LIMIT_HEADERS.test(name));
-  headers.textContent = [`HTTP ${response.status}`, ...lines.map((line) => line.join(": "))].join("\n");
+  const sent = SHOWN.filter((name) => response.headers.has(name));
+  const lines = sent.map((name) => `${name}: ${response.headers.get(name)}`);
+  headers.textContent = [`HTTP ${response.status}`, ...lines].join("\n");
   headers.hidden = false;
+  if (response.headers.has("RateLimit-Limit")) {
+    const used = response.headers.get("RateLimit-Limit") - response.headers.get("RateLimit-Remaining");
+    show({ used: String(used) });
+  }
 }
 
-// Without JavaScript, the form leads to the answer itself.
+// Without JavaScript, the form leads to the response itself.
 async function ask(event) {
   const form = event.target;
   if (!form.matches("[data-asks]")) return;
   event.preventDefault();
   try {
     const response = await fetch(`${form.action}?${new URLSearchParams(new FormData(form))}`);
-    answer.textContent = describe(response, await response.json());
-    answer.classList.toggle("refused", response.status === 429);
     showHeaders(response);
-    const [limit, remaining] = ["Limit", "Remaining"].map((name) => response.headers.get(`RateLimit-${name}`));
-    if (limit) show({ "api_used": String(limit - remaining) });
+    answer.textContent = await describe(response);
+    answer.classList.toggle("refused", response.status === 429);
   } catch {
     answer.textContent = "The site did not answer.";
   }
