@@ -7,6 +7,7 @@ from .decorators import ratelimit
 from .exceptions import Ratelimited
 from .limit import Limit
 from .methods import ALL, UNSAFE
+from .quota import Quota, Usage
 from .rates import Rate
 from .usage import aget_usage, ais_ratelimited, get_usage, is_ratelimited
 
@@ -15,8 +16,10 @@ __all__ = [
     "UNSAFE",
     "Decision",
     "Limit",
+    "Quota",
     "Rate",
     "Ratelimited",
+    "Usage",
     "aget_usage",
     "ais_ratelimited",
     "get_usage",
