@@ -114,3 +114,97 @@ async for event in events:
         break
 """
     in_process(tmp_path, CLOCK + code)
+
+
+BAKERY = """
+import re
+
+async def page():
+    return (await client.get("/limits/")).content.decode()
+
+async def order(village, loaves):
+    response = await client.post(f"/bakery/{village}/order/", {"loaves": loaves})
+    if response.status_code == 302:
+        assert response.url == "/limits/#bakery"
+    return response
+
+async def give_back(id):
+    return await client.post("/bakery/give-back/", {"id": id})
+"""
+
+
+def test_a_village_gets_no_more_loaves_than_its_quota(tmp_path: Path) -> None:
+    code = """
+assert "6 left until 09:00" in await page()
+await order("saltings", 5)
+assert "1 left until 09:00" in await page()
+await order("saltings", 5)
+assert "Saltings may order 1 more in this hour, and not 5." in await page()
+await order("saltings", 1)
+assert "0 left until 09:00" in await page()
+assert "12 left until 09:00" in await page()
+Clock.now += 3600
+assert "6 left until 10:00" in await page()
+for village, loaves in (("atlantis", 1), ("saltings", 6), ("saltings", "")):
+    assert (await order(village, loaves)).status_code == 404
+assert (await client.get("/bakery/saltings/order/")).status_code == 405
+"""
+    in_process(tmp_path, CLOCK + BAKERY + code)
+
+
+def test_concurrent_orders_do_not_exceed_the_quota(tmp_path: Path) -> None:
+    code = """
+await asyncio.gather(*(order("nether-ambry", 5) for _ in range(4)))
+await asyncio.gather(*(order("nether-ambry", 1) for _ in range(12)))
+assert "12</b> <span>of 12 loaves" in await page()
+"""
+    in_process(tmp_path, CLOCK + BAKERY + code)
+
+
+def test_an_order_is_given_back_once(tmp_path: Path) -> None:
+    code = """
+await order("saltings", 5)
+await order("nether-ambry", 1)
+shown = await page()
+assert "5 loaves for Saltings" in shown
+assert "1 loaf for Nether Ambry" in shown
+newest, oldest = re.findall('name="id" value="([^"]+)"', shown)
+for message in ("The loaves are back.", "The loaves were back already"):
+    assert (await give_back(oldest)).url == "/limits/#bakery"
+    shown = await page()
+    assert message in shown
+    assert "6 left until 09:00" in shown
+    assert "11 left until 09:00" in shown
+assert "5 loaves for Saltings, given back" in shown
+for id in ("", newest[:-1], "nonsense"):
+    assert (await give_back(id)).status_code == 404
+assert "11 left until 09:00" in await page()
+"""
+    in_process(tmp_path, CLOCK + BAKERY + code)
+
+
+def test_another_reader_sees_the_orders_of_a_village_but_not_whose_they_are(tmp_path: Path) -> None:
+    code = """
+await order("saltings", 5)
+client.cookies.clear()
+shown = await page()
+assert "1 left until 09:00" in shown
+assert 'name="id"' not in shown
+"""
+    in_process(tmp_path, CLOCK + BAKERY + code)
+
+
+def test_the_bakery_reports_that_the_counters_are_away(tmp_path: Path) -> None:
+    code = """
+await order("saltings", 5)
+[id] = re.findall('name="id" value="([^"]+)"', await page())
+settings.NATS_COUNTERS["default"] |= {"DEADLINE": 0.5, "REQUEST_TIMEOUT": 0.5}
+server.kill()
+assert "The orders cannot be read." in await page()
+for post in (order("saltings", 1), give_back(id)):
+    assert (await post).status_code == 302
+    shown = await page()
+    assert 'class="notice" role="status"' in shown
+server.start()
+"""
+    in_process(tmp_path, CLOCK + BAKERY + code)

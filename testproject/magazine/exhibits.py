@@ -65,9 +65,9 @@ EXHIBITS = (
         'OPTIONS["NEAR_CACHE"]',
     ),
     Exhibit(
-        "A limit at work",
+        "Limits and quotas",
         "limits",
-        "Ask the API until it refuses, and watch room come back: a bar, a countdown, and headers.",
+        "Ask the API until it refuses, and watch room come back. Order bread, and give it back.",
         "@ratelimit(…)",
     ),
     Exhibit(

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpRequest
 
-from django_nats.limits import aget_usage, ratelimit
+from django_nats.limits import aget_usage, get_usage, ratelimit
 from django_nats.limits.usage import RequestUsage
 from testproject.magazine.totals import Totals
 
 COUNT, SECONDS = 10, 30
-GROUP, KEY, RATE = "api", "ip", f"{COUNT}/{SECONDS}s"
+ARGUMENTS: dict[str, Any] = {"group": "api", "key": "ip", "rate": f"{COUNT}/{SECONDS}s"}
 
-limited = ratelimit(group=GROUP, key=KEY, rate=RATE)
+limited = ratelimit(**ARGUMENTS)
 """Limit a view of the API. All of them together answer an address at that rate."""
 
 
-async def usage(request: HttpRequest) -> Totals:
+def usage(request: HttpRequest) -> Totals:
     """Return what the address of a request has used of the API's limit. That is not counted."""
-    used = await aget_usage(request, group=GROUP, key=KEY, rate=RATE)
-    if used is None:
+    return _totals(get_usage(request, **ARGUMENTS))
+
+
+async def ausage(request: HttpRequest) -> Totals:
+    """Async version of usage()."""
+    return _totals(await aget_usage(request, **ARGUMENTS))
+
+
+def _totals(usage: RequestUsage | None) -> Totals:
+    if usage is None:
         return {"problem": "Meanwhile, the API answers every request."}
-    return {"used": str(used["count"]), "state": _state(used), "problem": ""}
+    return {"used": str(usage["count"]), "state": _state(usage), "problem": ""}
 
 
-def _state(used: RequestUsage) -> str:
-    if not used["time_left"]:
+def _state(usage: RequestUsage) -> str:
+    if not usage["time_left"]:
         return "Empty"
-    what = "Room for one more" if used["should_limit"] else "Empty again"
-    return f"{what} in {used['time_left']} s"
+    what = "Room for one more" if usage["should_limit"] else "Empty again"
+    return f"{what} in {usage['time_left']} s"
