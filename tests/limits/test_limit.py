@@ -43,6 +43,7 @@ def leaves(limit: Limit, key: str, remaining: int) -> bool:
     return eventually(lambda: limit.peek(key).remaining == remaining)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_as_many_hits_as_the_rate_says_are_let_through(
     time: Time, hit: Hit, algorithm: str

@@ -12,6 +12,8 @@ from django.test import override_settings
 from django_nats.client.counters.config import CounterConfig
 from django_nats.conf.counters import CounterSettings, counter_settings
 from django_nats.conf.limit_streams import HORIZONS, limit_stream, quota_stream
+from django_nats.limits import Limit
+from tests.counters.conftest import Configure
 
 NANOSECONDS = 10**9
 DAY = 86_400
@@ -95,10 +97,18 @@ def test_what_is_only_for_counters_is_left_out() -> None:
     assert quota_stream(made, 3600).max_bytes is None
 
 
-def test_a_limit_may_wait_for_a_time_of_its_own() -> None:
-    config = limit_stream(settings(REQUEST_TIMEOUT=1.0), 60, 0.25)
-    assert config.request_timeout == 0.25
-    assert limit_stream(settings(REQUEST_TIMEOUT=1.0), 60).request_timeout == 1.0
+@pytest.mark.parametrize("timeout", [None, 0.05, 30.0])
+def test_the_timeout_of_a_limit_does_not_change_its_stream(timeout: float | None) -> None:
+    config = limit_stream(settings(), 60, timeout)
+    assert config.stream_config() == limit_stream(settings(), 60).stream_config()
+    assert config.request_timeout == (timeout or settings().stream.request_timeout)
+
+
+def test_limits_with_other_timeouts_share_a_stream(configure: Configure) -> None:
+    configure(DEADLINE=40)
+    limits = [Limit(f"of {timeout} s", "1/h", timeout=timeout) for timeout in (10.0, 40.0)]
+    assert [each.hit("a").allowed for each in limits] == [True, True]
+    assert [each.hit("a").allowed for each in limits] == [False, False]
 
 
 def test_the_subjects_of_no_two_streams_overlap() -> None:
