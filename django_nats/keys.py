@@ -222,6 +222,14 @@ def counter_subject(*parts: str) -> str:
     return _counter_subject([_escape(token) for token in tokens], parts)
 
 
+def token(text: str) -> str:
+    """Return one token of a subject: text in which every byte outside ``[-/_a-zA-Z0-9]`` is escaped.
+
+    Raise InvalidKey if the text contains a lone surrogate.
+    """
+    return _escape(text)
+
+
 def counter_filter(pattern: str) -> str:
     """Return the subject filter for the counters whose names match a pattern.
 

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 from weakref import ref
 
@@ -23,12 +24,14 @@ from ..exceptions import BridgeMisuse, NatsError, NotSent, OutcomeUnknown
 from ..realtime import monotonic
 from .protocol.steps import (
     Call,
+    Expired,
     ItemSteps,
     Pause,
     Publications,
     Request,
     Steps,
     Wait,
+    Within,
     next_item,
 )
 from .transport.loop import thread
@@ -87,14 +90,14 @@ def iterate(session: Session, steps: ItemSteps[T]) -> Generator[T, None, None]:
         steps.close()
 
 
-def _perform(session: Session, effect: Any) -> Any:
+def _perform(session: Session, effect: Any, deadline: float = inf) -> Any:
     kind = type(effect)
     if kind is Request:
-        return _reply_or_raise(_wait(session, (effect,))[0])
+        return _reply_or_raise(_wait(session, (effect,), deadline)[0])
     if kind is list or kind is Publications:
-        return _wait(session, effect) if effect else []
+        return _wait(session, effect, deadline) if effect else []
     if kind is Pause:
-        return time.sleep(effect.seconds)
+        return time.sleep(_cut(effect.seconds, deadline))
     if kind is Wait:
         return _wait_for(effect)
     if kind is Call:
@@ -103,17 +106,35 @@ def _perform(session: Session, effect: Any) -> Any:
             result.close()
             raise TypeError("A coroutine function needs the async method (aupdate, …)")
         return result
+    if kind is Within:
+        return _perform(session, effect.effect, effect.deadline)
     raise TypeError(f"An operation yielded {effect!r}")
 
 
-def _wait(session: Session, requests: Sequence[Request]) -> list[Any]:
+def _cut(seconds: float, deadline: float) -> float:
+    """Return the seconds of a pause, or those that are left until a deadline if they are fewer.
+
+    Raise Expired if none are left.
+    """
+    if deadline == inf:
+        return seconds
+    left = deadline - monotonic()
+    if left <= 0:
+        raise Expired
+    return min(seconds, left)
+
+
+def _wait(session: Session, requests: Sequence[Request], deadline: float = inf) -> list[Any]:
+    _cut(0, deadline)
     lock = allocate_lock()
     lock.acquire()
-    waiter = Waiter(requests, lock.release, blocking=True)
+    # Only the loop reads for a caller with a deadline, which must not wait in the socket itself.
+    waiter = Waiter(requests, lock.release, blocking=deadline == inf)
     try:
         session.submit(waiter)
-        if not _is_released(lock):
+        if not _is_released(lock, deadline):
             session.abandon(waiter)  # if it is queued, the next loop must not send it
+            _cut(0, deadline)
             kind = NotSent if waiter.connection is None else OutcomeUnknown
             raise kind("The background loop has ended")
     except NatsError:
@@ -140,13 +161,14 @@ def _wait_for(wait: Wait) -> None:
         raise NotSent("The background loop has ended")
 
 
-def _is_released(lock: LockType) -> bool:
-    """Wait until another thread releases a lock. Return False if the background thread has ended.
+def _is_released(lock: LockType, deadline: float = inf) -> bool:
+    """Wait until another thread releases a lock.
 
-    The background thread would have released it.
+    Return False if the background thread has ended, which would have released it, or if the
+    deadline has passed.
     """
-    while not lock.acquire(timeout=_ALIVE_CHECK_S):
-        if not thread.alive:
+    while not lock.acquire(timeout=max(0, min(_ALIVE_CHECK_S, deadline - monotonic()))):
+        if not thread.alive or monotonic() >= deadline:
             # What ended the thread, such as a fork in a signal's handler, releases the lock too.
             return lock.acquire(blocking=False)
     return True
@@ -199,31 +221,50 @@ async def aiterate(session: Session, steps: ItemSteps[T]) -> AsyncIterator[T]:
         steps.close()
 
 
-async def _aperform(session: Session, effect: Any) -> Any:
+async def _aperform(session: Session, effect: Any, deadline: float = inf) -> Any:
     kind = type(effect)
     if kind is Request:
-        return _reply_or_raise((await _await(session, (effect,)))[0])
+        return _reply_or_raise((await _await(session, (effect,), deadline))[0])
     if kind is list or kind is Publications:
-        return await _await(session, effect) if effect else []
+        return await _await(session, effect, deadline) if effect else []
     if kind is Pause:
-        return await _sleep(effect.seconds)
+        return await _sleep(_cut(effect.seconds, deadline))
     if kind is Wait:
         return await _await_for(effect)
     if kind is Call:
         result = effect.function(*effect.arguments)
         return await result if inspect.isawaitable(result) else result
+    if kind is Within:
+        return await _aperform(session, effect.effect, effect.deadline)
     raise TypeError(f"An operation yielded {effect!r}")
 
 
-async def _await(session: Session, requests: Sequence[Request]) -> list[Any]:
+async def _await(
+    session: Session, requests: Sequence[Request], deadline: float = inf
+) -> list[Any]:
+    _cut(0, deadline)
     future, resolve = _threadsafe_future()
     waiter = Waiter(requests, resolve)
     session.submit(waiter)
+    expired: list[bool] = []
+    timer = None
+    if deadline != inf:
+
+        def expire() -> None:
+            expired.append(True)
+            resolve()
+
+        timer = asyncio.get_running_loop().call_later(deadline - monotonic(), expire)
     try:
         await future
+        if expired:
+            raise Expired
     except BaseException:
         session.abandon(waiter)
         raise
+    finally:
+        if timer is not None:
+            timer.cancel()
     _log_warning(waiter)
     return waiter.answers
 

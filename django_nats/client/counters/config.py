@@ -194,6 +194,8 @@ class CounterConfig:
     domain: str | None = None
     reads: str = "any"
     """Which replica answers reads: "any", or only the "leader"."""
+    is_timed: bool = False
+    """Whether users of the stream need the server's time."""
 
     compared: ClassVar[tuple[str, ...]] = (
         "sources",

@@ -20,6 +20,7 @@ from ...exceptions import (
 from ..protocol import documents, wire
 from ..protocol.steps import Request, Steps, next_item
 from ..protocol.wire import Message
+from ..streams.clock import Clock
 from ..streams.messages import MAX_FROM_LEADER, UP_TO, Messages
 from ..streams.recent_writes import Recent
 from ..streams.requests import raise_error
@@ -50,12 +51,13 @@ class CounterStream:
             config,
             server,
             recent or Recent(),
+            clock=Clock() if config.is_timed else None,
             on_open=lambda document: self.publishing.learn(document),
         )
-        self._messages = Messages(self.stream, from_leader=config.reads == "leader")
-        self._totals = Totals(config.stream)
+        self.messages = Messages(self.stream, from_leader=config.reads == "leader")
+        self.totals = Totals(config.stream)
         self._prefix = f"{config.prefix}."
-        self.increments = Increments(self.stream, self._messages, self._totals)
+        self.increments = Increments(self.stream, self.messages, self.totals)
         self.publishing = Publishing(self.increments)
 
     def __repr__(self) -> str:
@@ -65,12 +67,19 @@ class CounterStream:
         """Forget, in a forked child, what was under way: it is the parent's."""
         self.increments.after_fork()
 
+    def now(self) -> float:
+        """Return the seconds since 1970 on the server's clock. The stream must be timed, and open."""
+        clock = self.stream.clock
+        if clock is None:
+            raise ValueError(f"The {self.config.title} has no clock: its config must be is_timed")
+        return clock.now()
+
     # Reading ---------------------------------------------------------------------------------
 
     def value(self, counter: str) -> Steps[int]:
         """Return the total of a counter; 0 if it was never changed. One round trip."""
-        message = yield from self._read(self._messages.last(self._prefix + counter))
-        return self._totals.of(counter, message)
+        message = yield from self._read(self.messages.last(self._prefix + counter))
+        return self.totals.of(counter, message)
 
     def get_many(self, counters: Sequence[str]) -> Steps[dict[str, int | None]]:
         """Return the totals of counters. One round trip up to MAX_BATCH of them.
@@ -86,9 +95,9 @@ class CounterStream:
         None, and a line in the log, for a counter that cannot be read.
         """
         subjects = {self._prefix + counter: counter for counter in counters}
-        found = yield from self._read(self._messages.last_of(list(subjects)))
+        found = yield from self._read(self.messages.last_of(list(subjects)))
         return {
-            subjects[subject]: self._totals.in_list(subjects[subject], message)
+            subjects[subject]: self.totals.in_list(subjects[subject], message)
             for subject, message in found.items()
             if message is not None
         }
@@ -103,17 +112,17 @@ class CounterStream:
         recent = self.stream.recent
         newest = recent.newest
         found, reached = yield from self._read(self._all(subject_filter))
-        if not self._messages.from_leader and recent.may_be_missing(reached, newest):
-            matches, is_stale = subject_matcher(subject_filter), self._messages.is_stale
+        if not self.messages.from_leader and recent.may_be_missing(reached, newest):
+            matches, is_stale = subject_matcher(subject_filter), self.messages.is_stale
             written = [each.decode() for each in recent.written() if matches(each)]
             own = [each for each in written if each not in found]
             stale = [each for each, message in found.items() if is_stale(each, message)]
-            yield from self._read(self._messages.add_from_leader([*own, *stale], found))
+            yield from self._read(self.messages.add_from_leader([*own, *stale], found))
         totals: dict[str, int | None] = {}
         for subject, message in found.items():
             if message is not None:
                 counter = subject.removeprefix(self._prefix)
-                totals[counter] = self._totals.in_list(counter, message)
+                totals[counter] = self.totals.in_list(counter, message)
         return totals
 
     def total(self, subject_filter: str) -> Steps[int]:
@@ -122,7 +131,7 @@ class CounterStream:
 
     def sources(self, counter: str) -> Steps[dict[str, int]]:
         """Return what each stream of SOURCES contributes to a counter; empty without SOURCES."""
-        message = yield from self._read(self._messages.last(self._prefix + counter))
+        message = yield from self._read(self.messages.last(self._prefix + counter))
         header = None if message is None else wire.field(message.header, "Nats-Counter-Sources")
         if header is None:
             return {}
@@ -152,13 +161,13 @@ class CounterStream:
         reached = 0
         found: dict[str, Message | None] = {}
         matches = subject_matcher(subject_filter)
-        if self._messages.from_leader:
+        if self.messages.from_leader:
             subjects = yield from self._known_to_leader(subject_filter)
             if not all(matches(each.encode()) for each in subjects):
-                raise self._messages.foreign(subject_filter)
-            yield from self._messages.add_from_leader(subjects, found)
+                raise self.messages.foreign(subject_filter)
+            yield from self.messages.add_from_leader(subjects, found)
             return found, reached
-        request = self._messages.batch_request([subject_filter])
+        request = self.messages.batch_request([subject_filter])
         (replies,) = yield from self.stream.pipeline([request])
         try:
             for reply in raise_error(replies):
@@ -170,8 +179,8 @@ class CounterStream:
                 message = wire.parse_direct(reply)
                 if message is not None:
                     if not matches(message.subject):
-                        raise self._messages.foreign(subject_filter)
-                    found[self._totals.text_of(message.subject)] = message
+                        raise self.messages.foreign(subject_filter)
+                    found[self.totals.text_of(message.subject)] = message
         except ServerError as error:
             if error.code != TOO_MANY_RESULTS:
                 raise
@@ -201,7 +210,7 @@ class CounterStream:
                 for reply, sequence, _ in item.value:
                     subject = reply.subject
                     message = Message(subject, sequence, reply.header, reply.payload, b"")
-                    found[self._totals.text_of(subject)] = message
+                    found[self.totals.text_of(subject)] = message
         finally:
             batches.close()
         return found
@@ -222,9 +231,9 @@ class CounterStream:
         Not atomic: what others add between the reading and the adding is added to the total, too.
         """
         total = require_integer("total", total)
-        last = self._messages.last_from_leader(self._prefix + counter)
+        last = self.messages.last_from_leader(self._prefix + counter)
         message = yield from self._read(last)
-        difference = total - self._totals.of(counter, message)
+        difference = total - self.totals.of(counter, message)
         return (yield from self.incr(counter, difference)) if difference else total
 
     def take(self, counter: str, n: int, floor: int) -> Steps[bool]:

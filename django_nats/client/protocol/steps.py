@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
-from ...exceptions import NatsError
+from ...exceptions import NatsError, OutcomeUnknown
 from .runs import RunReader
 from .wire import Reply
 
@@ -166,6 +166,20 @@ class Wait(NamedTuple):
     register: Callable[[Callable[[], object]], object]
 
 
+class Within(NamedTuple):
+    """Perform another effect, but wait for it only until a moment of the monotonic clock.
+
+    Raise Expired if that has passed. What was sent by then may be applied all the same.
+    """
+
+    effect: Any
+    deadline: float
+
+
+class Expired(Exception):
+    """The time of Within has passed."""
+
+
 @dataclass(slots=True)
 class Item(Generic[T]):
     """One item of an iteration."""
@@ -193,6 +207,31 @@ def next_item(steps: ItemSteps[T]) -> Steps[Item[T] | None]:
         except GeneratorExit:
             steps.close()
             raise
+        except BaseException as error:
+            advance, answer = steps.throw, error
+        else:
+            advance = steps.send
+
+
+def within(deadline: float, steps: Steps[T]) -> Steps[T]:
+    """Run steps until they end, or until a moment of the monotonic clock.
+
+    Raise OutcomeUnknown if the time has passed, and close the steps as a cancellation does.
+    """
+    advance: Callable[[Any], Any] = steps.send
+    answer: Any = None
+    while True:
+        try:
+            effect = advance(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        try:
+            answer = yield Within(effect, deadline)
+        except (GeneratorExit, Expired) as error:
+            steps.close()
+            if isinstance(error, GeneratorExit):
+                raise
+            raise OutcomeUnknown("The server did not answer in the time that the call had") from None
         except BaseException as error:
             advance, answer = steps.throw, error
         else:

@@ -1,0 +1,399 @@
+"""Rate limits: how many hits of one key are let through in how long."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from math import floor, inf
+from typing import TYPE_CHECKING, Any, TypeAlias
+from zlib import crc32
+
+from ..client import process
+from ..client.counters import hits
+from ..client.counters.hits import Window
+from ..client.counters.stream import CounterStream
+from ..client.operations import AWAY, Operations
+from ..client.protocol.steps import Call, Steps, within
+from ..client.transport.session import Session
+from ..conf.counters import counter_aliases
+from ..conf.limit_streams import limit_stream
+from ..conf.limits import limit_settings
+from ..counters.collection import DEFAULT_ALIAS, AliasContext, context_of
+from ..exceptions import NatsError
+from ..keys import token
+from ..realtime import monotonic
+from .algorithms import ALGORITHMS, SLIDING, Usage
+from .decision import Decision
+from .declared import declare
+from .keys import key_text, key_token
+from .rates import Rate, parse_rate
+from .refusals import Refusals, refusal
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+logger = logging.getLogger("django_nats")
+
+RateSpec: TypeAlias = "str | tuple[int, Any] | Rate | Callable[..., Any] | None"
+"""A rate, or a function of the limit's name and the request that returns one."""
+
+LIMITS_ALIAS = "limits"
+"""The alias of NATS_COUNTERS that limits use, if there is one."""
+_MAX_NAME_BYTES = 128
+
+
+class Limit(Operations):
+    """A limit of one or more rates: ``Limit("api", "100/m", "2000/h")``.
+
+    Hits are counted on the server, for all processes together, and never more of them are let
+    through than a rate says within one of its windows: see docs/reference/limits.md. All rates are
+    asked in one round trip. Every method has an async version, with an ``a`` before its name.
+
+    A rate is text such as "5/s", "100/15m" or "5000/d", a tuple of a count and a number of seconds
+    or a timedelta, or None for no limit. It may also be a function of the limit's name and the
+    request that returns one of these; with the async methods, a coroutine function.
+
+    ``algorithm`` is "sliding" or "fixed". ``alias`` names an entry of NATS_COUNTERS. A hit waits for
+    the server for at most ``timeout`` seconds, by default REQUEST_TIMEOUT of the alias. After that
+    it is let through if ``fail_open`` is true, by default FAIL_OPEN of the alias. With ``dry_run``,
+    every hit is let through, and those that would be refused are logged. With ``readable``, the
+    subjects of counters hold keys as they are, instead of a keyed hash. The settings DRY_RUN and
+    READABLE_KEYS are the defaults of these.
+
+    Raises ValueError or TypeError if an argument is not valid.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *rates: RateSpec,
+        algorithm: str = SLIDING,
+        alias: str | None = None,
+        fail_open: bool | None = None,
+        timeout: float | None = None,
+        dry_run: bool | None = None,
+        readable: bool | None = None,
+    ) -> None:
+        """Declare a limit. Settings are read, and the server is asked, at the first hit."""
+        if not isinstance(name, str) or not name or len(token(name)) > _MAX_NAME_BYTES:
+            raise ValueError(
+                f"The name of a limit must be a string of 1 to {_MAX_NAME_BYTES} bytes, not {name!r}"
+            )
+        self.name = name
+        where = repr(self)
+        if not rates:
+            raise ValueError(f'{where} has no rate. Write one, such as "100/m".')
+        if algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"{where}: algorithm is {algorithm!r}; it must be {' or '.join(map(repr, ALGORITHMS))}"
+            )
+        if timeout is not None and not 0 < timeout < inf:
+            raise ValueError(f"{where}: timeout must be a number of seconds above 0, not {timeout!r}")
+        self.algorithm = algorithm
+        self.timeout = timeout
+        self._slides = algorithm == SLIDING
+        self._alias = alias
+        self._own_fail_open = fail_open
+        self._dry_run = dry_run
+        self._readable = readable
+        self._rates = [each if callable(each) else parse_rate(each, where) for each in rates]
+        self._fixed_rates = None if any(map(callable, rates)) else self._checked(self._rates)
+        self._head = token(name)
+        self._refusals = Refusals()
+        self._context: AliasContext | None = None
+        self._streams: dict[int, CounterStream] = {}
+        """Streams by the length of the windows that they count, for that context."""
+        self._is_away = False
+        declare(self)
+
+    def __repr__(self) -> str:
+        return f"Limit({self.name!r})"
+
+    @property
+    def alias(self) -> str:
+        """Return the alias of NATS_COUNTERS where hits are counted."""
+        alias = self._alias or limit_settings().alias
+        return alias or (LIMITS_ALIAS if LIMITS_ALIAS in counter_aliases() else DEFAULT_ALIAS)
+
+    @property
+    def session(self) -> Session:
+        """Return the connection, which aliases with the same connection options share."""
+        return context_of(self.alias).session
+
+    @property
+    def fail_open(self) -> bool:
+        """Return whether hits are let through while the server does not answer."""
+        if self._own_fail_open is not None:
+            return self._own_fail_open
+        return context_of(self.alias).settings.fail_open
+
+    @property
+    def dry_run(self) -> bool:
+        """Return whether hits are let through that would be refused."""
+        return limit_settings().dry_run if self._dry_run is None else self._dry_run
+
+    def hit(self, key: Any = "", cost: int = 1, *, request: HttpRequest | None = None) -> Decision:
+        """Count a hit of a key if all rates have room for its cost, and return the decision.
+
+        One round trip; none if a hit of that key was refused in the last second, and there is still
+        no room for the cost. A refused hit is not counted: its cost is given back. ``key`` is a
+        string, an integer, a UUID, or a saved instance of a model. ``request`` is passed to rates
+        that are functions.
+
+        If the server does not answer in time, the decision's ``error`` says why, and FAIL_OPEN
+        decides. Raises TypeError or ValueError for another key, and for a cost that is not an
+        integer of at least 1, and CounterMismatch if the stream cannot be used.
+        """
+        decision = self._refused_lately(key, cost)
+        return self._run(self._hit(key, cost, request)) if decision is None else decision
+
+    async def ahit(
+        self, key: Any = "", cost: int = 1, *, request: HttpRequest | None = None
+    ) -> Decision:
+        """Async version of hit()."""
+        decision = self._refused_lately(key, cost)
+        return await self._arun(self._hit(key, cost, request)) if decision is None else decision
+
+    def _refused_lately(self, key: Any, cost: int) -> Decision | None:
+        """Return the decision if there is no need to ask, nor for a generator of steps."""
+        if self._fixed_rates is None or not isinstance(key, (str, int)):
+            return None
+        found = self._refusals.find(str(key), cost)
+        if found is None or not limit_settings().enabled:
+            return None
+        return self._in_dry_run(found) if self.dry_run else found
+
+    def _hit(
+        self, key: Any, cost: int, request: HttpRequest | None, now: float | None = None
+    ) -> Steps[Decision]:
+        """Count a hit. ``now`` is in seconds since 1970, and replaces the server's clock."""
+        text = key_text(key, repr(self))
+        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
+            raise ValueError(f"{self!r}: the cost must be an integer of at least 1, not {cost!r}")
+        rates = yield from self._rates_of(request)
+        if not rates:
+            return Decision(True)
+        found = self._refusals.find(text, cost) if now is None else None
+        if found is None:
+            never = next((each for each in rates if not each.count), None)
+            found = Decision(False, never, 0, 0.0, inf) if never else None
+        if found is None:
+            found = yield from self._ask(text, cost, rates, now)
+        return self._in_dry_run(found) if self.dry_run else found
+
+    def _ask(
+        self, key: str, cost: int, rates: Sequence[Rate], now: float | None
+    ) -> Steps[Decision]:
+        context = self._current_context()
+        timeout = self.timeout or context.settings.stream.request_timeout
+        streams = [self._stream(each) for each in rates]
+        try:
+            now = yield from self._open(streams, timeout, now)
+        except AWAY as error:
+            return self._away(error)
+        windows, elapsed = self._windows(key, rates, streams, now)
+        counts = yield from hits.hit(windows, cost, timeout)
+        usages: list[Usage] = []
+        counted: list[Window] = []
+        errors: list[NatsError] = []
+        for rate, window, passed, count in zip(rates, windows, elapsed, counts, strict=True):
+            if isinstance(count, NatsError):
+                errors.append(count)
+            else:
+                counted.append(window)
+                current, previous = count
+                usages.append(Usage(rate, current - cost, previous, passed, self._slides))
+        if errors:
+            return self._failed(errors, counted, cost)
+        self._note_answer()
+        refusing = [each for each in usages if not each.has_room(cost)]
+        if refusing:
+            hits.give_back(counted, cost)
+            decision = refusal(refusing, cost)
+            self._refusals.note(key, cost, refusing, decision)
+            return decision
+        return _least([each._replace(current=each.current + cost) for each in usages])
+
+    def peek(self, key: Any = "", *, request: HttpRequest | None = None) -> Decision:
+        """Return the decision that a hit of cost 1 would get, without counting one.
+
+        One round trip for each stream: one for rates of up to a minute, an hour, a day, and longer.
+        It fails and raises as hit() does.
+        """
+        return self._run(self._peek(key, request))
+
+    async def apeek(self, key: Any = "", *, request: HttpRequest | None = None) -> Decision:
+        """Async version of peek()."""
+        return await self._arun(self._peek(key, request))
+
+    def _peek(
+        self, key: Any, request: HttpRequest | None, now: float | None = None
+    ) -> Steps[Decision]:
+        text = key_text(key, repr(self))
+        rates = yield from self._rates_of(request)
+        if not rates:
+            return Decision(True)
+        timeout = self.timeout or self._current_context().settings.stream.request_timeout
+        streams = [self._stream(each) for each in rates]
+        try:
+            now = yield from self._open(streams, timeout, now)
+            windows, elapsed = self._windows(text, rates, streams, now)
+            counts = yield from within(monotonic() + timeout, hits.peek(windows))
+        except AWAY as error:
+            return self._away(error)
+        usages = [
+            Usage(rate, *count, passed, self._slides)
+            for rate, count, passed in zip(rates, counts, elapsed, strict=True)
+        ]
+        refusing = [each for each in usages if not each.has_room(1)]
+        return refusal(refusing, 1) if refusing else _least(usages)
+
+    def reset(self, key: Any = "", *, request: HttpRequest | None = None) -> None:
+        """Forget the hits of a key.
+
+        Other processes may refuse it for one more second. Raises Unavailable if the server does
+        not answer, whatever FAIL_OPEN says.
+        """
+        return self._run(self._reset(key, request))
+
+    async def areset(self, key: Any = "", *, request: HttpRequest | None = None) -> None:
+        """Async version of reset()."""
+        return await self._arun(self._reset(key, request))
+
+    def _reset(
+        self, key: Any, request: HttpRequest | None, now: float | None = None
+    ) -> Steps[None]:
+        text = key_text(key, repr(self))
+        rates = yield from self._rates_of(request)
+        self._current_context()
+        streams = [self._stream(each) for each in rates]
+        yield from hits.ready(streams)
+        if now is None and streams:
+            now = streams[0].now()
+        windows, _ = self._windows(text, rates, streams, now or 0.0)
+        for stream, counter, previous in windows:
+            yield from stream.purge([counter] if previous is None else [counter, previous])
+        self._refusals.forget(text)
+
+    # Templates call every callable they find, and must not count with that.
+    for _operation in (hit, ahit, reset, areset):
+        _operation.alters_data = True  # type: ignore[attr-defined]
+    del _operation
+
+    # Rates and windows -----------------------------------------------------------------------
+
+    def _rates_of(self, request: HttpRequest | None) -> Steps[Sequence[Rate]]:
+        """Return the rates that apply; none if limits are off."""
+        if not limit_settings().enabled:
+            return ()
+        if self._fixed_rates is not None:
+            return self._fixed_rates
+        rates: list[Any] = []
+        for each in self._rates:
+            if callable(each):
+                each = parse_rate((yield Call(each, (self.name, request))), repr(self))
+            rates.append(each)
+        return self._checked(rates)
+
+    def _checked(self, rates: Sequence[Any]) -> Sequence[Rate]:
+        found = [each for each in rates if each is not None]
+        if len({each.seconds for each in found}) < len(found):
+            raise ValueError(
+                f"{self!r} has two rates for the same time: {', '.join(map(str, found))}. Keep the "
+                "lower one."
+            )
+        return found
+
+    def _current_context(self) -> AliasContext:
+        """Return the alias's context, and forget the streams of an earlier one."""
+        context = context_of(self.alias)
+        if context is not self._context:
+            self._streams = {}
+            self._context = context
+        return context
+
+    def _stream(self, rate: Rate) -> CounterStream:
+        stream = self._streams.get(rate.seconds)
+        if stream is None:
+            settings = context_of(self.alias).settings
+            config = limit_stream(settings, rate.seconds, self.timeout)
+            stream = process.counter_stream(settings.connection, config)
+            self._streams[rate.seconds] = stream
+        return stream
+
+    def _open(
+        self, streams: Sequence[CounterStream], timeout: float, now: float | None
+    ) -> Steps[float]:
+        """Open streams, and return the time in seconds since 1970, by default the server's."""
+        if not all(each.stream.is_ready for each in streams):
+            yield from within(monotonic() + timeout, hits.ready(streams))
+        return streams[0].now() if now is None else now
+
+    def _windows(
+        self, key: str, rates: Sequence[Rate], streams: Sequence[CounterStream], now: float
+    ) -> tuple[list[Window], list[float]]:
+        """Return the current window of each rate, and the seconds that have passed of it."""
+        readable = limit_settings().readable_keys if self._readable is None else self._readable
+        name = key_token(key, readable=readable)
+        # By their keys, so that the windows of a fleet of clients do not all begin at once.
+        stagger = crc32(name.encode()) / 2**32
+        windows: list[Window] = []
+        elapsed: list[float] = []
+        for (_, seconds), stream in zip(rates, streams, strict=True):
+            position = now / seconds + stagger
+            number = floor(position)
+            head = f"{self._head}.{name}.{seconds}."
+            previous = f"{head}{number - 1}" if self._slides else None
+            windows.append(Window(stream, f"{head}{number}", previous))
+            elapsed.append((position - number) * seconds)
+        return windows, elapsed
+
+    # While the server is away ----------------------------------------------------------------
+
+    def _failed(
+        self, errors: Sequence[NatsError], counted: Sequence[Window], cost: int
+    ) -> Decision:
+        """Return the decision for a hit that was not counted everywhere. Raise what stays wrong."""
+        lasting = [each for each in errors if not isinstance(each, AWAY)]
+        if lasting:
+            hits.give_back(counted, cost)
+            raise lasting[0]
+        decision = self._away(errors[0])
+        if not decision.allowed:
+            hits.give_back(counted, cost)
+        return decision
+
+    def _away(self, error: NatsError) -> Decision:
+        fail_open = self.fail_open
+        if not self._is_away:
+            self._is_away = True
+            what = "let through" if fail_open else "refused"
+            logger.warning("%r: hits are %s, and not counted: %s", self, what, error)
+        return Decision(fail_open, error=error)
+
+    def _note_answer(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            logger.warning("%r: hits are counted again", self)
+
+    def _in_dry_run(self, decision: Decision) -> Decision:
+        if decision.allowed:
+            return decision
+        logger.info("%r would refuse a hit (dry run): %r", self, decision)
+        return Decision(
+            True,
+            decision.rate,
+            decision.remaining,
+            decision.reset_after,
+            decision.retry_after,
+            error=decision.error,
+            dry_run=True,
+        )
+
+
+def _least(usages: Sequence[Usage]) -> Decision:
+    """Return the decision for a hit that every rate lets through."""
+    left = [each.remaining for each in usages]
+    least = min(left)
+    usage = usages[left.index(least)]
+    return Decision(True, usage.rate, least, usage.reset_after)
