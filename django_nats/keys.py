@@ -223,7 +223,7 @@ def counter_subject(*parts: str) -> str:
 
 
 def token(text: str) -> str:
-    """Return one token of a subject: text in which every byte outside ``[-/_a-zA-Z0-9]`` is escaped.
+    """Return a token of a subject: the text, with bytes outside ``[-/_a-zA-Z0-9]`` escaped.
 
     Raise InvalidKey if the text contains a lone surrogate.
     """

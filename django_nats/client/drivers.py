@@ -239,9 +239,7 @@ async def _aperform(session: Session, effect: Any, deadline: float = inf) -> Any
     raise TypeError(f"An operation yielded {effect!r}")
 
 
-async def _await(
-    session: Session, requests: Sequence[Request], deadline: float = inf
-) -> list[Any]:
+async def _await(session: Session, requests: Sequence[Request], deadline: float = inf) -> list[Any]:
     _cut(0, deadline)
     future, resolve = _threadsafe_future()
     waiter = Waiter(requests, resolve)

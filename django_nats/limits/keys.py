@@ -50,7 +50,8 @@ def key_text(key: object, where: str) -> str:
 def key_token(text: str, *, readable: bool) -> str:
     """Return the token of a subject for the text of a key.
 
-    With ``readable`` it is the text, escaped, unless that is too long. Otherwise it is a keyed hash.
+    With ``readable`` it is the text, escaped, unless that is too long. Otherwise it is a keyed
+    hash.
     """
     if not readable:
         return _hash(text)

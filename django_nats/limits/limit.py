@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from math import floor, inf
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
-from zlib import crc32
 
 from ..client import process
 from ..client.counters import hits
-from ..client.counters.hits import Window
 from ..client.counters.stream import CounterStream
 from ..client.operations import AWAY, Operations
-from ..client.protocol.steps import Call, Steps, within
+from ..client.protocol.steps import Call, Steps
 from ..client.transport.session import Session
-from ..conf.counters import counter_aliases
 from ..conf.limit_streams import limit_stream
 from ..conf.limits import limit_settings
-from ..counters.collection import DEFAULT_ALIAS, AliasContext, context_of
+from ..counters.collection import AliasContext, context_of
 from ..exceptions import NatsError
 from ..keys import token
-from ..realtime import monotonic
 from .algorithms import ALGORITHMS, SLIDING, Usage
 from .decision import Decision
 from .declared import declare
 from .keys import key_text, key_token
 from .rates import Rate, parse_rate
 from .refusals import Refusals, refusal
+from .tally import Counted, RateOnStream, Tally
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -37,8 +34,6 @@ logger = logging.getLogger("django_nats")
 RateSpec: TypeAlias = "str | tuple[int, Any] | Rate | Callable[..., Any] | None"
 """A rate, or a function of the limit's name and the request that returns one."""
 
-LIMITS_ALIAS = "limits"
-"""The alias of NATS_COUNTERS that limits use, if there is one."""
 _MAX_NAME_BYTES = 128
 
 
@@ -53,12 +48,12 @@ class Limit(Operations):
     or a timedelta, or None for no limit. It may also be a function of the limit's name and the
     request that returns one of these; with the async methods, a coroutine function.
 
-    ``algorithm`` is "sliding" or "fixed". ``alias`` names an entry of NATS_COUNTERS. A hit waits for
-    the server for at most ``timeout`` seconds, by default REQUEST_TIMEOUT of the alias. After that
-    it is let through if ``fail_open`` is true, by default FAIL_OPEN of the alias. With ``dry_run``,
-    every hit is let through, and those that would be refused are logged. With ``readable``, the
-    subjects of counters hold keys as they are, instead of a keyed hash. The settings DRY_RUN and
-    READABLE_KEYS are the defaults of these.
+    ``algorithm`` is "sliding" or "fixed". ``alias`` names an entry of NATS_COUNTERS. A hit waits
+    for the server for at most ``timeout`` seconds, by default REQUEST_TIMEOUT of the alias. After
+    that it is let through if ``fail_open`` is true, by default FAIL_OPEN of the alias. With
+    ``dry_run``, every hit is let through, and those that would be refused are logged. With
+    ``readable``, the subjects of counters hold keys as they are, instead of a keyed hash. The
+    settings DRY_RUN and READABLE_KEYS are the defaults of these.
 
     Raises ValueError or TypeError if an argument is not valid.
     """
@@ -77,7 +72,7 @@ class Limit(Operations):
         """Declare a limit. Settings are read, and the server is asked, at the first hit."""
         if not isinstance(name, str) or not name or len(token(name)) > _MAX_NAME_BYTES:
             raise ValueError(
-                f"The name of a limit must be a string of 1 to {_MAX_NAME_BYTES} bytes, not {name!r}"
+                f"A limit's name must be a string of 1 to {_MAX_NAME_BYTES} bytes, not {name!r}"
             )
         self.name = name
         where = repr(self)
@@ -85,20 +80,22 @@ class Limit(Operations):
             raise ValueError(f'{where} has no rate. Write one, such as "100/m".')
         if algorithm not in ALGORITHMS:
             raise ValueError(
-                f"{where}: algorithm is {algorithm!r}; it must be {' or '.join(map(repr, ALGORITHMS))}"
+                f"{where}: algorithm must be {' or '.join(map(repr, ALGORITHMS))}, "
+                f"not {algorithm!r}"
             )
         if timeout is not None and not 0 < timeout < inf:
-            raise ValueError(f"{where}: timeout must be a number of seconds above 0, not {timeout!r}")
+            raise ValueError(
+                f"{where}: timeout must be a number of seconds above 0, not {timeout!r}"
+            )
         self.algorithm = algorithm
         self.timeout = timeout
-        self._slides = algorithm == SLIDING
         self._alias = alias
         self._own_fail_open = fail_open
         self._dry_run = dry_run
         self._readable = readable
         self._rates = [each if callable(each) else parse_rate(each, where) for each in rates]
         self._fixed_rates = None if any(map(callable, rates)) else self._checked(self._rates)
-        self._head = token(name)
+        self._tally = Tally(name, slides=algorithm == SLIDING)
         self._refusals = Refusals()
         self._context: AliasContext | None = None
         self._streams: dict[int, CounterStream] = {}
@@ -112,8 +109,7 @@ class Limit(Operations):
     @property
     def alias(self) -> str:
         """Return the alias of NATS_COUNTERS where hits are counted."""
-        alias = self._alias or limit_settings().alias
-        return alias or (LIMITS_ALIAS if LIMITS_ALIAS in counter_aliases() else DEFAULT_ALIAS)
+        return self._alias or limit_settings().alias
 
     @property
     def session(self) -> Session:
@@ -184,35 +180,21 @@ class Limit(Operations):
     def _ask(
         self, key: str, cost: int, rates: Sequence[Rate], now: float | None
     ) -> Steps[Decision]:
-        context = self._current_context()
-        timeout = self.timeout or context.settings.stream.request_timeout
-        streams = [self._stream(each) for each in rates]
+        timeout, places = self._places(rates)
         try:
-            now = yield from self._open(streams, timeout, now)
+            counted = yield from self._tally.add(self._token(key), places, cost, timeout, now)
         except AWAY as error:
             return self._away(error)
-        windows, elapsed = self._windows(key, rates, streams, now)
-        counts = yield from hits.hit(windows, cost, timeout)
-        usages: list[Usage] = []
-        counted: list[Window] = []
-        errors: list[NatsError] = []
-        for rate, window, passed, count in zip(rates, windows, elapsed, counts, strict=True):
-            if isinstance(count, NatsError):
-                errors.append(count)
-            else:
-                counted.append(window)
-                current, previous = count
-                usages.append(Usage(rate, current - cost, previous, passed, self._slides))
-        if errors:
-            return self._failed(errors, counted, cost)
+        if counted.errors:
+            return self._failed(counted, cost)
         self._note_answer()
-        refusing = [each for each in usages if not each.has_room(cost)]
+        refusing = [each for each in counted.usages if not each.has_room(cost)]
         if refusing:
-            hits.give_back(counted, cost)
+            hits.give_back(counted.windows, cost)
             decision = refusal(refusing, cost)
             self._refusals.note(key, cost, refusing, decision)
             return decision
-        return _least([each._replace(current=each.current + cost) for each in usages])
+        return _least([each._replace(current=each.current + cost) for each in counted.usages])
 
     def peek(self, key: Any = "", *, request: HttpRequest | None = None) -> Decision:
         """Return the decision that a hit of cost 1 would get, without counting one.
@@ -233,18 +215,11 @@ class Limit(Operations):
         rates = yield from self._rates_of(request)
         if not rates:
             return Decision(True)
-        timeout = self.timeout or self._current_context().settings.stream.request_timeout
-        streams = [self._stream(each) for each in rates]
+        timeout, places = self._places(rates)
         try:
-            now = yield from self._open(streams, timeout, now)
-            windows, elapsed = self._windows(text, rates, streams, now)
-            counts = yield from within(monotonic() + timeout, hits.peek(windows))
+            usages = yield from self._tally.read(self._token(text), places, timeout, now)
         except AWAY as error:
             return self._away(error)
-        usages = [
-            Usage(rate, *count, passed, self._slides)
-            for rate, count, passed in zip(rates, counts, elapsed, strict=True)
-        ]
         refusing = [each for each in usages if not each.has_room(1)]
         return refusal(refusing, 1) if refusing else _least(usages)
 
@@ -265,19 +240,13 @@ class Limit(Operations):
     ) -> Steps[None]:
         text = key_text(key, repr(self))
         rates = yield from self._rates_of(request)
-        self._current_context()
-        streams = [self._stream(each) for each in rates]
-        yield from hits.ready(streams)
-        if now is None and streams:
-            now = streams[0].now()
-        windows, _ = self._windows(text, rates, streams, now or 0.0)
-        for stream, counter, previous in windows:
-            yield from stream.purge([counter] if previous is None else [counter, previous])
+        _, places = self._places(rates)
+        yield from self._tally.drop(self._token(text), places, now)
         self._refusals.forget(text)
 
     # Templates call every callable they find, and must not count with that.
     for _operation in (hit, ahit, reset, areset):
-        _operation.alters_data = True  # type: ignore[attr-defined]
+        _operation.alters_data = True  # type: ignore[union-attr]
     del _operation
 
     # Rates and windows -----------------------------------------------------------------------
@@ -304,63 +273,38 @@ class Limit(Operations):
             )
         return found
 
-    def _current_context(self) -> AliasContext:
-        """Return the alias's context, and forget the streams of an earlier one."""
+    def _places(self, rates: Sequence[Rate]) -> tuple[float, list[RateOnStream]]:
+        """Return the seconds for which a hit may wait, and where each rate is counted."""
         context = context_of(self.alias)
         if context is not self._context:
-            self._streams = {}
             self._context = context
-        return context
+            self._streams = {}
+        settings = context.settings
+        places = []
+        for rate in rates:
+            stream = self._streams.get(rate.seconds)
+            if stream is None:
+                config = limit_stream(settings, rate.seconds, self.timeout)
+                stream = process.counter_stream(settings.connection, config)
+                self._streams[rate.seconds] = stream
+            places.append(RateOnStream(rate, stream))
+        return self.timeout or settings.stream.request_timeout, places
 
-    def _stream(self, rate: Rate) -> CounterStream:
-        stream = self._streams.get(rate.seconds)
-        if stream is None:
-            settings = context_of(self.alias).settings
-            config = limit_stream(settings, rate.seconds, self.timeout)
-            stream = process.counter_stream(settings.connection, config)
-            self._streams[rate.seconds] = stream
-        return stream
-
-    def _open(
-        self, streams: Sequence[CounterStream], timeout: float, now: float | None
-    ) -> Steps[float]:
-        """Open streams, and return the time in seconds since 1970, by default the server's."""
-        if not all(each.stream.is_ready for each in streams):
-            yield from within(monotonic() + timeout, hits.ready(streams))
-        return streams[0].now() if now is None else now
-
-    def _windows(
-        self, key: str, rates: Sequence[Rate], streams: Sequence[CounterStream], now: float
-    ) -> tuple[list[Window], list[float]]:
-        """Return the current window of each rate, and the seconds that have passed of it."""
+    def _token(self, key: str) -> str:
         readable = limit_settings().readable_keys if self._readable is None else self._readable
-        name = key_token(key, readable=readable)
-        # By their keys, so that the windows of a fleet of clients do not all begin at once.
-        stagger = crc32(name.encode()) / 2**32
-        windows: list[Window] = []
-        elapsed: list[float] = []
-        for (_, seconds), stream in zip(rates, streams, strict=True):
-            position = now / seconds + stagger
-            number = floor(position)
-            head = f"{self._head}.{name}.{seconds}."
-            previous = f"{head}{number - 1}" if self._slides else None
-            windows.append(Window(stream, f"{head}{number}", previous))
-            elapsed.append((position - number) * seconds)
-        return windows, elapsed
+        return key_token(key, readable=readable)
 
     # While the server is away ----------------------------------------------------------------
 
-    def _failed(
-        self, errors: Sequence[NatsError], counted: Sequence[Window], cost: int
-    ) -> Decision:
+    def _failed(self, counted: Counted, cost: int) -> Decision:
         """Return the decision for a hit that was not counted everywhere. Raise what stays wrong."""
-        lasting = [each for each in errors if not isinstance(each, AWAY)]
+        lasting = [each for each in counted.errors if not isinstance(each, AWAY)]
         if lasting:
-            hits.give_back(counted, cost)
+            hits.give_back(counted.windows, cost)
             raise lasting[0]
-        decision = self._away(errors[0])
+        decision = self._away(counted.errors[0])
         if not decision.allowed:
-            hits.give_back(counted, cost)
+            hits.give_back(counted.windows, cost)
         return decision
 
     def _away(self, error: NatsError) -> Decision:

@@ -96,7 +96,10 @@ def _increment(stream: CounterStream, counter: str, n: int) -> Request:
 
 
 def _counts(
-    window: Window, cost: int, own: Reply | NatsError, before: Reply | NatsError | None,
+    window: Window,
+    cost: int,
+    own: Reply | NatsError,
+    before: Reply | NatsError | None,
     deadline: float,
 ) -> Steps[Counts]:
     stream, counter, previous = window

@@ -68,10 +68,13 @@ class CounterStream:
         self.increments.after_fork()
 
     def now(self) -> float:
-        """Return the seconds since 1970 on the server's clock. The stream must be timed, and open."""
+        """Return the seconds since 1970 on the server's clock, once the stream is open.
+
+        Raises ValueError if the config does not say that the stream is timed.
+        """
         clock = self.stream.clock
         if clock is None:
-            raise ValueError(f"The {self.config.title} has no clock: its config must be is_timed")
+            raise ValueError(f"The {self.config.title} is not timed")
         return clock.now()
 
     # Reading ---------------------------------------------------------------------------------

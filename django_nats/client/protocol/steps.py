@@ -231,7 +231,7 @@ def within(deadline: float, steps: Steps[T]) -> Steps[T]:
             steps.close()
             if isinstance(error, GeneratorExit):
                 raise
-            raise OutcomeUnknown("The server did not answer in the time that the call had") from None
+            raise OutcomeUnknown("The server did not answer in the call's time") from None
         except BaseException as error:
             advance, answer = steps.throw, error
         else:
