@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from ..client.protocol.steps import Call
+from ..conf.limits import limit_settings
 from ..limits import Limit
 
 try:
@@ -23,6 +25,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
+    from ..client.protocol.steps import Steps
     from ..limits import Decision
 
 __all__ = ["AnonRateThrottle", "ScopedRateThrottle", "SimpleRateThrottle", "UserRateThrottle"]
@@ -68,20 +71,28 @@ class SimpleRateThrottle(throttling.SimpleRateThrottle):
     def allow_request(self, request: Any, view: Any) -> bool:
         """Count a request, and return True if its rate allows it.
 
-        A request without a rate, or without a key, is allowed and not counted. By default, the
-        time is the server's. If a subclass overrides ``timer``, it is what that returns.
+        A request without a rate or a key, or that the setting EXEMPT exempts, is allowed and not
+        counted. The time is that of the server, unless a subclass overrides ``timer``.
         """
         if self.rate is None:
             return True
         self.key = self.get_cache_key(request, view)
         if self.key is None:
             return True
-        key, limit = str(self.key), self.get_limit()
-        if self.timer is _DRFS_TIMER:
-            self.decision = limit.hit(key)
-        else:
-            self.decision = limit._run(limit._hit(key, 1, None, now=self.timer()))
+        limit = self.get_limit()
+        self.decision = limit._run(self._decide(limit, str(self.key), request))
+        if self.decision is None:
+            return True
         return bool(self.throttle_success() if self.decision else self.throttle_failure())
+
+    def _decide(self, limit: Limit, key: str, request: Any) -> Steps[Decision | None]:
+        """Return the decision about a request, or None if the setting EXEMPT exempts it."""
+        request = getattr(request, "_request", request)  # Django's own
+        exempt = limit_settings().is_exempt
+        if exempt is not None and (yield Call(exempt, (request,))):
+            return None
+        now = None if self.timer is _DRFS_TIMER else self.timer()
+        return (yield from limit._hit(key, 1, request, now))
 
     def throttle_success(self) -> bool:
         """Return what allow_request() returns for an allowed request. The request is counted."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.wsgi import WSGIRequest
 from django.test import AsyncClient, override_settings
 from django.urls import path
 from hypothesis import HealthCheck, given
@@ -302,6 +303,29 @@ def test_a_throttle_may_only_log(caplog: pytest.LogCaptureFixture) -> None:
 @override_settings(NATS_LIMITS={"ENABLED": False})
 def test_throttles_are_off_if_limits_are() -> None:
     assert [allowed(PerKey) for _ in range(3)] == [True, True, True]
+
+
+def is_ada(request: Any) -> bool:
+    assert type(request) is WSGIRequest
+    return bool(request.user.get_username() == "ada")
+
+
+async def is_anybody(request: Any) -> bool:
+    return False
+
+
+@override_settings(NATS_LIMITS={"EXEMPT": is_ada})
+def test_a_request_that_the_settings_exempt_is_not_counted() -> None:
+    ada, max_ = User(pk=1, username="ada"), User(pk=2, username="max")
+    assert statuses(3, PerKey, user=ada) == [200, 200, 200]
+    assert statuses(3, PerKey, user=max_) == [200, 200, 429]
+    assert statuses(1, PerKey, user=ada) == [200]
+
+
+@override_settings(NATS_LIMITS={"EXEMPT": is_anybody})
+def test_a_coroutine_function_exempts_nobody() -> None:
+    with pytest.raises(TypeError, match="coroutine function"):
+        ask(PerKey)
 
 
 def test_a_rate_that_the_server_cannot_count_is_an_error_that_names_it() -> None:
