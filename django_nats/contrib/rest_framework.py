@@ -39,15 +39,19 @@ _limit = lru_cache(maxsize=1024)(Limit)
 class SimpleRateThrottle(throttling.SimpleRateThrottle):
     """Base of the throttles. Subclass it as DRF's, and override ``get_cache_key()``.
 
-    The class attributes ``algorithm``, ``alias``, ``fail_open``, ``timeout`` and ``dry_run`` are
-    arguments of ``Limit``. DRF's attributes ``cache`` and ``history`` are not used.
+    The class attributes are arguments of ``Limit``. DRF's ``cache`` and ``history`` are not used.
     """
 
     algorithm: str = "sliding"
+    """How requests of earlier windows count: "sliding" or "fixed"."""
     alias: str | None = None
+    """The alias of NATS_COUNTERS; None for that of the setting NATS_LIMITS."""
     fail_open: bool | None = None
+    """Whether requests are allowed while the server is away; None for FAIL_OPEN of the alias."""
     timeout: float | None = None
+    """Seconds to wait for the server; None for REQUEST_TIMEOUT of the alias."""
     dry_run: bool | None = None
+    """Whether refusals are only logged; None for DRY_RUN of NATS_LIMITS."""
 
     decision: Decision | None = None
     """The decision about the request; None if it is not counted, or not yet."""

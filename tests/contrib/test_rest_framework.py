@@ -88,6 +88,7 @@ def test_each_throttle_is_one_of_drfs_of_the_same_name(name: str) -> None:
     assert issubclass(ours, SimpleRateThrottle)
 
 
+@pytest.mark.smoke
 def test_a_request_over_the_rate_gets_429_with_the_time_to_wait() -> None:
     assert statuses(2, PerKey) == [200, 200]
     response = ask(PerKey)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from math import floor
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -16,8 +19,10 @@ from rest_framework import throttling
 from django_nats.contrib import rest_framework as ours
 from django_nats.limits import Rate
 from django_nats.limits.algorithms import Usage
-from tests.drf_suite.differences import SLIDING
+from tests.drf_suite.differences import MEANINGLESS, NO_LIST, SLIDING
 
+DOCS = Path(__file__).parents[2] / "docs"
+MINUTELY = Rate(60, 60)
 Waits = list["float | None"]
 
 
@@ -115,19 +120,66 @@ def test_each_listed_test_has_a_scenario() -> None:
     assert SCENARIOS.keys() == SLIDING.keys()
 
 
-def share_of_a_steady_client(rate: Rate) -> float:
-    """Return the share of requests that is allowed if they come evenly, at exactly the rate."""
+# The documented table of bursts, at 60/min ------------------------------------------------------
+
+
+def allowed(rate: Rate, times: list[float], *, slides: bool = True) -> list[float]:
+    """Return which times of requests are allowed, of a client whose windows begin at 0 s."""
     counts: Counter[int] = Counter()
-    number = 50 * rate.count
-    for position in range(number):
-        window, part = divmod(position, rate.count)
-        elapsed = part * rate.seconds / rate.count
-        usage = Usage(rate, counts[window], counts[window - 1], elapsed, slides=True)
-        counts[window] += usage.has_room(1)
-    return sum(counts.values()) / number
+    passed: list[float] = []
+    for time in times:
+        window = floor(time / rate.seconds)
+        before = counts[window - 1] if slides else 0
+        usage = Usage(rate, counts[window], before, time - window * rate.seconds, slides)
+        if usage.has_room(1):
+            counts[window] += 1
+            passed.append(time)
+    return passed
+
+
+def evenly(rate: Rate, *, pace: float = 1.0) -> list[float]:
+    """Return the times of requests for 50 periods, at the rate or more slowly."""
+    return [number * rate.seconds / rate.count / pace for number in range(int(50 * rate.count))]
 
 
 @pytest.mark.parametrize("count", [3, 6, 60, 1000])
-def test_a_client_that_comes_evenly_at_its_rate_is_refused_once_a_period(count: int) -> None:
-    share = share_of_a_steady_client(Rate(count, 60))
-    assert share == pytest.approx((count - 1) / count, abs=0.02)
+def test_one_request_of_each_period_is_refused_to_a_client_that_sends_evenly(count: int) -> None:
+    rate = Rate(count, 60)
+    times = evenly(rate)
+    assert len(allowed(rate, times)) == pytest.approx(50 * (count - 1), abs=1)
+    assert allowed(rate, times, slides=False) == times
+
+
+def test_a_client_that_sends_five_percent_more_slowly_is_never_refused() -> None:
+    times = evenly(MINUTELY, pace=0.95)
+    assert allowed(MINUTELY, times) == times
+
+
+@pytest.mark.parametrize(("burst", "next_one"), [(0.0, 61.0), (30.0, 31.0), (59.0, 2.0)])
+def test_after_a_burst_the_requests_of_one_second_after_the_other_are_allowed(
+    burst: float, next_one: float
+) -> None:
+    asking = [burst + tenth / 10 for tenth in range(1, 1200)]
+    after = allowed(MINUTELY, [burst] * 60 + asking)[60:]
+    assert after[:20] == pytest.approx([burst + next_one + second for second in range(20)])
+
+
+@pytest.mark.parametrize(("slides", "at_once", "within"), [(True, 60, 119), (False, 120, 120)])
+def test_the_most_that_a_client_can_send(slides: bool, at_once: int, within: int) -> None:
+    burst = 59.999
+    times = [burst] * 60 + [60 + tenth / 10 for tenth in range(600) for _ in range(60)]
+    passed = allowed(MINUTELY, times, slides=slides)
+    assert sum(each <= 60 for each in passed) == at_once
+    assert sum(each < burst + 60 for each in passed) == within
+
+
+# The documented table of DRF's tests --------------------------------------------------------------
+
+
+def test_the_docs_list_the_tests_of_drf_with_another_outcome() -> None:
+    page = DOCS / "how-to/moving-from-drf-throttles.md"
+    rows = re.findall(r"^\| `test_.*", page.read_text(), re.MULTILINE)
+    assert rows == [
+        f"| `{name.partition('.')[2]}` | {each.expected} | {each.answer} | {each.why} |"
+        for name, each in {**SLIDING, **NO_LIST, **MEANINGLESS}.items()
+    ]
