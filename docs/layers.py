@@ -28,6 +28,7 @@ CAPTIONS = {
     "django_nats.management": "manage.py nats",
     "django_nats.pytest_plugin": "fixtures",
     "django_nats.templatetags": "the filter compact",
+    "django_nats.contrib": "throttles for Django REST framework",
     "django_nats.checks": "system checks",
     "django_nats.raw": "connection() and run()",
     "django_nats.cache": "NatsCache, the cache backend",
