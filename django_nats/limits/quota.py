@@ -88,12 +88,13 @@ class Quota(Operations):
     saved instance of a model, a string, an integer or a UUID.
 
     ``limit`` is a number, None for no limit, or a function of the tenant that returns one of these;
-    with the async methods, also a coroutine function. It is called at each use, so a limit may
+    with the async methods, also a coroutine function. It is called at each use, so that a limit may
     change within a period. ``per`` is "hour", "day", "week" (from Monday), "month" or "year", by
-    the calendar of ``tz``: the name of a time zone, a tzinfo, or None for the setting TIME_ZONE (not the
-    visitor's time zone). ``alias`` names an entry of NATS_COUNTERS. With ``readable``, the subjects
-    of counters hold tenants as they are, instead of a keyed hash; the setting READABLE_KEYS is the
-    default. ENABLED, DRY_RUN and FAIL_OPEN are for limits, and change nothing here.
+    the calendar of ``tz``: the name of a time zone, a tzinfo, or None for the setting TIME_ZONE,
+    which is not the visitor's time zone. ``alias`` names an entry of NATS_COUNTERS. With
+    ``readable``, the subjects of counters hold tenants as they are, instead of a keyed hash; the
+    setting READABLE_KEYS is the default. ENABLED, DRY_RUN and FAIL_OPEN are for limits, and change
+    nothing here.
 
     If the server is unavailable, methods raise CounterUnavailable. Its attribute
     ``may_have_happened`` says whether something may have been used, or given back.
@@ -117,7 +118,7 @@ class Quota(Operations):
                 f"A quota's name must be a string of 1 to {_MAX_NAME_BYTES} bytes, not {name!r}"
             )
         self.name = name
-        if per not in SECONDS:
+        if per not in tuple(SECONDS):
             raise ValueError(f"{self!r}: per is {per!r}; it must be one of {', '.join(SECONDS)}")
         self.per = per
         self._limit = limit if callable(limit) else self._checked(limit)
@@ -254,8 +255,8 @@ class Quota(Operations):
     def reset(self, tenant: Any) -> None:
         """Let a tenant begin the period again, with nothing used.
 
-        Uses from before it can no longer be refunded. Two round trips. A use or a refund at the same
-        moment may be dropped, or may count in addition.
+        Uses from before it can no longer be refunded. A use or a refund at the same moment may be
+        dropped, or may count in addition.
         """
         return self._run(self._reset(tenant))
 

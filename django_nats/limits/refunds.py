@@ -1,16 +1,16 @@
 """Refunds of uses, each at most once.
 
-Every use has a counter of its own for refunds, its marker. A refund first adds 1 to the marker. Only
-the call whose addition makes it 1 then takes the use off what is used. The server adds in one order,
-and keeps the marker until long after the period. So no two calls take the same use off, whatever
-fails, and however late they come.
+Every use has a counter of its own for refunds, its marker. A refund first adds 1 to the marker.
+Only the call whose addition makes it 1 then takes the use off what is used. The server adds in one
+order, and keeps the marker until long after the period. So no two calls take the same use off,
+whatever fails, and however late they come.
 
 The two writes cannot be made one. If the process ends between them, or the server stays away for
 longer than DEADLINE, the marker says that the use is refunded although it stays counted: the tenant
 has less than it should, never more.
 
-A reset takes all uses off that came before it. A counter keeps its place in the stream, so that none
-of them is taken off once more.
+A reset takes all uses off that came before it. A counter keeps its place in the stream, so that
+none of them is taken off once more.
 """
 
 from __future__ import annotations
