@@ -31,6 +31,7 @@ CAPTIONS = {
     "django_nats.contrib": "throttles for Django REST framework",
     "django_nats.checks": "system checks",
     "django_nats.raw": "connection() and run()",
+    "django_nats.limits": "rate limits and quotas",
     "django_nats.cache": "NatsCache, the cache backend",
     "django_nats.counters": "counters and CounterField",
     "django_nats.nearcache": "copies of values in the process",

@@ -11,10 +11,11 @@ from django.test import override_settings
 
 import django_nats.limits
 from django_nats.conf.counters import counter_settings
-from django_nats.conf.limit_streams import HORIZONS, limit_stream
+from django_nats.conf.limit_streams import HORIZONS, limit_stream, quota_stream
 from django_nats.conf.limits import LIMIT_OPTIONS, LimitSettings, limit_settings
-from django_nats.limits import Decision, Limit
+from django_nats.limits import Decision, Limit, Quota, Usage
 from django_nats.limits.algorithms import ALGORITHMS
+from django_nats.limits.periods import SECONDS
 from tests.test_docs import DOCS
 
 pytestmark = pytest.mark.once
@@ -26,7 +27,9 @@ def rows(heading: str) -> list[list[str]]:
     """Return the cells of the rows of the first table under a heading."""
     _, found, section = PAGE.partition(f"\n{heading}\n")
     assert found, f"the page has no section {heading}"
-    lines = re.findall(r"^\|(.*)\|$", section.partition("\n#")[0], re.MULTILINE)
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert table
+    lines = re.findall(r"^\|(.*)\|$", table[0], re.MULTILINE)
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
     return cells[2:]
 
@@ -61,23 +64,31 @@ def test_every_name_of_the_package_is_on_the_page() -> None:
         assert re.search(rf"`{name}\b|:: {name}$", PAGE, re.MULTILINE), name
 
 
-def test_every_public_method_of_a_limit_is_documented() -> None:
+@pytest.mark.parametrize("class_", [Limit, Quota])
+def test_every_public_method_is_documented(class_: type) -> None:
     methods = {
         name
-        for name, method in inspect.getmembers(Limit, inspect.isfunction)
+        for name, method in inspect.getmembers(class_, inspect.isfunction)
         if not name.startswith("_")
     }
-    assert {*re.findall(r"automethod:: Limit\.(\w+)", PAGE)} == methods
+    assert {*re.findall(rf"automethod:: {class_.__name__}\.(\w+)", PAGE)} == methods
+
+
+def test_every_attribute_of_a_usage_is_documented() -> None:
+    attributes = {name for name in dir(Usage) if not name.startswith("_")}
+    assert {row[0].strip("`") for row in rows("## A quota")} == attributes
 
 
 def test_the_streams_are_documented_as_they_are_made() -> None:
     with override_settings(NATS_COUNTERS={"default": {"STREAM": "SHOP"}}):
         settings = counter_settings("default")
-    for horizon, (_, name, subjects, age) in zip(HORIZONS, rows("## Streams"), strict=True):
-        stream = limit_stream(settings, horizon.seconds)
+    streams = [limit_stream(settings, each.seconds) for each in HORIZONS]
+    assert {each.history for each in streams} == {1}
+    of_quotas = [quota_stream(settings, seconds) for seconds in SECONDS.values()]
+    streams += {each.stream: each for each in of_quotas}.values()
+    for stream, row in zip(streams, rows("## Streams"), strict=True):
         assert stream.max_age is not None
-        assert name == f"`{stream.stream}`"
-        assert subjects == f"`{stream.prefix}.>`"
-        number, unit = age.split()
-        assert int(number) * {"minutes": 60, "hours": 3600, "days": 86400}[unit] == stream.max_age
-        assert (stream.storage, stream.history) == ("memory", 1)
+        number, unit = row[4].split()
+        age = int(number) * {"minutes": 60, "hours": 3600, "days": 86400}[unit]
+        described = (f"`{stream.stream}`", f"`{stream.prefix}.>`", stream.storage, stream.max_age)
+        assert described == (*row[1:4], age)
