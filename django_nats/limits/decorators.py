@@ -12,7 +12,7 @@ from .algorithms import SLIDING
 from .request_limits import Exempt, LimitOptions, RatesSpec, RequestLimit
 from .requests import KeySpec
 from .responses import note, refuse, with_headers
-from .views import is_async_view, view_name
+from .views import is_async_view, is_method, is_stand_in, view_name
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -62,6 +62,7 @@ class ratelimit:
     ) -> None:
         caller = sys._getframe(1)
         where = f"@ratelimit in {caller.f_globals.get('__name__')}, line {caller.f_lineno}"
+        self._where = where
         if group is not None and not isinstance(group, str):
             raise TypeError(f"{where}: group must be a string, not {group!r}")
         self._group = group
@@ -72,8 +73,12 @@ class ratelimit:
         )
 
     def __call__(self, view: View) -> View:
-        """Return the view, limited."""
+        """Return the view, limited. Raises TypeError for a class and for a method of one."""
+        if is_method(view):
+            raise TypeError(f"{self._where}: use method_decorator(ratelimit(…)) in classes")
         group = self._group or view_name(view)
+        if not is_stand_in(view):
+            self._limit.declare(group)
         limit, block = self._limit, self._block
         limited: Callable[..., Any]
 

@@ -81,6 +81,14 @@ class RequestLimit:
     def _session(self) -> Session:
         return context_of(self._options.alias or limit_settings().alias).session
 
+    def declare(self, group: str) -> None:
+        """Let checks and commands know the limit of a group before its first request.
+
+        They cannot know one whose rates are a function.
+        """
+        if self._rates and not callable(self._rates):
+            self._limit(group, self._rates)
+
     def decide(self, request: HttpRequest, group: str, *, hit: bool) -> Decision | None:
         """Return the decision about a request, or None if this limit does not apply to it.
 
@@ -113,9 +121,12 @@ class RequestLimit:
         if not rates:
             return None
         key = yield from self._key.steps(group, request)
-        limit = _limit(_name(group, rates, self._methods), rates, self._options)
+        limit = self._limit(group, rates)
         decision = yield from (limit._hit(key, 1, request) if hit else limit._peek(key, request))
         return None if limit.dry_run else decision
+
+    def _limit(self, group: str, rates: tuple[Rate, ...]) -> Limit:
+        return _limit(_name(group, rates, self._methods), rates, self._options)
 
 
 @lru_cache(maxsize=_MAX_LIMITS)

@@ -36,7 +36,8 @@ def note(request: HttpRequest, decision: Decision | None) -> None:
     ``request.limited`` is whether any limit refused the request, ``request.limit_decision`` the
     decision of the tightest of them, or None.
     """
-    noted: Any = request
+    # Django REST framework's request reads what Django's has, but keeps what is set on it.
+    noted: Any = getattr(request, "_request", request)
     before: Decision | None = getattr(request, "limit_decision", None)
     noted.limited = getattr(request, "limited", False) or not (decision is None or decision.allowed)
     noted.limit_decision = decision if before is None else tighter(before, decision)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
+from django.utils.decorators import method_decorator
 
 
 def view_name(view: Callable[..., Any]) -> str:
@@ -23,6 +24,20 @@ def view_name(view: Callable[..., Any]) -> str:
     if inspect.ismethod(origin):
         return f"{_dotted(_class_of(origin.__self__))}.{origin.__name__}"
     return _dotted(origin if hasattr(origin, "__qualname__") else type(origin))
+
+
+def is_stand_in(view: Callable[..., Any]) -> bool:
+    """Return whether method_decorator() tries a decorator on a function that is no view."""
+    return getattr(view, "__module__", None) == method_decorator.__module__
+
+
+def is_method(view: object) -> bool:
+    """Return whether this is a class, or a function in a class, which is not called as a view is.
+
+    Such a function calls its first argument ``self``.
+    """
+    names = view.__code__.co_varnames if inspect.isfunction(view) else ()
+    return isinstance(view, type) or names[:1] == ("self",)
 
 
 def is_async_view(view: Callable[..., Any]) -> bool:

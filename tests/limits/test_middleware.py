@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseForbidden
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
+from django.utils.decorators import method_decorator
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from django_nats.limits import Ratelimited, ratelimit, request_limits
 
@@ -76,6 +81,26 @@ def test_it_serves_wsgi_as_well(client: Client) -> None:
 @override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=MIDDLEWARE)
 def test_a_request_without_a_limit_gets_no_headers(client: Client) -> None:
     assert "RateLimit-Limit" not in client.get("/unlimited").headers
+
+
+class Api(APIView):
+    @method_decorator(ratelimit(key="ip", rate="1/d"))
+    def get(self, request: Any) -> Response:
+        return Response({"left": request.limit_decision.remaining})
+
+
+class ApiUrls:
+    urlpatterns = [path("api", Api.as_view())]
+
+
+@override_settings(ROOT_URLCONF=ApiUrls, MIDDLEWARE=MIDDLEWARE)
+def test_views_of_rest_framework_have_headers(client: Client) -> None:
+    answered, refused = [client.get("/api") for _ in range(2)]
+    assert answered.json() == {"left": 0}
+    assert answered.headers["RateLimit-Remaining"] == "0"
+    wait = refused.headers["Retry-After"]
+    assert refused.status_code == 403
+    assert refused.json() == {"detail": f"Too many requests. Try again in {wait} s."}
 
 
 @override_settings(ROOT_URLCONF=WithoutHandlers, MIDDLEWARE=MIDDLEWARE)

@@ -71,6 +71,13 @@ def test_a_refused_client_is_told_when_it_would_be_let_through() -> None:
     assert limit_headers(REFUSED, "draft")["RateLimit"] == '"5/m";r=0;t=42'
 
 
+@override_settings(NATS_LIMITS={"STATUS": 429, "HEADERS": None})
+def test_a_refusal_says_when_to_come_back_without_the_other_headers() -> None:
+    headers = refuse(decided(REFUSED), REFUSED).headers
+    assert headers["Retry-After"] == "42"
+    assert not any(name.startswith("RateLimit") for name in headers)
+
+
 @pytest.mark.parametrize("decision", [UNLIMITED, AWAY_LET_THROUGH, AWAY_REFUSED])
 def test_without_a_count_there_are_no_headers_of_it(decision: Decision) -> None:
     assert limit_headers(decision, "both") == {}

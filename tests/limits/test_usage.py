@@ -53,7 +53,6 @@ def test_usage_is_what_has_been_counted(request_: HttpRequest) -> None:
     assert counted is not None
     assert (counted["count"], counted["should_limit"]) == (1, False)
     assert get_usage(request_, **LIMIT) == counted
-    assert counted["time_left"] >= 60
 
 
 def test_a_request_that_is_refused_is_not_counted(request_: HttpRequest) -> None:
@@ -68,12 +67,10 @@ def test_without_increment_the_next_request_is_judged(request_: HttpRequest) -> 
     assert is_ratelimited(request_, **LIMIT)
 
 
-def test_time_left_is_until_a_request_is_let_through(request_: HttpRequest, time: Time) -> None:
-    for _ in range(3):
-        usage = get_usage(request_, **LIMIT, increment=True)
-    assert usage is not None
-    time.pass_by(usage["time_left"])
-    assert not is_ratelimited(request_, **LIMIT, increment=True)
+def test_time_left_is_until_a_request_is_let_through(request_: HttpRequest) -> None:
+    usages = [get_usage(request_, **LIMIT, increment=True) for _ in range(3)]
+    # The window ends in 60 s, and half a window later one of the two hits still counts.
+    assert [each and each["time_left"] for each in usages] == [120, 120, 90]
 
 
 def test_the_time_left_of_what_is_never_let_through_is_unknown(request_: HttpRequest) -> None:
