@@ -69,7 +69,7 @@ for path in ("/api/articles/", "/api/search/"):  # without JavaScript, its forms
     in_process(tmp_path, CLOCK + code)
 
 
-def test_the_page_follows_how_room_comes_back(tmp_path: Path) -> None:
+def test_the_page_follows_how_the_limit_recovers(tmp_path: Path) -> None:
     code = """
 events = aiter(await client.get("/limits/usage/"))
 
@@ -83,7 +83,7 @@ await next_with(used="0", state="Empty", problem="")
 for _ in range(COUNT + 2):
     await client.get("/api/articles/")
 full = await next_with(used=str(COUNT))
-assert full["state"].startswith("Room for one more in ")
+assert full["state"].startswith("Next request allowed in ")
 Clock.now += SECONDS
 half = await next_with(problem="")
 assert 0 < int(half["used"]) < COUNT

@@ -36,5 +36,5 @@ def _totals(usage: RequestUsage | None) -> Totals:
 def _state(usage: RequestUsage) -> str:
     if not usage["time_left"]:
         return "Empty"
-    what = "Room for one more" if usage["should_limit"] else "Empty again"
+    what = "Next request allowed" if usage["should_limit"] else "Empty again"
     return f"{what} in {usage['time_left']} s"
