@@ -67,7 +67,7 @@ EXHIBITS = (
     Exhibit(
         "Limits and quotas",
         "limits",
-        "Send requests until the API refuses them. Use up the quota of a village, and give it back.",
+        "Send requests until the API refuses them. Use up the quota of a village, and refund it.",
         "@ratelimit(…)",
     ),
     Exhibit(
