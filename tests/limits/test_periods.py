@@ -168,6 +168,13 @@ def test_a_change_by_half_an_hour_makes_an_hour_of_30_minutes() -> None:
     assert shown(put_forward, tz) == ("2026-10-04 02:30 +1100", "2026-10-04 03:00 +1100")
 
 
+def test_an_hour_ends_when_clocks_change_in_the_middle_of_it() -> None:
+    tz = ZoneInfo("Asia/Pyongyang")  # from 23:30 to midnight
+    period = period_at(moment("2018-05-04 23:10", tz), "hour", tz)
+    assert shown(period, tz) == ("2018-05-04 23:00 +0830", "2018-05-05 00:00 +0900")
+    assert period.end - period.start == HOUR // 2
+
+
 def test_a_day_without_a_midnight_begins_with_its_first_moment() -> None:
     tz = ZoneInfo("America/Sao_Paulo")
     period = period_at(moment("2018-11-04 12:00", tz), "day", tz)

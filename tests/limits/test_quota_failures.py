@@ -66,9 +66,15 @@ def last_sequence(server: NatsServer, quota: Quota) -> int:
 
 def test_after_a_refusal_a_smaller_use_that_has_room_is_allowed() -> None:
     quota = exports(5)
-    quota.use("acme", 3)
+    quota.use("acme", 2)
     assert not quota.use("acme", 4)
-    assert quota.use("acme", 2)
+    first, second = (driven(quota, quota._use("acme")) for _ in range(2))
+    assert first.end()
+    assert second.end()
+    assert first.requests == 2  # it reads whether there is room
+    third = driven(quota, quota._use("acme"))
+    assert third.end()
+    assert third.requests == 1
 
 
 # Lost answers and ended processes --------------------------------------------------------------
@@ -102,22 +108,27 @@ def test_a_process_that_dies_in_a_refused_use_leaves_too_much_counted_and_never_
     assert quota.remaining("acme") == (0 if sent == 1 else 2)
 
 
-def test_a_use_of_unknown_outcome_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("n", "sent", "failure"),
+    [(1, 0, OutcomeUnknown()), (4, 1, OutcomeUnknown()), (4, 1, NotSent())],
+)
+def test_a_use_that_may_stay_counted_says_so(
+    monkeypatch: pytest.MonkeyPatch, n: int, sent: int, failure: Exception
+) -> None:
     clock = Clock()
     monkeypatch.setattr("django_nats.client.counters.increments.monotonic", clock)
     quota = exports(5)
     quota.use("acme", 3)
-    for n, sent in ((1, 0), (4, 1)):
-        steps = quota._use("acme", n)
-        effect = next(steps)
-        if sent:
-            reply = Driven(quota.session, only(effect)).end()
-            assert isinstance(steps.send(reply), Request)
-        assert isinstance(steps.throw(OutcomeUnknown()), Pause)
-        clock.now += quota._stream.config.deadline
-        with pytest.raises(CounterUnavailable) as caught:
-            steps.send(None)
-        assert caught.value.may_have_happened
+    steps = quota._use("acme", n)
+    effect = next(steps)
+    for _ in range(sent):
+        effect = steps.send(Driven(quota.session, only(effect)).end())
+    assert isinstance(effect, Request)
+    assert isinstance(steps.throw(failure), Pause)
+    clock.now += quota._stream.config.deadline
+    with pytest.raises(CounterUnavailable) as caught:
+        steps.send(None)
+    assert caught.value.may_have_happened
 
 
 def only(effect: object) -> Steps[Any]:

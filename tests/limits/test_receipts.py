@@ -68,6 +68,8 @@ def test_an_id_that_was_changed_is_refused() -> None:
         "exports.acme.2026-11.3.17.nonce",
         "exports.acme.2026-11.3.17.nonce:",
         "\ud800",
+        "x:\ud800",
+        "\ud800:x",
         "\0",
         "é" * 10_000,
         Signer().sign("exports.acme.2026-11.3.17.nonce"),
