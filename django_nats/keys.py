@@ -230,6 +230,15 @@ def token(text: str) -> str:
     return _escape(text)
 
 
+def text_of_token(token: str) -> str:
+    """Return the text of which a string is the token. Raise InvalidKey if there is none."""
+    with suppress(UnicodeError, InvalidKey):
+        text = _unescape(token).decode()
+        if _escape(text) == token:
+            return text
+    raise InvalidKey(f"{token!r} is not the token of a text.")
+
+
 def counter_filter(pattern: str) -> str:
     """Return the subject filter for the counters whose names match a pattern.
 

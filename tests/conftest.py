@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,7 @@ from django_nats.client import drivers, process
 from django_nats.client.protocol.steps import Steps
 from django_nats.client.streams.config import NANOSECONDS
 from django_nats.devserver import NatsServer
+from django_nats.limits import declared
 from tests.servers import eventually, request
 from tests.support.ports import free_port
 
@@ -54,6 +56,15 @@ def as_in_production() -> Iterator[None]:
         patch.setattr(testrun, "_runs_tests", lambda: False)
         patch.delenv(testrun.VARIABLE, raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def only_own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands and checks see only the limits that the test itself declares.
+
+    Those of other tests' modules are imported when pytest collects them.
+    """
+    monkeypatch.setattr(declared, "_limits", WeakSet())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The system checks of caches and counters.
+"""The system checks of caches, counters and limits.
 
 The app registers them under the tag ``nats``. Those of CACHES also have Django's tag ``caches``,
 those of counter fields Django's tag ``models``.
@@ -6,10 +6,10 @@ those of counter fields Django's tag ``models``.
 ======================  ========  ================================================================
 id                      run by    what is wrong
 ======================  ========  ================================================================
-``django_nats.E001``    check     An alias of CACHES or NATS_COUNTERS cannot be configured. (If
-                                  it is one of CACHES, Django's own checks raise the same error,
-                                  with a traceback. ``check --tag nats`` and ``manage.py nats``
-                                  show this message instead.)
+``django_nats.E001``    check     An alias of CACHES or NATS_COUNTERS cannot be configured, or
+                                  NATS_LIMITS is wrong. (If it is an alias of CACHES, Django's own
+                                  checks raise the same error, with a traceback. ``check --tag
+                                  nats`` and ``manage.py nats`` show this message instead.)
 ``django_nats.E002``    check     Aliases share a stream, but have different options for it.
 ``django_nats.E003``    check     A counter field's alias is not in NATS_COUNTERS.
 ``django_nats.E004``    check     A counter field's snapshot is not an integer column of its
@@ -21,6 +21,8 @@ id                      run by    what is wrong
 ``django_nats.E008``    check     LOCATION is "embedded", and there is no nats-server to start.
 ``django_nats.E009``    check     A model with counters has JSON or an array as its primary key.
 ``django_nats.E010``    check     Counters of several JetStream domains have the same subjects.
+``django_nats.E011``    check     A limit's alias is not in NATS_COUNTERS.
+``django_nats.E012``    --deploy  A stream keeps hits of limits for less time than they count.
 ``django_nats.W001``    check     LOCATION holds credentials, which Django's debug page shows.
 ``django_nats.W002``    check     Aliases share a bucket: clear() on one empties the others.
 ``django_nats.W003``    check     Sessions are kept only in a cache that may lose them.
@@ -33,12 +35,15 @@ id                      run by    what is wrong
 ``django_nats.W010``    --deploy  The change feed of NEAR_CACHE cannot be opened.
 ``django_nats.W011``    check     Sessions in the database fail with their cache.
 ``django_nats.W012``    --deploy  A counter stream is nearly full, and then loses counters.
+``django_nats.W013``    check     The project's URLs cannot be imported, whose views may declare
+                                  limits.
 ======================  ========  ================================================================
 
-Only W005, W006, W010 and W012 ask the servers, and wait at most for CONNECT_TIMEOUT and
-REQUEST_TIMEOUT. E008 looks for the nats-server. All others look only at settings, models, admins
-and migrations.
-W003 to W006 and W010 to W012 ignore aliases with LOCATION "embedded", which is for development.
+Only W005, W006, W010, W012 and E012 ask the servers, and wait at most for CONNECT_TIMEOUT and
+REQUEST_TIMEOUT. E008 looks for the nats-server. All others look only at settings, models, admins,
+migrations, and limits. For limits, the project's URLs are imported, and with them its views.
+W003 to W006, W010 to W012 and E012 ignore aliases with LOCATION "embedded", which is for
+development.
 """
 
 from __future__ import annotations
@@ -75,3 +80,4 @@ def _register(module: str, tag: str) -> None:
 _register("caches", Tags.caches)
 _register("counters", TAG)
 _register("fields", Tags.models)
+_register("limits", TAG)

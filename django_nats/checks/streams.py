@@ -1,4 +1,4 @@
-"""The streams that settings name, of caches and of counters, and the aliases that share them."""
+"""The streams of caches, counters and limits, and the aliases that share them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from ..cache import NatsCache
 from ..client import drivers, process
+from ..client.counters.stream import CounterStream
 from ..client.streams.differences import differences
 from ..client.streams.stream import Stream
 from ..client.transport.config import ConnectionConfig
 from ..client.transport.session import Session
-from ..conf.counters import CounterSettings
+from ..conf.counters import CounterSettings, counter_settings
+from ..conf.limit_streams import HORIZONS, limit_stream
 from ..exceptions import NatsError
+from ..limits.limit import Limit
+from ..limits.rates import Rate
 
 _SETTLE_TIMEOUT_S = 0.5
 
 
 class StreamOf(NamedTuple):
-    """The stream of one alias, of CACHES or NATS_COUNTERS."""
+    """One stream of an alias, of CACHES or NATS_COUNTERS."""
 
     alias: str
     entry: str
@@ -32,6 +36,8 @@ class StreamOf(NamedTuple):
     """The option that names the stream."""
     connection: ConnectionConfig
     stream: Stream[Any]
+    limits: tuple[Limit, ...] = ()
+    """The limits that are known to count in it."""
 
     @property
     def session(self) -> Session:
@@ -57,15 +63,41 @@ def of_caches(caches: Mapping[str, NatsCache]) -> list[StreamOf]:
 def of_counters(aliases: Mapping[str, CounterSettings]) -> list[StreamOf]:
     """Return the counter stream of each alias."""
     return [
-        StreamOf(
-            alias,
-            f'NATS_COUNTERS["{alias}"]',
-            "STREAM",
-            settings.connection,
-            process.counter_stream(settings.connection, settings.stream).stream,
-        )
-        for alias, settings in aliases.items()
+        _counters_of(settings, process.counter_stream(settings.connection, settings.stream))
+        for settings in aliases.values()
     ]
+
+
+def _counters_of(settings: CounterSettings, counters: CounterStream) -> StreamOf:
+    entry = f'NATS_COUNTERS["{settings.alias}"]'
+    return StreamOf(settings.alias, entry, "STREAM", settings.connection, counters.stream)
+
+
+def of_limits(limits: Iterable[Limit]) -> list[StreamOf]:
+    """Return the streams in which limits count, one for each alias and length of windows.
+
+    A rate that is a function is not called: the first hit creates its stream.
+    """
+    found: dict[tuple[str, str], StreamOf] = {}
+    for limit in limits:
+        lengths = {rate.seconds for rate in limit.rates if isinstance(rate, Rate)}
+        for seconds in sorted(lengths):
+            stream = _limit_stream(counter_settings(limit.alias), seconds)
+            place = limit.alias, stream.stream.config.stream
+            known = found.get(place, stream).limits
+            if limit not in known:
+                found[place] = stream._replace(limits=(*known, limit))
+    return list(found.values())
+
+
+def of_any_limits(settings: CounterSettings) -> list[StreamOf]:
+    """Return all streams in which limits of an alias may count, now or before."""
+    return [_limit_stream(settings, horizon.seconds) for horizon in HORIZONS]
+
+
+def _limit_stream(settings: CounterSettings, seconds: float) -> StreamOf:
+    config = limit_stream(settings, seconds)
+    return _counters_of(settings, process.counter_stream(settings.connection, config))
 
 
 def by_stream(streams: Iterable[StreamOf]) -> list[list[StreamOf]]:

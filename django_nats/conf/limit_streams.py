@@ -13,6 +13,9 @@ from ..client.counters.config import CounterConfig
 from .counters import CounterSettings
 
 _DAY_S = 86_400
+_QUOTA_HISTORY = 8
+"""Messages of a counter, in which a restarted server finds uses that are sent again. An alias with
+STORAGE "memory" has a history of 1."""
 _DEADLINE_S = 1.0
 """The server remembers ids for three times that, and hits have none. It is the same for all limits,
 since those that share a stream must not disagree about it."""
@@ -54,7 +57,8 @@ def limit_stream(
 
 def quota_stream(settings: CounterSettings, seconds: float) -> CounterConfig:
     """Return the configuration of the stream for quotas with periods of a number of seconds."""
-    return replace(_stream(settings, QUOTAS, seconds), storage="file")
+    config = _stream(settings, QUOTAS, seconds)
+    return replace(config, storage="file", history=max(config.history, _QUOTA_HISTORY))
 
 
 def _stream(settings: CounterSettings, kind: str, seconds: float) -> CounterConfig:

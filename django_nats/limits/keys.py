@@ -7,6 +7,7 @@ hash of it: BLAKE2b (RFC 7693), with a key that is derived from SECRET_KEY.
 from __future__ import annotations
 
 import base64
+import re
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
@@ -17,11 +18,12 @@ from django.core.signals import setting_changed
 from django.db.models import Model
 
 from ..exceptions import InvalidKey
-from ..keys import token
+from ..keys import text_of_token, token
 
 MAX_READABLE_BYTES = 128
 """The length of the longest readable token."""
 _HASH_BYTES = 15  # 20 characters of base64, without padding
+_A_HASH = re.compile(r"(=h)?[-\w]{20}", re.ASCII)
 _PURPOSE = b"django-nats key"
 
 
@@ -60,6 +62,29 @@ def key_token(text: str, *, readable: bool) -> str:
         if len(escaped) <= MAX_READABLE_BYTES:
             return escaped
     return f"=h{_hash(text)}"
+
+
+def key_tokens(text: str) -> list[str]:
+    """Return all tokens that a key may have, whether it is readable or not.
+
+    If the text may be the hash of a key, it is one of them.
+    """
+    tokens = [key_token(text, readable=False), key_token(text, readable=True)]
+    return list(dict.fromkeys([*tokens, *([text] if is_hash(text) else [])]))
+
+
+def is_hash(token: str) -> bool:
+    """Return True if a token may be the hash of a key, and not the key itself."""
+    return _A_HASH.fullmatch(token) is not None
+
+
+def text_of(escaped: str) -> str:
+    """Return the text of a token, or the token if it holds a hash."""
+    if escaped == "=":
+        return ""
+    with suppress(InvalidKey):
+        return text_of_token(escaped)
+    return escaped
 
 
 def _hash(text: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
+
+from django.core.signals import setting_changed
 
 from ..realtime import monotonic
 
@@ -24,6 +27,7 @@ class Memory(Generic[T]):
         # In two generations: a flood of keys drops the older half, without sorting.
         self._young: dict[str, tuple[float, T]] = {}
         self._old: dict[str, tuple[float, T]] = {}
+        _memories.add(self)
 
     def note(self, key: str, value: T, seconds: float = LONGEST_S) -> None:
         """Remember a value for a number of seconds, and for LONGEST_S at most."""
@@ -46,3 +50,20 @@ class Memory(Generic[T]):
         """Forget the value of a key."""
         self._young.pop(key, None)
         self._old.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget all values."""
+        self._young, self._old = {}, {}
+
+
+_memories: WeakSet[Memory[Any]] = WeakSet()
+
+
+def _on_setting_changed(*, setting: str, **kwargs: object) -> None:
+    # What one server, or stream, has counted says nothing about another.
+    if setting in ("NATS_COUNTERS", "NATS_LIMITS"):
+        for each in tuple(_memories):
+            each.clear()
+
+
+setting_changed.connect(_on_setting_changed, dispatch_uid="django_nats.limits.memory")

@@ -8,7 +8,16 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ..cache import nats_caches
-from ..checks.streams import StreamOf, by_stream, disagreement, entries, of_caches, of_counters
+from ..checks.declarations import limits_in_use
+from ..checks.streams import (
+    StreamOf,
+    by_stream,
+    disagreement,
+    entries,
+    of_caches,
+    of_counters,
+    of_limits,
+)
 from ..client import drivers
 from ..client.streams.config import text_of
 from ..client.streams.differences import differences, update
@@ -29,7 +38,7 @@ class Setup(Subcommand):
     """
 
     name = "setup"
-    help = "Create and update the streams of CACHES and NATS_COUNTERS, losing no data."
+    help = "Create and update the streams of caches, counters and limits, losing no data."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
@@ -124,4 +133,5 @@ class Setup(Subcommand):
 
 def _streams() -> Sequence[list[StreamOf]]:
     counters = {alias: counter_settings(alias) for alias in counter_aliases()}
-    return by_stream([*of_caches(nats_caches()), *of_counters(counters)])
+    limits = of_limits(limits_in_use())
+    return by_stream([*of_caches(nats_caches()), *of_counters(counters), *limits])

@@ -11,7 +11,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ..cache import NatsCache, nats_caches
-from ..checks.streams import StreamOf, of_caches, of_counters
+from ..checks.declarations import limits_in_use
+from ..checks.streams import StreamOf, of_caches, of_counters, of_limits
 from ..client import drivers
 from ..client.counters.config import nearly_full
 from ..client.counters.sources import SourceLag, lags_of
@@ -19,7 +20,7 @@ from ..client.streams.config import NANOSECONDS
 from ..client.streams.differences import differences
 from ..conf.counters import counter_aliases, counter_settings
 from ..exceptions import NatsError
-from ..printable import counted, duration
+from ..printable import counted, duration, printable
 from ..realtime import monotonic
 from .subcommand import NOTHING, Subcommand
 
@@ -141,6 +142,18 @@ class CounterStatus(StreamStatus):
         return [*lines, *(("source", _source_text(each)) for each in self.sources)]
 
 
+@dataclass(kw_only=True)
+class LimitStatus(CounterStatus):
+    """The state of a stream of limits."""
+
+    limits: list[str]
+    """The names of the limits that are known to count in it."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the limits, and what is counted for them."""
+        return [("limits", ", ".join(map(printable, self.limits))), *super().lines()]
+
+
 class Status(Subcommand):
     """The subcommand ``status``.
 
@@ -149,7 +162,7 @@ class Status(Subcommand):
 
     name = "status"
     silent_at_verbosity_0 = False
-    help = "Show the servers and streams of CACHES and NATS_COUNTERS, and their state."
+    help = "Show the servers and streams of caches, counters and limits, and their state."
 
     @classmethod
     def add_arguments(cls, parser: CommandParser) -> None:
@@ -162,6 +175,7 @@ class Status(Subcommand):
         caches = {each: _status_of_cache(each, known[each.alias]) for each in of_caches(known)}
         aliases = {alias: counter_settings(alias) for alias in counter_aliases()}
         counters = {each: _status_of_counters(each) for each in of_counters(aliases)}
+        limits = {each: _status_of_limits(each) for each in of_limits(limits_in_use())}
         if options["json"]:
             document = {
                 "caches": [asdict(each) for each in caches.values()],
@@ -169,9 +183,10 @@ class Status(Subcommand):
                     {**asdict(each), "sources": [lag._asdict() for lag in each.sources]}
                     for each in counters.values()
                 ],
+                "limits": [asdict(each) for each in limits.values()],
             }
             self.stdout.write(json.dumps(document, indent=2))
-        found = {**caches, **counters}
+        found = {**caches, **counters, **limits}
         if not options["json"]:
             for stream, status in found.items():
                 self._show(stream, status)
@@ -221,6 +236,17 @@ def _status_of_counters(stream: StreamOf) -> CounterStatus:
     )
     if (document := _ask(stream, status)) is not None:
         status.sources = lags_of(document, config.sources)
+    return status
+
+
+def _status_of_limits(stream: StreamOf) -> LimitStatus:
+    status = LimitStatus(
+        alias=stream.alias,
+        servers=stream.connection.where,
+        stream=stream.stream.config.stream,
+        limits=list(dict.fromkeys(each.name for each in stream.limits)),
+    )
+    _ask(stream, status)
     return status
 
 

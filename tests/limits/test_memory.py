@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.test import override_settings
 
 from django_nats.limits import memory as memory_module
 from django_nats.limits.memory import Memory
@@ -53,3 +54,10 @@ def test_a_flood_of_keys_takes_bounded_memory_and_drops_the_oldest(clock: Clock)
     held = [number for number in range(20_000) if memory.find(str(number)) is not None]
     assert held == list(range(20_000 - len(held), 20_000))
     assert 2048 <= len(held) <= 4098
+
+
+def test_what_another_server_has_counted_is_forgotten() -> None:
+    memory: Memory[int] = Memory()
+    memory.note("a", 1)
+    with override_settings(NATS_COUNTERS={}):
+        assert memory.find("a") is None

@@ -15,6 +15,7 @@ from django_nats.client import drivers
 from django_nats.client.protocol.steps import Steps
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
+from django_nats.limits import Limit
 from tests.conftest import PATIENT, api
 from tests.counters.conftest import configure, counters
 from tests.management.buckets import DEAD
@@ -22,6 +23,7 @@ from tests.management.buckets import DEAD
 __all__ = ["configure", "counters"]
 
 Nats = Callable[..., str]
+Declare = Callable[..., Limit]
 ConfigureCaches = Callable[..., None]
 
 
@@ -65,6 +67,18 @@ def nats() -> Nats:
         return out.getvalue()
 
     return run
+
+
+@pytest.fixture
+def declare() -> Callable[..., Limit]:
+    """Return a function that declares a limit, which stays declared until the test ends."""
+    declared: list[Limit] = []
+
+    def make(*args: Any, **options: Any) -> Limit:
+        declared.append(Limit(*args, **options))
+        return declared[-1]
+
+    return make
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from itertools import count
 from random import SystemRandom
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ...exceptions import (
     CounterUnavailable,
@@ -57,6 +57,15 @@ _ACKNOWLEDGED = re.compile(
 )
 
 
+class Counted(NamedTuple):
+    """An increment that was counted."""
+
+    sequence: int
+    """The sequence of its message in the stream."""
+    total: int
+    """The counter's total after it."""
+
+
 class Increments:
     """Changes the counters of one stream.
 
@@ -91,20 +100,24 @@ class Increments:
         CounterUnavailable if the increment is not acknowledged within DEADLINE, and TypeError if
         ``n`` is not an integer.
         """
+        return (yield from self.count(counter, n)).total
+
+    def count(self, counter: str, n: int) -> Steps[Counted]:
+        """Add to a counter as incr() does, and return the sequence of the increment as well."""
         request = self.request(counter, require_integer("n", n))
 
-        def total(reply: Reply) -> Steps[int]:
+        def conclude(reply: Reply) -> Steps[Counted]:
             counted = self.counted(reply)
             try:
                 if counted is None:
-                    return (yield from self._total_of_duplicate(counter, request, reply))
+                    return (yield from self._duplicate(counter, request, reply))
                 sequence, digits = counted
                 self.messages.remember(request.subject, sequence)
-                return self._totals.integer(counter, digits)
+                return Counted(sequence, self._totals.integer(counter, digits))
             except Unreadable as error:
                 raise Unreadable(f"The increment was counted, but: {error}") from error
 
-        return self._insist(counter, request, total)
+        return self._insist(counter, request, conclude)
 
     def request(self, counter: str, delta: int, identity: str | None = None) -> Request:
         """Return the request of an increment, with an id of its own unless one is given.
@@ -283,8 +296,8 @@ class Increments:
 
     # Duplicates ------------------------------------------------------------------------------
 
-    def _total_of_duplicate(self, counter: str, request: Request, reply: Reply) -> Steps[int]:
-        """Return the total of an increment that was recognised: its acknowledgement has none."""
+    def _duplicate(self, counter: str, request: Request, reply: Reply) -> Steps[Counted]:
+        """Return an increment that was recognised: its acknowledgement has no total."""
         subject = request.subject.decode()
         messages = self.messages
         ack = yield from self.acknowledged(reply)
@@ -303,7 +316,7 @@ class Increments:
         if message is None or message.subject != request.subject:
             message = messages.from_leaders_reply(subject, raise_error(last))
         messages.remember(request.subject, ack.sequence)
-        return self._totals.of(counter, message)
+        return Counted(ack.sequence, self._totals.of(counter, message))
 
 
 def require_integer(name: str, value: object) -> int:

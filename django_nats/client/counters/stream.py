@@ -77,12 +77,30 @@ class CounterStream:
             raise ValueError(f"The {self.config.title} is not timed")
         return clock.now()
 
+    def server_time(self) -> Steps[float]:
+        """Return the seconds since 1970 on the server's clock.
+
+        No round trip, but a process that has not opened the stream yet does so first.
+        """
+        clock = self.stream.clock
+        if clock is not None and not clock.is_known:
+            yield from self._read(self.stream.ready())
+        return self.now()
+
     # Reading ---------------------------------------------------------------------------------
 
     def value(self, counter: str) -> Steps[int]:
         """Return the total of a counter; 0 if it was never changed. One round trip."""
         message = yield from self._read(self.messages.last(self._prefix + counter))
         return self.totals.of(counter, message)
+
+    def last_change(self, counter: str) -> Steps[int]:
+        """Return the sequence of a counter's last change, as the leader has it; 0 if there is none.
+
+        One round trip.
+        """
+        message = yield from self._read(self.messages.last_from_leader(self._prefix + counter))
+        return 0 if message is None else message.sequence
 
     def get_many(self, counters: Sequence[str]) -> Steps[dict[str, int | None]]:
         """Return the totals of counters. One round trip up to MAX_BATCH of them.

@@ -34,6 +34,11 @@ class Clock:
         self._quickest_s = inf
         self._retry_s = _RETRY_S
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the server has said what time it is, on this connection or an earlier one."""
+        return self._quickest_s < inf
+
     def now(self) -> float:
         """Return the seconds since 1970 on the server's clock."""
         return monotonic() + self.offset

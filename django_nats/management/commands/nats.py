@@ -14,11 +14,12 @@ from ...checks.streams import outages_unlogged
 from ...exceptions import NatsError
 from ...printable import printable_lines
 from ..counters import COUNTERS
+from ..limits import LIMITS
 from ..setup import Setup
 from ..status import Status
 from ..subcommand import Group, Subcommand
 
-_SUBCOMMANDS = (Setup, Status, COUNTERS)
+_SUBCOMMANDS = (Setup, Status, COUNTERS, LIMITS)
 
 
 class Command(BaseCommand):

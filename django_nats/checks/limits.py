@@ -1,0 +1,98 @@
+"""The system checks of limits and of NATS_LIMITS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import ImproperlyConfigured
+
+from ..client.streams.config import NANOSECONDS
+from ..conf.counters import counter_aliases, counter_settings
+from ..conf.limits import limit_settings
+from ..limits.limit import Limit
+from ..printable import duration
+from . import entries, streams
+from .declarations import import_failure, limits_in_use
+
+
+def check_configuration(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield E001 if NATS_LIMITS is wrong, or its EXEMPT cannot be imported."""
+    yield from entries.configuration_errors(["NATS_LIMITS"], lambda _: limit_settings().is_exempt)
+
+
+def check_urls(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield W013 if the project's URLs cannot be imported, whose views may declare limits."""
+    if counter_aliases() and (error := import_failure()) is not None:
+        yield Warning(
+            "Limits that views declare are not known, since the project's URLs cannot be "
+            f"imported: {type(error).__name__}: {error}",
+            hint="Correct that error, or ROOT_URLCONF.",
+            id="django_nats.W013",
+        )
+
+
+def check_aliases(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield E011 for each limit whose alias does not exist."""
+    aliases = counter_aliases()
+    for limit in _limits():
+        if limit.alias in aliases:
+            continue
+        if not aliases:
+            problem = "It counts on a server, and there is no setting NATS_COUNTERS."
+            hint = (
+                'Add NATS_COUNTERS = {"default": {"LOCATION": "nats://…"}}, or turn limits off: '
+                'NATS_LIMITS = {"ENABLED": False}.'
+            )
+        else:
+            problem = f'NATS_COUNTERS has no alias "{limit.alias}".'
+            option = "Limit(alias=…)"
+            if limit.alias == limit_settings().alias:
+                option = "ALIAS of NATS_LIMITS"
+            hint = f"Add it to NATS_COUNTERS, or name another alias with {option}."
+        yield Error(problem, hint=hint, obj=limit, id="django_nats.E011")
+
+
+def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield W005, W006 or E012 for streams of limits that differ from what limits need."""
+    found = streams.of_limits(limit for limit in _limits() if _is_on_a_server(limit))
+    for shared in streams.by_stream(found):
+        yield from streams.check_differences(shared, check_age)
+
+
+def check_age(
+    shared: Sequence[streams.StreamOf], document: Mapping[str, Any]
+) -> Iterator[CheckMessage]:
+    """Yield E012 if a stream does not keep hits for as long as they count."""
+    kept, needed = document["config"].get("max_age", 0), shared[0].stream.config.max_age
+    if not 0 < kept < needed * NANOSECONDS:
+        return
+    limits = dict.fromkeys(repr(limit) for each in shared for limit in each.limits)
+    yield Error(
+        f"The {shared[0].title} of {streams.entries(shared)} keeps hits for "
+        f"{duration(kept / NANOSECONDS)}, and not for {duration(needed)}, twice its longest "
+        f"window. It is refused by {', '.join(limits)}.",
+        hint="Run `manage.py nats setup`: it changes MAX_AGE without losing data.",
+        id="django_nats.E012",
+    )
+
+
+def _limits() -> list[Limit]:
+    try:
+        return limits_in_use()
+    except ImproperlyConfigured:
+        return []  # E001
+
+
+def _is_on_a_server(limit: Limit) -> bool:
+    """Return True if a limit's alias is valid, and not on the development server."""
+    try:
+        return counter_settings(limit.alias).connection.embedded is None
+    except ImproperlyConfigured:
+        return False  # E001 or E011
+
+
+CHECKS = (check_configuration, check_urls, check_aliases)
+DEPLOY = (check_servers,)
+"""The checks that only ``check --deploy`` runs."""
