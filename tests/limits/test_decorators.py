@@ -384,6 +384,7 @@ def test_a_limit_whose_rate_is_not_known_is_not_declared(rate: Any) -> None:
 
 
 def test_the_function_on_which_method_decorator_tries_a_decorator_is_not_declared() -> None:
+    method_decorator(ratelimit(key="ip", rate="2/m"), name="get")(type("Shop", (Plain,), {}))
     assert not any("dummy" in each.name for each in declared.limits())
 
 
