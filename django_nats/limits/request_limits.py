@@ -87,7 +87,7 @@ class RequestLimit:
         They cannot know one whose rates are a function.
         """
         if self._rates and not callable(self._rates):
-            self._limit(group, self._rates)
+            _limit(group, self._rates, self._methods, self._options)
 
     def decide(self, request: HttpRequest, group: str, *, hit: bool) -> Decision | None:
         """Return the decision about a request, or None if this limit does not apply to it.
@@ -121,27 +121,24 @@ class RequestLimit:
         if not rates:
             return None
         key = yield from self._key.steps(group, request)
-        limit = self._limit(group, rates)
+        limit = _limit(group, rates, self._methods, self._options)
         decision = yield from (limit._hit(key, 1, request) if hit else limit._peek(key, request))
         return None if limit.dry_run else decision
 
-    def _limit(self, group: str, rates: tuple[Rate, ...]) -> Limit:
-        return _limit(_name(group, rates, self._methods), rates, self._options)
-
 
 @lru_cache(maxsize=_MAX_LIMITS)
-def _limit(name: str, rates: tuple[Rate, ...], options: LimitOptions) -> Limit:
-    """Return a limit, the same for the same arguments, since it remembers what it has refused."""
-    return Limit(name, *rates, **options._asdict())
+def _limit(
+    group: str, rates: tuple[Rate, ...], methods: tuple[str, ...], options: LimitOptions
+) -> Limit:
+    """Return a limit, the same for the same arguments, since it remembers what it has refused.
 
-
-def _name(group: str, rates: tuple[Rate, ...], methods: tuple[str, ...]) -> str:
-    """Return the name of a limit, which tells apart what is counted apart."""
+    Its name tells apart what is counted apart.
+    """
     name = " ".join((group, *map(str, rates), *methods))
     if len(token(name)) > MAX_NAME_BYTES:
         digest = blake2b(name.encode(), digest_size=8).hexdigest()
         name = f"{name.encode('ascii', 'replace')[:24].decode()}~{digest}"
-    return name
+    return Limit(name, *rates, **options._asdict())
 
 
 def _parse_rates(value: Any, where: str) -> Callable[..., Any] | tuple[Rate, ...]:

@@ -130,6 +130,7 @@ def test_a_client_without_an_address_counts_as_the_proxy_that_passed_it_on(
 ) -> None:
     assert address(garbage, OUTER, proxies=proxies) == OUTER
     assert address(FORGED, garbage, OUTER, proxies=proxies) == OUTER
+    assert address(garbage, proxies=proxies) == INNER
 
 
 def test_an_inner_proxy_on_a_unix_socket_does_not_hide_the_client_from_a_number_of_hops() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import django
 import pytest
 from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.models import User
@@ -87,9 +86,6 @@ urlpatterns = [
     path("method", Method.as_view()),
     path("wrapped", ratelimit(key="ip", rate="2/m")(Plain.as_view())),
 ]
-before_django_6 = pytest.mark.skipif(
-    django.VERSION < (6,), reason="method_decorator() does not mark methods as asynchronous"
-)
 
 
 @override_settings(ROOT_URLCONF=__name__)
@@ -101,7 +97,7 @@ before_django_6 = pytest.mark.skipif(
         "/sync",
         "/dispatched",
         "/wrapped",
-        pytest.param("/method", marks=before_django_6),
+        "/method",
     ],
 )
 async def test_the_third_request_is_refused(
