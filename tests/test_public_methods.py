@@ -14,14 +14,16 @@ from django_nats import counters
 from django_nats.cache import NatsCache
 from django_nats.cache.watching import Change
 from django_nats.counters import BoundCounter, Counter, CounterQuerySet, Counters
+from django_nats.limits import Quota, Usage
 from django_nats.nearcache import NearCache
 from tests.blog.models import Article
 from tests.support.public import own_methods, own_properties
-from tests.typing import usage, usage_of_counters
+from tests.typing import usage, usage_of_counters, usage_of_quotas
 
 KINDS = [
     *(NatsCache, NearCache, Change),
     *(Counter, BoundCounter, Counters, CounterQuerySet, type(Article.objects)),
+    *(Quota, Usage),
 ]
 
 METHODS = {
@@ -95,7 +97,7 @@ def test_inspect_finds_the_source_of_a_method(name: str) -> None:
 
 
 def test_every_method_has_an_async_version_or_needs_none() -> None:
-    methods = {name for name in METHODS if re.match(r"(NatsCache|Counters?)\.", name)}
+    methods = {name for name in METHODS if re.match(r"(NatsCache|Counters?|Quota)\.", name)}
     twins = {f"{name.partition('.')[0]}.{twin.__name__}" for name, (_, twin) in TWINS.items()}
     assert methods - TWINS.keys() - twins == {
         *("NatsCache.get_backend_timeout", "NatsCache.make_and_validate_key"),
@@ -107,7 +109,7 @@ def test_every_method_has_an_async_version_or_needs_none() -> None:
 def test_type_checkers_see_every_public_member_used() -> None:
     used = {
         node.attr if isinstance(node, ast.Attribute) else node.id
-        for module in (usage, usage_of_counters)
+        for module in (usage, usage_of_counters, usage_of_quotas)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, (ast.Attribute, ast.Name))
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, tzinfo
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
@@ -180,10 +181,11 @@ class Quota(Operations):
         counter = self._counter(key, period)
         # A quota that is used up is read, and not written to at every try.
         if limit is not None and (n > limit or self._refused.find(counter)):
-            used = yield from stream.value(counter)
-            if used + n > limit:
-                self._refused.note(counter, True)
-                return Usage(False, used, limit, end)
+            with suppress(CounterUnavailable):  # the increment waits longer for an answer
+                used = yield from stream.value(counter)
+                if used + n > limit:
+                    self._refused.note(counter, True)
+                    return Usage(False, used, limit, end)
             self._refused.forget(counter)
         sequence, total = yield from stream.increments.count(counter, n)
         if limit is None or total <= limit:
@@ -191,7 +193,7 @@ class Quota(Operations):
             return Usage(True, total, limit, end, receipt)
         self._refused.note(counter, True)
         try:
-            yield from stream.incr(counter, -n)
+            yield from stream.give_back(counter, n)
         except CounterUnavailable as error:
             raise CounterUnavailable(
                 f"{self!r} has refused a use of {n}, which may stay counted: {error}",

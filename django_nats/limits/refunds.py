@@ -5,9 +5,9 @@ Only the call whose addition makes it 1 then takes the use off what is used. The
 order, and keeps the marker until long after the period. So no two calls take the same use off,
 whatever fails, and however late they come.
 
-The two writes cannot be made one. If the process ends between them, or the server stays away for
-longer than DEADLINE, the marker says that the use is refunded although it stays counted: the tenant
-has less than it should, never more.
+The two writes cannot be made one. If the process ends between them, or an answer does not come, the
+marker may say that the use is refunded although it stays counted: the tenant has less than it
+should, never more.
 
 A reset takes all uses off that came before it. A counter keeps its place in the stream, so that
 none of them is taken off once more.
@@ -30,7 +30,7 @@ def refund(stream: CounterStream, counter: str, n: int, sequence: int, nonce: st
     if (yield from stream.incr(f"{counter}.refunded.{nonce}", 1)) != 1:
         return False
     try:
-        yield from stream.incr(counter, -n)
+        yield from stream.give_back(counter, n)
     except CounterUnavailable as error:
         raise CounterUnavailable(
             f"A refund has begun, and cannot be repeated. {n} may stay used: {error}",

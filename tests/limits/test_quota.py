@@ -20,7 +20,7 @@ from tests.counters.conftest import Configure
 from tests.limits.conftest import Time
 from tests.servers import request
 
-pytestmark = pytest.mark.usefixtures("alias")
+pytestmark = pytest.mark.usefixtures("alias", "time")
 
 Use = Callable[..., Usage]
 
@@ -187,11 +187,11 @@ def test_the_default_time_zone_is_that_of_the_settings_and_not_the_visitors(time
 
 
 @pytest.mark.parametrize("per", ["hour", "day", "week", "month", "year"])
-def test_every_kind_of_period_is_counted(per: str) -> None:
+def test_every_kind_of_period_is_counted(time: Time, per: str) -> None:
     quota = exports(2, per)
     assert quota.use("acme", 2)
     assert not quota.use("acme")
-    now = datetime.now(timezone.utc)
+    now = datetime.fromtimestamp(time.now, timezone.utc)
     longest = {"hour": 1, "day": 25, "week": 7 * 24 + 1, "month": 31 * 24 + 1, "year": 366 * 24}
     assert now < quota.reset_at() <= now + timedelta(hours=longest[per])
 

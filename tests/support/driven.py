@@ -29,15 +29,24 @@ class Driven:
     def go_on(self) -> None:
         """Send the next request, and pass the answer on."""
         try:
-            answer = self._send()
+            answer = self.send()
         except NatsError as error:
             self._advance(self._steps.throw, error)
         else:
             self._advance(self._steps.send, answer)
 
+    def send(self) -> Any:
+        """Send the next request, and return the answer. The operation does not go on."""
+
+        def steps() -> Steps[Any]:
+            return (yield self._effect)
+
+        self.requests += 1
+        return drivers.run(self._session, steps())
+
     def lose_answer(self) -> None:
         """Send the next request, and let its answer get lost."""
-        self._send()
+        self.send()
         self._advance(self._steps.throw, OutcomeUnknown())
 
     def end(self) -> Any:
@@ -50,13 +59,6 @@ class Driven:
         """End the operation where it is, as the end of the process would."""
         self._steps.close()
         self.ended = True
-
-    def _send(self) -> Any:
-        def steps() -> Steps[Any]:
-            return (yield self._effect)
-
-        self.requests += 1
-        return drivers.run(self._session, steps())
 
     def _advance(self, advance: Callable[[Any], Any], value: object) -> None:
         try:

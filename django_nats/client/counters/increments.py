@@ -93,16 +93,17 @@ class Increments:
         self.doubts.clear()
         self.outage.end()
 
-    def incr(self, counter: str, n: int) -> Steps[int]:
+    def incr(self, counter: str, n: int, *, resend: bool = True) -> Steps[int]:
         """Add to a counter, exactly once, and return its new total, as of this increment.
 
         After a retry that the server recognised, the total may include later increments. Raises
         CounterUnavailable if the increment is not acknowledged within DEADLINE, and TypeError if
-        ``n`` is not an integer.
+        ``n`` is not an integer. Without ``resend``, an increment that may have been applied is not
+        sent again, but raises CounterUnavailable at once.
         """
-        return (yield from self.count(counter, n)).total
+        return (yield from self.count(counter, n, resend=resend)).total
 
-    def count(self, counter: str, n: int) -> Steps[Counted]:
+    def count(self, counter: str, n: int, *, resend: bool = True) -> Steps[Counted]:
         """Add to a counter as incr() does, and return the sequence of the increment as well."""
         request = self.request(counter, require_integer("n", n))
 
@@ -117,7 +118,7 @@ class Increments:
             except Unreadable as error:
                 raise Unreadable(f"The increment was counted, but: {error}") from error
 
-        return self._insist(counter, request, conclude)
+        return self._insist(counter, request, conclude, resend=resend)
 
     def request(self, counter: str, delta: int, identity: str | None = None) -> Request:
         """Return the request of an increment, with an id of its own unless one is given.
@@ -198,9 +199,17 @@ class Increments:
     # Until it is acknowledged ----------------------------------------------------------------
 
     def _insist(
-        self, counter: str, request: Request, conclude: Callable[[Reply], Steps[T]]
+        self,
+        counter: str,
+        request: Request,
+        conclude: Callable[[Reply], Steps[T]],
+        *,
+        resend: bool = True,
     ) -> Steps[T]:
-        """Repeat a request until it is acknowledged, or DEADLINE is over."""
+        """Repeat a request until it is acknowledged, or DEADLINE is over.
+
+        Without ``resend``, only until it may have been applied.
+        """
         stream, doubts = self.stream, self.doubts
         if stream.config.sources:
             raise ReadOnlyCounter(
@@ -241,7 +250,7 @@ class Increments:
                     stream.reopen()
                 if not passing and not in_doubt:
                     raise self.refused(counter, failure)
-                if not passing or monotonic() >= deadline:
+                if not passing or (in_doubt and not resend) or monotonic() >= deadline:
                     raise self._given_up(counter, in_doubt, failure) from failure
                 yield Pause(_random.uniform(0.5, 1) * pause)
                 if monotonic() >= deadline:
@@ -252,6 +261,21 @@ class Increments:
         finally:
             if in_doubt:
                 doubts.forget(counter, request)
+
+    def persist(self, ask: Callable[[], Steps[T]]) -> Steps[T]:
+        """Repeat a question that changes nothing until it is answered, or DEADLINE is over."""
+        begun = monotonic()
+        deadline = self.outage.deadline(begun)
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                return (yield from ask())
+            except Unavailable as failure:
+                if not is_waited_for(failure) or monotonic() >= deadline:
+                    raise
+            self.outage.note_failure(begun)
+            yield Pause(_random.uniform(0.5, 1) * pause)
+            pause = min(1.5 * pause, _LAST_PAUSE_S)
 
     def _until_known(self, counter: str, deadline: float) -> Steps[None]:
         """Wait for the outcome of earlier changes of a counter."""

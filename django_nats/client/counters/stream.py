@@ -97,9 +97,11 @@ class CounterStream:
     def last_change(self, counter: str) -> Steps[int]:
         """Return the sequence of a counter's last change, as the leader has it; 0 if there is none.
 
-        One round trip.
+        One round trip. It waits for a leader until DEADLINE, as changes do.
         """
-        message = yield from self._read(self.messages.last_from_leader(self._prefix + counter))
+        subject = self._prefix + counter
+        asking = self.increments.persist(lambda: self.messages.last_from_leader(subject))
+        message = yield from self._read(asking)
         return 0 if message is None else message.sequence
 
     def get_many(self, counters: Sequence[str]) -> Steps[dict[str, int | None]]:
@@ -241,6 +243,14 @@ class CounterStream:
     def incr(self, counter: str, n: int) -> Steps[int]:
         """Add to a counter, exactly once, and return its new total: see ``Increments.incr``."""
         return self.increments.incr(counter, n)
+
+    def give_back(self, counter: str, n: int) -> Steps[int]:
+        """Subtract n, never more than once, and return the new total.
+
+        It is sent again, as increments are, only if the stream has replicas. A lone server that has
+        restarted meanwhile might not recognise it. Raises CounterUnavailable as incr() does.
+        """
+        return self.increments.incr(counter, -n, resend=self.stream.replicated)
 
     def reset(self, counter: str) -> Steps[None]:
         """Let a counter begin again from 0, and drop its history."""

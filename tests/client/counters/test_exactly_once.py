@@ -265,6 +265,24 @@ def test_an_increment_is_not_repeated_after_a_long_delay(clock: Clock) -> None:
     assert caught.value.may_have_happened is True
 
 
+def test_what_is_given_back_is_sent_to_a_lone_server_once() -> None:
+    steps = opened().give_back("k", 3)
+    request = next(steps)
+    assert b"Nats-Incr: -3\r\n" in request.header
+    assert isinstance(steps.throw(NotSent()), Pause)
+    assert steps.send(None) is request  # it certainly was not applied
+    with pytest.raises(CounterUnavailable) as caught:
+        steps.throw(OutcomeUnknown())
+    assert caught.value.may_have_happened
+
+
+def test_what_is_given_back_is_sent_to_replicas_until_it_is_acknowledged() -> None:
+    failures = [OutcomeUnknown(), NotSent(), OutcomeUnknown()]
+    total, asked = finish(opened(replicas=3).give_back("k", 3), *failures, ack(8, 1))
+    assert total == 1
+    assert len({request.header for request in asked}) == 1
+
+
 def test_an_increment_without_responders_has_not_happened(clock: Clock) -> None:
     stream = opened()
     steps = stream.incr("k", 1)

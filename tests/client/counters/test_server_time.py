@@ -1,4 +1,4 @@
-"""The server's time, for users of a stream whose counters belong to periods."""
+"""What users of counters that belong to periods ask: the server's time, and the last change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import pytest
 from django_nats.client.counters.config import CounterConfig
 from django_nats.client.counters.stream import CounterStream
 from django_nats.client.protocol.wire import Reply
-from django_nats.exceptions import CounterUnavailable, NotSent
+from django_nats.exceptions import (
+    AuthenticationFailed,
+    CounterUnavailable,
+    NatsError,
+    NoLeader,
+    NotSent,
+    OutcomeUnknown,
+    PermissionDenied,
+)
 from tests.support.answers import NO_MESSAGE, Clock, Session, finish, run_until_error, stream_info
 from tests.support.counting import from_leader, opened
 
@@ -45,3 +53,25 @@ def test_the_last_change_of_a_counter_is_that_of_the_leader(answer: Reply, seque
     found, (asked,) = finish(opened().last_change("k"), answer)
     assert found == sequence
     assert asked.subject == b"$JS.API.STREAM.MSG.GET.C"
+
+
+def test_the_last_change_is_asked_for_until_it_is_answered(clock: Clock) -> None:
+    failures = [NotSent(), OutcomeUnknown(), NoLeader()]
+    found, asked = finish(opened().last_change("k"), *failures, from_leader(17, 3))
+    assert found == 17
+    assert len(asked) == 4
+
+
+def test_after_deadline_the_last_change_is_not_asked_for_any_more(clock: Clock) -> None:
+    stream = opened()
+    error, asked = run_until_error(clock, stream.last_change("k"), NotSent())
+    assert isinstance(error, CounterUnavailable)
+    assert not error.may_have_happened
+    assert clock.now - 1000 <= stream.config.deadline + 1
+    assert len(asked) > 10
+
+
+@pytest.mark.parametrize("failure", [AuthenticationFailed(), PermissionDenied()])
+def test_a_lasting_failure_is_not_waited_for(clock: Clock, failure: NatsError) -> None:
+    _, asked = run_until_error(clock, opened().last_change("k"), failure)
+    assert len(asked) == 1
