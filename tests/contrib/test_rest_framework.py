@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import AsyncClient, override_settings
 from django.urls import path
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,10 @@ from django_nats.contrib.rest_framework import (
 )
 from django_nats.counters.testing import zeroed_counters
 from django_nats.devserver import NatsServer
+from django_nats.limits import memory, refusals
+from tests.counters.conftest import PATIENT
 from tests.servers import eventually
+from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("counting")
 
@@ -208,7 +211,11 @@ def test_hooks_of_a_subclass_see_each_request_that_is_counted() -> None:
 # Time -----------------------------------------------------------------------------------------
 
 
-@hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=30,
+    phases=[Phase.generate],  # an example that fails may take a minute
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     rate=st.sampled_from(["1/sec", "3/min", "10/hour", "7/day"]),
     begin=st.floats(0, 2e9),
@@ -292,6 +299,30 @@ def test_a_timer_that_a_test_patches_into_drfs_class_is_honoured(
 
 
 # What is ours ---------------------------------------------------------------------------------
+
+
+def test_what_was_refused_is_refused_again_without_a_round_trip(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Throttle(UserRateThrottle):
+        rate = "1/day"
+
+    for module in (memory, refusals):
+        monkeypatch.setattr(module, "monotonic", lambda: 1.0)
+    with Proxy(server.port) as proxy:
+        entry = {"LOCATION": proxy.url, "TOKEN": server.token, **PATIENT}
+        with zeroed_counters(entry):
+            assert statuses(2, Throttle) == [200, 429]
+            before = proxy.round_trips
+            assert statuses(20, Throttle) == [429] * 20
+            assert proxy.round_trips == before
+
+
+def test_a_throttle_may_wait_for_a_shorter_time() -> None:
+    class Throttle(PerKey):
+        timeout = 0.25
+
+    assert Throttle().get_limit().timeout == 0.25
 
 
 def test_a_throttle_may_only_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -397,6 +428,8 @@ def test_during_an_outage_fail_open_decides_and_no_time_to_wait_is_known(
         response = ask(Throttle)
     assert response.status_code == status
     assert "Retry-After" not in response
+    if response.status_code == 429:
+        assert response.data == {"detail": "Request was throttled."}
 
 
 def test_without_drf_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
