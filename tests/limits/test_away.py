@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from django_nats.client import process
+from django_nats.client.protocol.steps import Within
+from django_nats.client.protocol.wire import Reply
 from django_nats.conf.limit_streams import limit_stream
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import CounterMismatch, Unavailable
+from django_nats.exceptions import CounterMismatch, OutcomeUnknown, Unavailable
 from django_nats.limits import Decision, Limit
 from tests.counters.conftest import Configure
 from tests.limits.conftest import Time
@@ -153,3 +155,31 @@ def test_a_hit_that_one_stream_refuses_is_given_back_to_the_others(
     with pytest.raises(Exception, match=broken.stream):
         limit.hit("a")
     assert eventually(lambda: Limit("api", "5/m").peek("a").remaining == 4)
+
+
+def test_a_hit_that_is_refused_as_one_stream_does_not_answer_is_given_back_to_the_others(
+    configure: Configure, time: Time
+) -> None:
+    configure()
+    limit = Limit("api", "5/m", "9/h", algorithm="fixed", fail_open=False)
+    time.begin_window("a", 60)
+    limit.hit("a")
+    steps = limit._hit("a", 1, None)
+    minute, _ = next(steps)
+    stream = limit._places(limit._fixed_rates or ())[1][0].stream.config.stream
+    counted = Reply(b"", b'{"stream":"%b","seq":2,"val":"2"}' % stream.encode())
+    assert minute.subject.startswith(b"test_")
+    with pytest.raises(StopIteration) as end:
+        steps.send([counted, OutcomeUnknown("no answer")])
+    assert not end.value.value.allowed
+    # The server has not counted that hit, as the test has answered for it.
+    assert eventually(lambda: Limit("api", "5/m", algorithm="fixed").peek("a").remaining == 5)
+
+
+def test_what_is_read_for_a_peek_is_waited_for_until_its_timeout(configure: Configure) -> None:
+    configure()
+    limit = Limit("api", "5/m")
+    limit.peek("a")
+    steps = limit._peek("a", None)
+    assert type(next(steps)) is Within
+    steps.close()

@@ -95,6 +95,16 @@ def test_a_refusal_does_not_outlast_its_window(limit: Limit, asked: list[int], t
     assert len(asked) == 2
 
 
+def test_a_refusal_of_a_cost_that_is_too_large_says_nothing_of_the_next_window(
+    limit: Limit, asked: list[int], time: Time
+) -> None:
+    time.pass_by(59.5)
+    assert not limit.hit(KEY, 11)
+    time.pass_by(0.6)
+    assert limit.hit(KEY, 5)
+    assert len(asked) == 2
+
+
 def test_a_sliding_refusal_lasts_until_there_is_room(
     asked: list[int], alias: Counters, time: Time
 ) -> None:
