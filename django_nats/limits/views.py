@@ -17,8 +17,9 @@ def view_name(view: Callable[..., Any]) -> str:
     It is that of the class for ``View.as_view()``, and that of the method of the view's own class,
     which may have inherited it, within method_decorator().
     """
-    owner = getattr(view, "view_class", None)
-    if owner is not None:
+    # Viewsets of Django REST framework say ``cls``.
+    owner = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    if isinstance(owner, type):
         return _dotted(owner)
     origin = _origin(view)
     if inspect.ismethod(origin):
@@ -73,4 +74,7 @@ def _class_of(owner: Any) -> type:
 
 
 def _dotted(named: Any) -> str:
-    return f"{named.__module__}.{named.__qualname__}"
+    name = named.__qualname__
+    if name.rpartition(".")[2] != named.__name__:  # renamed, as the class that @api_view makes
+        name = named.__name__
+    return f"{named.__module__}.{name}"

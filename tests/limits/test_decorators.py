@@ -135,6 +135,15 @@ def test_responses_say_how_much_is_left(client: Client, time: Time) -> None:
 
 
 @override_settings(ROOT_URLCONF=__name__)
+@pytest.mark.parametrize("proxies", [0, 1, ["127.0.0.0/8"]])
+def test_a_forged_header_does_not_help(proxies: Any, client: Client) -> None:
+    with override_settings(NATS_LIMITS={"TRUSTED_PROXIES": proxies}):
+        headers = [f"192.0.2.{n}, 203.0.113.7" for n in range(4)]
+        statuses = [client.get("/page", HTTP_X_FORWARDED_FOR=each).status_code for each in headers]
+    assert statuses == [200, 200, 403, 403]
+
+
+@override_settings(ROOT_URLCONF=__name__)
 def test_a_view_that_is_not_blocked_is_told_that_the_request_is_limited(
     client: Client, time: Time
 ) -> None:

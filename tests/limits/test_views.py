@@ -11,6 +11,10 @@ from django.test import RequestFactory
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
+from rest_framework.decorators import api_view
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
 
 from django_nats.limits.views import is_async_view, view_name
 
@@ -47,6 +51,25 @@ class AsyncShop(View):
         return HttpResponse()
 
 
+@api_view(["GET"])
+def api_page(request: Any) -> Response:
+    return Response()
+
+
+@api_view(["GET"])
+def other_api_page(request: Any) -> Response:
+    return Response()
+
+
+class Api(APIView):
+    pass
+
+
+class Goods(ViewSet):
+    def list(self, request: Any) -> Response:
+        return Response()
+
+
 @pytest.mark.parametrize(
     ("view", "name"),
     [
@@ -62,6 +85,10 @@ class AsyncShop(View):
         (Shop.as_view(), "Shop"),
         (AsyncShop.as_view(), "AsyncShop"),
         (never_cache(Shop.as_view()), "Shop"),
+        (api_page, "api_page"),
+        (other_api_page, "other_api_page"),
+        (Api.as_view(), "Api"),
+        (Goods.as_view({"get": "list"}), "Goods"),
     ],
 )
 def test_a_view_has_a_dotted_name(view: Any, name: str) -> None:
