@@ -147,6 +147,11 @@ def counter_stream(connection: ConnectionConfig, config: CounterConfig) -> Count
     return _counter_streams[connection, config]
 
 
+def counter_streams(connection: ConnectionConfig) -> list[CounterStream]:
+    """Return the process's objects for the counter streams of a connection's server."""
+    return [stream for (each, _), stream in [*_counter_streams.items()] if each == connection]
+
+
 def shared_client(config: ConnectionConfig) -> SharedClient:
     """Return the process's nats-py client for a configuration, for the coroutines of users."""
     return _shared_clients[config]

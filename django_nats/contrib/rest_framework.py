@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from ..client.protocol.steps import Call
 from ..conf.limits import limit_settings
 from ..limits import Limit
+from ..limits.responses import note
 
 try:
     from rest_framework import throttling
@@ -76,9 +77,11 @@ class SimpleRateThrottle(throttling.SimpleRateThrottle):
         """Count a request, and return True if its rate allows it.
 
         A request without a rate or a key, or that the setting EXEMPT exempts, is allowed and not
-        counted. The time is that of the server, unless a subclass overrides ``timer``.
+        counted. So are all if the setting ENABLED is false. The time is that of the server, unless
+        a subclass overrides ``timer``. The decision is noted on the request, for the middleware
+        that adds the headers of limits.
         """
-        if self.rate is None:
+        if self.rate is None or not limit_settings().enabled:
             return True
         self.key = self.get_cache_key(request, view)
         if self.key is None:
@@ -87,6 +90,8 @@ class SimpleRateThrottle(throttling.SimpleRateThrottle):
         self.decision = limit._run(self._decide(limit, str(self.key), request))
         if self.decision is None:
             return True
+        if not limit.dry_run:
+            note(request, self.decision)
         return bool(self.throttle_success() if self.decision else self.throttle_failure())
 
     def _decide(self, limit: Limit, key: str, request: Any) -> Steps[Decision | None]:

@@ -18,7 +18,7 @@ from unittest import TestCase
 from django.conf import settings
 from django.test import override_settings
 
-from ..client import drivers
+from ..client import drivers, process
 from ..client.protocol.steps import Steps
 from ..conf.counters import DEFAULT_STREAM
 from ..exceptions import Unavailable
@@ -27,6 +27,8 @@ from .collection import Counters
 
 if TYPE_CHECKING:
     from unittest import TestResult
+
+    from ..client.counters.stream import CounterStream
 
 # Options that lead to the production servers, that a lone server cannot satisfy, or that no two
 # streams can share (the prefix is derived from the stream's name).
@@ -89,12 +91,16 @@ def _moved_source(source: str | Mapping[str, str], run: str) -> str:
 
 
 def _drop(counters: Counters) -> None:
-    """Delete the stream, if the test has used it: otherwise there may be not even a server."""
-    stream = counters.stream.stream
+    """Delete the streams that the test has used: the alias's, and those of limits and quotas.
 
-    def steps() -> Steps[None]:
-        yield stream.api_request(stream.api.delete)
+    If it has used none, there may be not even a server.
+    """
+    name = counters.settings.stream.stream
+    for used in process.counter_streams(counters.settings.connection):
+        if used.config.stream.startswith(name) and used.stream.is_open:
+            with suppress(Unavailable):
+                drivers.run(counters.session, _delete(used))
 
-    if stream.is_open:
-        with suppress(Unavailable):
-            drivers.run(counters.session, steps())
+
+def _delete(stream: CounterStream) -> Steps[None]:
+    yield stream.stream.api_request(stream.stream.api.delete)

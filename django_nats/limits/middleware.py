@@ -14,7 +14,7 @@ from .responses import with_headers
 
 @sync_and_async_middleware
 def limit_headers(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Add the headers of limits to every response to a request that ``@ratelimit`` has counted.
+    """Add the headers of limits to every response to a request that one of them has counted.
 
     The decorator does that for the responses of views. Django makes others of exceptions, such as
     Ratelimited with STATUS 403, or Http404.

@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 from django.core.cache.backends.locmem import LocMemCache
+from django.http import HttpRequest
 
 pytest.importorskip("rest_framework")
 
@@ -90,7 +91,7 @@ def waits(base: type[Any], scenario: Scenario) -> Waits:
     found: Waits = []
     for _ in scenario.times:
         throttle = Throttle()
-        found.append(None if throttle.allow_request(None, None) else throttle.wait())
+        found.append(None if throttle.allow_request(HttpRequest(), None) else throttle.wait())
     return found
 
 

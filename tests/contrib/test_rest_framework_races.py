@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.http import HttpRequest
 
 pytest.importorskip("rest_framework")
 
@@ -39,7 +40,7 @@ def allowed_together(throttle: type[Any]) -> int:
 
     def request(_: int) -> bool:
         begin.wait()
-        return throttle().allow_request(None, None)  # type: ignore[no-any-return]
+        return throttle().allow_request(HttpRequest(), None)  # type: ignore[no-any-return]
 
     with ThreadPoolExecutor(TOGETHER) as threads:
         return sum(threads.map(request, range(TOGETHER)))
@@ -77,15 +78,17 @@ _CLIENT = """
 import json, sys
 from django.conf import settings
 settings.configure(SECRET_KEY="only-for-tests", NATS_COUNTERS=json.loads(sys.argv[1]))
+from django.http import HttpRequest
 from django_nats.contrib.rest_framework import SimpleRateThrottle
 class Throttle(SimpleRateThrottle):
     rate = "100/min"
     timer = lambda self: 1_000_000.0
-    get_cache_key = lambda self, request, view: request
-Throttle().allow_request("warm-up", None)
+    get_cache_key = lambda self, request, view: view
+request = HttpRequest()
+Throttle().allow_request(request, "warm-up")
 print("ready", flush=True)
 sys.stdin.readline()
-print(sum(Throttle().allow_request("everyone", None) for _ in range(100)))
+print(sum(Throttle().allow_request(request, "everyone") for _ in range(100)))
 """
 
 
