@@ -29,6 +29,7 @@ default_role = "code"
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["rest_framework"]  # it needs settings
 autodoc_typehints = "signature"
 add_module_names = False
 toc_object_entries_show_parents = "hide"

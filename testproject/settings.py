@@ -46,6 +46,8 @@ NATS_COUNTERS: dict[str, dict[str, Any]] = {
         ],
     },
 }
+# A refused request gets a response of its own, and not the page of a PermissionDenied.
+NATS_LIMITS = {"STATUS": 429}
 # The tests set this variable, so that a busy machine is not taken for an outage.
 if "TESTPROJECT_TIMEOUT" in os.environ:
     seconds = float(os.environ["TESTPROJECT_TIMEOUT"])
@@ -115,6 +117,10 @@ USE_TZ = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    # The statistics page sends a request every second, which would fill the log.
-    "loggers": {"django.server": {"level": "WARNING"}},
+    # The statistics page sends a request every second, which would fill the log, and so would the
+    # requests that a limit refuses.
+    "loggers": {
+        "django.server": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
 }

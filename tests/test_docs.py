@@ -36,6 +36,7 @@ from django.test import override_settings
 from django.test.client import RequestFactory
 from django.test.utils import isolate_apps
 
+from django_nats.cache import NatsCache
 from django_nats.conf.counters import counter_aliases, counter_settings
 from django_nats.counters import write_behind
 from django_nats.devserver import NatsServer
@@ -254,6 +255,22 @@ class Reader:
                     check_command(shlex.split(command, comments=True))
 
 
+@contextlib.contextmanager
+def read(page: Path, server: NatsServer, cache: NatsCache, directory: Path) -> Iterator[Reader]:
+    """Run all examples of a page. Yield its reader, and delete what the page has stored."""
+    before = api(cache, "STREAM.NAMES")["streams"] or []
+    reader = Reader(page, server, directory)
+    try:
+        for block in blocks(page):
+            reader.read(block)
+        yield reader
+    finally:
+        reader.close()
+        for stream in api(cache, "STREAM.NAMES")["streams"] or []:
+            if stream not in before:
+                api(cache, f"STREAM.DELETE.{stream}")
+
+
 def check_command(words: list[str]) -> None:
     """Fail if a command line names a command, option, extra or file that does not exist."""
     program, *arguments = words
@@ -289,17 +306,8 @@ def test_all_examples_of_a_page_run(
 ) -> None:
     for variable, value in ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
-    cache = make_cache()
-    before = api(cache, "STREAM.NAMES")["streams"] or []
-    reader = Reader(page, server, tmp_path)
-    try:
-        for block in blocks(page):
-            reader.read(block)
-    finally:
-        reader.close()
-        for stream in api(cache, "STREAM.NAMES")["streams"] or []:
-            if stream not in before:
-                api(cache, f"STREAM.DELETE.{stream}")
+    with read(page, server, make_cache(), tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_every_page_that_the_home_page_links_to_opens(visitor: Visitor) -> None:
     home = visitor.get("/")
     paths = set(re.findall(r'href="(/[^"#]*)', home))
     assert {"/almanac/", "/articles/latest/", "/cache/", "/dispatches/", "/reading/"} <= paths
-    assert {"/articles/", "/flags/", "/live/", "/regions/"} <= paths
+    assert {"/articles/", "/flags/", "/limits/", "/live/", "/regions/"} <= paths
     for path in paths:
         assert visitor.get(path)
 
@@ -51,6 +51,7 @@ def test_every_page_that_the_home_page_links_to_opens(visitor: Visitor) -> None:
     [
         "/topics/maps/",
         "/admin/login/",
+        "/static/magazine/limits.js",
         "/static/magazine/site.js",
         "/static/magazine/stats.js",
         "/static/magazine/totals.js",

@@ -148,9 +148,8 @@ def counter_stream(connection: ConnectionConfig, config: CounterConfig) -> Count
 
 
 def counter_streams(connection: ConnectionConfig) -> list[CounterStream]:
-    """Return all counter streams of a connection that this process has asked for."""
-    found = list(_counter_streams.items())  # a copy, made in one step: other threads may add some
-    return [stream for (owner, _), stream in found if owner == connection]
+    """Return the process's objects for the counter streams of a connection's server."""
+    return [stream for (each, _), stream in [*_counter_streams.items()] if each == connection]
 
 
 def shared_client(config: ConnectionConfig) -> SharedClient:

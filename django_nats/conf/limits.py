@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from django.utils.module_loading import import_string
 
 from .counters import counter_aliases
+from .dotted import DOTTED_PATH, function_at
 from .reader import Reader
 
 if TYPE_CHECKING:
@@ -69,20 +69,9 @@ class LimitSettings:
 
         Raises ImproperlyConfigured if it cannot be imported, or is not a function.
         """
-        if not isinstance(self.exempt, str):
-            return self.exempt
-        try:
-            function = import_string(self.exempt)
-        except ImportError as error:
-            raise ImproperlyConfigured(
-                f"{_WHERE}: EXEMPT is {self.exempt!r}, which cannot be imported: {error}"
-            ) from error
-        if not callable(function):
-            raise ImproperlyConfigured(
-                f"{_WHERE}: EXEMPT is {self.exempt!r}, which is not a function, "
-                f"but {type(function).__name__}."
-            )
-        return function  # type: ignore[no-any-return]
+        if isinstance(self.exempt, str):
+            return function_at(self.exempt, f"{_WHERE}: EXEMPT")
+        return self.exempt
 
 
 @cache
@@ -170,7 +159,7 @@ def _exempt(reader: Reader) -> Callable[[HttpRequest], object] | str | None:
     exempt: Any = reader.options.get("EXEMPT")
     if exempt is None or callable(exempt):
         return exempt  # type: ignore[no-any-return]
-    if not isinstance(exempt, str) or not all(map(str.isidentifier, exempt.split("."))):
+    if not isinstance(exempt, str) or not DOTTED_PATH.fullmatch(exempt):
         reader.fail("EXEMPT", f"must be a function, or its dotted path, not {exempt!r}")
     return exempt
 

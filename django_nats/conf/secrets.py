@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..client.transport.secrets import SecretFunction, holds_content
+from .dotted import DOTTED_PATH
 from .reader import Reader
 
 SECRETS = ("PASSWORD", "TOKEN", "NKEY_SEED", "CREDENTIALS", "CREDENTIALS_CONTENT")
@@ -21,7 +22,6 @@ _KEY = re.compile(
     re.IGNORECASE,
 )
 _JWT = re.compile(r"^\s*eyJ[-\w]+\.eyJ[-\w]+\.[-\w]+\s*$")
-_DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _REMEDY = (
     "A seed belongs in NKEY_SEED, the content of a .creds file in CREDENTIALS_CONTENT, and a PEM "
     "file's path in TLS"
@@ -37,7 +37,7 @@ def read_secret(reader: Reader, option: str) -> str | SecretFunction:
     value = reader.options[option]
     if isinstance(value, Mapping):
         value = reader.mapping(option, SECRET_MEMBERS).get("FUNCTION")
-        if not callable(value) and not (isinstance(value, str) and _DOTTED_PATH.fullmatch(value)):
+        if not callable(value) and not (isinstance(value, str) and DOTTED_PATH.fullmatch(value)):
             reader.fail(option, "must have a FUNCTION that is a function or its dotted path")
         return SecretFunction(value)
     return SecretFunction(value) if callable(value) else reader.text(option)

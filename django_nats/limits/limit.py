@@ -34,7 +34,7 @@ logger = logging.getLogger("django_nats")
 RateSpec: TypeAlias = "str | tuple[int, Any] | Rate | Callable[..., Any] | None"
 """A rate, or a function of the limit's name and the request that returns one."""
 
-_MAX_NAME_BYTES = 128
+MAX_NAME_BYTES = 128
 
 
 class Limit(Operations):
@@ -70,9 +70,9 @@ class Limit(Operations):
         readable: bool | None = None,
     ) -> None:
         """Declare a limit. Settings are read, and the server is asked, at the first hit."""
-        if not isinstance(name, str) or not name or len(token(name)) > _MAX_NAME_BYTES:
+        if not isinstance(name, str) or not name or len(token(name)) > MAX_NAME_BYTES:
             raise ValueError(
-                f"A limit's name must be a string of 1 to {_MAX_NAME_BYTES} bytes, not {name!r}"
+                f"A limit's name must be a string of 1 to {MAX_NAME_BYTES} bytes, not {name!r}"
             )
         self.name = name
         where = repr(self)

@@ -60,10 +60,10 @@ _memories: WeakSet[Memory[Any]] = WeakSet()
 
 
 def _on_setting_changed(*, setting: str, **kwargs: object) -> None:
-    # A test may count on another server than the test before it.
+    # What one server, or stream, has counted says nothing about another.
     if setting in ("NATS_COUNTERS", "NATS_LIMITS", "SECRET_KEY"):
-        for memory in list(_memories):
-            memory.clear()
+        for each in tuple(_memories):
+            each.clear()
 
 
 setting_changed.connect(_on_setting_changed, dispatch_uid="django_nats.limits.memory")

@@ -65,6 +65,12 @@ EXHIBITS = (
         'OPTIONS["NEAR_CACHE"]',
     ),
     Exhibit(
+        "Limits and quotas",
+        "limits",
+        "Send requests until the API refuses them. Use up the quota of a village, and refund it.",
+        "@ratelimit(…)",
+    ),
+    Exhibit(
         "Two banks, one river",
         "regions",
         "Two servers in two regions count independently, and a third has their exact sum.",

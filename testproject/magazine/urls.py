@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from testproject.magazine import views
+from testproject.magazine import api, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -22,6 +22,12 @@ urlpatterns = [
     path("live/totals/", views.live_totals, name="live-totals"),
     path("flags/", views.flags, name="flags"),
     path("flags/seen/", views.flags_seen, name="flags-seen"),
+    path("limits/", views.limits, name="limits"),
+    path("limits/usage/", views.limits_usage, name="limits-usage"),
+    path("bakery/<slug:village>/order/", views.order, name="order"),
+    path("bakery/give-back/", views.give_back, name="give-back"),
+    path("api/articles/", api.articles, name="api-articles"),
+    path("api/search/", api.search, name="api-search"),
     path("regions/", views.regions, name="regions"),
     path("regions/totals/", views.regions_totals, name="regions-totals"),
     path("regions/<slug:bank>/", views.count, name="count"),

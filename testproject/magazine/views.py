@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
+from django.contrib import messages
 from django.core.cache import cache
 from django.core.cache.utils import make_template_fragment_key
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -24,8 +25,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django_nats.cache import nats_cache
 from django_nats.exceptions import DevServerError, Unavailable
 from testproject.magazine import almanac as almanacs
+from testproject.magazine import bakery, totals
 from testproject.magazine import dispatches as dispatch
-from testproject.magazine import totals
+from testproject.magazine import limits as api_limit
 from testproject.magazine.exhibits import EXHIBITS
 from testproject.magazine.models import Article, Flag, Topic
 from testproject.magazine.sample import EDITOR
@@ -259,3 +261,59 @@ async def flags(request: HttpRequest) -> HttpResponse:
 async def flags_seen(request: HttpRequest) -> HttpResponseBase:
     """Stream the reports of the workers."""
     return stream(request, WORKERS.follow())
+
+
+@require_safe
+def limits(request: HttpRequest) -> HttpResponse:
+    """Show what the reader's address has used of the API's limit, and the orders of bread."""
+    context: dict[str, Any] = {
+        "totals": api_limit.usage(request),
+        "count": api_limit.COUNT,
+        "seconds": api_limit.SECONDS,
+        "orders": bakery.orders(request.session),
+    }
+    try:
+        context["villages"] = [
+            (slug, bakery.VILLAGES[slug], usage) for slug, usage in bakery.usages().items()
+        ]
+    except Unavailable as error:
+        context["bakery_problem"] = error
+    return render(request, "magazine/limits.html", context)
+
+
+@require_safe
+async def limits_usage(request: HttpRequest) -> HttpResponseBase:
+    """Stream what the reader's address has used of the API's limit."""
+    return stream(request, ticking(partial(api_limit.ausage, request)))
+
+
+@require_POST
+def order(request: HttpRequest, village: str) -> HttpResponse:
+    """Order loaves for a village."""
+    loaves = request.POST.get("loaves")
+    if village not in bakery.VILLAGES or loaves not in ("1", "5"):
+        raise Http404("There is no such order.")
+    try:
+        usage = bakery.order(request.session, village, int(loaves))
+    except Unavailable as error:
+        messages.error(request, str(error))
+    else:
+        if not usage:
+            name, left = bakery.VILLAGES[village].name, usage.remaining
+            messages.error(request, f"{name} may order {left} more in this hour, and not {loaves}.")
+    return redirect(f"{reverse('limits')}#bakery")
+
+
+@require_POST
+def give_back(request: HttpRequest) -> HttpResponse:
+    """Give the loaves of an order back."""
+    try:
+        returned = bakery.give_back(request.session, request.POST.get("id", ""))
+    except ValueError as error:
+        raise Http404(str(error)) from error
+    except Unavailable as error:
+        messages.error(request, str(error))
+    else:
+        what = "are back" if returned else "were back already: nothing has changed"
+        messages.info(request, f"The loaves {what}.")
+    return redirect(f"{reverse('limits')}#bakery")

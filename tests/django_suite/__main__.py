@@ -20,8 +20,7 @@ from django.test.runner import DiscoverRunner
 
 from django_nats.client import process as client_process
 from django_nats.devserver import NatsServer
-
-from .source import tests_of_django
+from tests.support.source_distribution import tests_of
 
 CONTRIB_APPS = [
     "django.contrib.contenttypes",
@@ -92,7 +91,7 @@ def main() -> int:
     options: dict[str, Any] = {"CONNECT_TIMEOUT": 30, "REQUEST_TIMEOUT": 30}
     if arguments.near_cache:
         options["NEAR_CACHE"] = {"MISSES": True}
-    tests = tests_of_django(arguments.directory.absolute())
+    tests = tests_of("django", arguments.directory.absolute())
     sys.path.insert(0, str(tests))
     warnings.simplefilter("error", ResourceWarning)
     warnings.simplefilter("error", RuntimeWarning)

@@ -115,6 +115,7 @@ def test_an_option_has_its_value(option: str, value: object, expected: object) -
         ("EXEMPT", True),
         ("EXEMPT", "not a path"),
         ("EXEMPT", ""),
+        ("EXEMPT", "nodots"),
         ("READABLE_KEYS", 0),
     ],
 )
@@ -184,13 +185,12 @@ def test_the_function_exempt_is_imported_at_its_first_use() -> None:
     [
         ("no.such.function", "cannot be imported"),
         (f"{__name__}.missing", "cannot be imported"),
-        ("nodots", "cannot be imported"),
-        (f"{__name__}.HERE", "is not a function, but str"),
+        (f"{__name__}.HERE", r"is not a function, but str\."),
     ],
 )
 def test_an_error_in_the_path_of_exempt_names_it(path: str, reason: str) -> None:
     settings = read(EXEMPT=path)
-    match = rf"^NATS_LIMITS: EXEMPT is {re.escape(repr(path))}, which {reason}"
+    match = rf"^NATS_LIMITS: EXEMPT: {re.escape(repr(path))} {reason}"
     with pytest.raises(ImproperlyConfigured, match=match):
         settings.is_exempt  # noqa: B018
 

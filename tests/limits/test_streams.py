@@ -91,10 +91,13 @@ def test_what_else_an_alias_says_holds_for_its_limits() -> None:
 
 
 def test_what_is_only_for_counters_is_left_out() -> None:
-    made = settings(MAX_BYTES="1MiB", HISTORY=64, SOURCES=["EU"])
-    config = limit_stream(made, 60)
-    assert (config.max_bytes, config.history, config.sources) == (None, 1, ())
-    assert quota_stream(made, 3600).max_bytes is None
+    config = limit_stream(settings(HISTORY=64, SOURCES=["EU"]), 60)
+    assert (config.history, config.sources) == (1, ())
+
+
+def test_each_stream_has_a_size_of_its_own_for_accounts_that_require_one() -> None:
+    made = settings(MAX_BYTES="1MiB")
+    assert limit_stream(made, 60).max_bytes == quota_stream(made, 3600).max_bytes == 1024 * 1024
 
 
 @pytest.mark.parametrize("timeout", [None, 0.05, 30.0])

@@ -6,6 +6,7 @@ let events, hiddenTimer;
 
 function show(totals) {
   for (const [name, total] of Object.entries(totals)) {
+    for (const meter of document.querySelectorAll(`[data-level="${name}"]`)) meter.value = total;
     for (const place of document.querySelectorAll(`[data-total="${name}"]`)) {
       if (place.textContent === total) continue;
       place.textContent = total;
