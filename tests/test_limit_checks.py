@@ -15,7 +15,7 @@ from django_nats.conf.limit_streams import limit_stream, quota_stream
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
 from django_nats.limits import Quota
-from tests.counters.conftest import configure, counters
+from tests.counters.conftest import Configure, configure, counters
 from tests.limits.conftest import delete_streams
 from tests.management.conftest import Declare, declare
 from tests.servers import request
@@ -180,6 +180,22 @@ def test_a_stream_that_differs_from_settings_is_reported(
 
     assert messages.keys() == {"W005"}
     assert "_LIMITS_MINUTE of NATS_COUNTERS" in messages["W005"].msg
+
+
+def test_a_stream_that_is_nearly_full_is_reported(
+    configure: Configure, counters: Counters, declare: Declare
+) -> None:
+    configure(MAX_BYTES="64KiB")
+    limit = declare("api", "5/d")
+    limit.hit("ann")
+    assert found(deploy=True) == {}
+    for number in range(600):  # of more than 110 bytes each
+        limit.hit(number)
+
+    message = found(deploy=True)["W012"]
+
+    assert "_LIMITS_DAY of NATS_COUNTERS" in message.msg
+    assert "restart at 0" in message.msg
 
 
 def test_an_unreachable_server_is_a_warning_and_limits_that_are_off_are_not_compared(

@@ -15,6 +15,7 @@ from ..limits.limit import Limit
 from ..limits.quota import Quota
 from ..printable import duration
 from . import entries, streams
+from .counters import check_room
 from .declarations import import_failure, in_use
 
 
@@ -55,10 +56,10 @@ def check_aliases(**kwargs: Any) -> Iterable[CheckMessage]:
 
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
-    """Yield W005, W006 or E012 for streams that differ from what limits and quotas need."""
+    """Yield W005, W006, W012 or E012 for streams that limits and quotas cannot rely on."""
     found = streams.of_limits(limit for limit in _in_use() if _is_on_a_server(limit))
     for shared in streams.by_stream(found):
-        yield from streams.check_differences(shared, check_age)
+        yield from streams.check_differences(shared, check_age, check_room)
 
 
 def check_age(
