@@ -160,9 +160,10 @@ class Limit(Operations):
         if not limit_settings().enabled:
             return Decision(True)
         rates = self._fixed_rates
-        if rates is None or not isinstance(key, (str, int)):
+        # Only what is certainly valid: _hit() checks everything else.
+        if rates is None or type(key) not in (str, int) or type(cost) is not int or cost < 1:
             return None
-        found = self._refusals.find(str(key), cost)
+        found = self._refusals.find(str(key), cost, rates)
         if found is None:
             found = _without_counting(rates)
         return None if found is None else self._in_dry_run(found)
@@ -177,7 +178,7 @@ class Limit(Operations):
         rates = yield from self._rates_of(request)
         found = _without_counting(rates)
         if found is None and now is None:
-            found = self._refusals.find(text, cost)
+            found = self._refusals.find(text, cost, rates)
         if found is None:
             found = yield from self._ask(text, cost, rates, now)
         return self._in_dry_run(found)
@@ -197,7 +198,7 @@ class Limit(Operations):
         if refusing:
             hits.give_back(counted.windows, cost)
             decision = refusal(refusing, cost)
-            self._refusals.note(key, cost, refusing, decision)
+            self._refusals.note(key, cost, rates, refusing, decision)
             return decision
         return _least([each._replace(current=each.current + cost) for each in counted.usages])
 

@@ -208,6 +208,22 @@ def test_a_cost_that_is_no_positive_integer_is_refused(hit: Hit, cost: Any) -> N
         hit(limit, "a", cost)
 
 
+@pytest.mark.parametrize("rate", ["1/d", "0/s", None])
+@pytest.mark.parametrize("cost", [0, -1, True, 1.0, "1", None])
+def test_a_wrong_cost_is_refused_without_a_question_too(time: Time, rate: Any, cost: Any) -> None:
+    limit = Limit("api", rate)
+    for _ in range(2):
+        limit.hit("a")
+    with pytest.raises(ValueError, match="the cost must be an integer"):
+        limit.hit("a", cost)
+
+
+@pytest.mark.parametrize("rate", ["0/s", None])
+def test_a_wrong_key_is_refused_without_a_question_too(hit: Hit, rate: Any) -> None:
+    with pytest.raises(TypeError, match="the key must be a string"):
+        hit(Limit("api", rate), True)
+
+
 # Rates that depend on the request ------------------------------------------------------------
 
 
