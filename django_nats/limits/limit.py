@@ -22,7 +22,7 @@ from .algorithms import ALGORITHMS, SLIDING, Usage
 from .decision import Decision
 from .declared import declare
 from .keys import key_text, key_token
-from .rates import Rate, parse_rate
+from .rates import MOST, Rate, parse_rate
 from .refusals import Refusals, refusal
 from .tally import Counted, RateOnStream, Tally
 
@@ -143,7 +143,7 @@ class Limit(Operations):
 
         If the server does not answer in time, the decision's ``error`` says why, and FAIL_OPEN
         decides. Raises TypeError or ValueError for another key, and for a cost that is not an
-        integer of at least 1, and CounterMismatch if the stream cannot be used.
+        integer from 1 to 10**15 - 1, and CounterMismatch if the stream cannot be used.
         """
         decision = self._decided(key, cost)
         return self._run(self._hit(key, cost, request)) if decision is None else decision
@@ -161,7 +161,9 @@ class Limit(Operations):
             return Decision(True)
         rates = self._fixed_rates
         # Only what is certainly valid: _hit() checks everything else.
-        if rates is None or type(key) not in (str, int) or type(cost) is not int or cost < 1:
+        if rates is None or type(key) not in (str, int):
+            return None
+        if type(cost) is not int or not 0 < cost <= MOST:
             return None
         found = self._refusals.find(str(key), cost, rates)
         if found is None:
@@ -173,8 +175,10 @@ class Limit(Operations):
     ) -> Steps[Decision]:
         """Count a hit. ``now`` is in seconds since 1970, and replaces the server's clock."""
         text = key_text(key, repr(self))
-        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
-            raise ValueError(f"{self!r}: the cost must be an integer of at least 1, not {cost!r}")
+        if isinstance(cost, bool) or not isinstance(cost, int) or not 1 <= cost <= MOST:
+            raise ValueError(
+                f"{self!r}: the cost must be an integer from 1 to {MOST:,}, not {cost!r}"
+            )
         rates = yield from self._rates_of(request)
         found = _without_counting(rates)
         if found is None and now is None:

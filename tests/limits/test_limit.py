@@ -201,15 +201,21 @@ def test_keys_differ_by_their_text_only(time: Time) -> None:
     assert limit.hit()
 
 
-@pytest.mark.parametrize("cost", [0, -1, True, 1.5, "1", None])
-def test_a_cost_that_is_no_positive_integer_is_refused(hit: Hit, cost: Any) -> None:
+@pytest.mark.parametrize("cost", [0, -1, 10**15, True, 1.5, "1", None])
+def test_a_cost_that_is_not_an_integer_in_its_range_is_refused(hit: Hit, cost: Any) -> None:
     limit = Limit("api", "5/m")
     with pytest.raises(ValueError, match=r"Limit\('api'\): the cost must be an integer"):
         hit(limit, "a", cost)
 
 
+def test_the_largest_cost_is_refused_and_leaves_no_trace(time: Time, hit: Hit) -> None:
+    limit = Limit("api", "5/m")
+    assert not hit(limit, "a", 10**15 - 1)
+    assert leaves(limit, "a", 5)
+
+
 @pytest.mark.parametrize("rate", ["1/d", "0/s", None])
-@pytest.mark.parametrize("cost", [0, -1, True, 1.0, "1", None])
+@pytest.mark.parametrize("cost", [0, -1, 10**15, True, 1.0, "1", None])
 def test_a_wrong_cost_is_refused_without_a_question_too(time: Time, rate: Any, cost: Any) -> None:
     limit = Limit("api", rate)
     for _ in range(2):
