@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from django_nats.client import process
-from django_nats.client.protocol.steps import Within
+from django_nats.client.protocol.steps import Steps, Within
 from django_nats.client.protocol.wire import Reply
 from django_nats.conf.limit_streams import limit_stream
 from django_nats.counters import Counters
@@ -112,6 +113,27 @@ def test_a_first_hit_waits_no_longer_than_its_timeout_for_a_connection(
         process.close()
     assert decision.allowed
     assert isinstance(decision.error, Unavailable)
+
+
+@pytest.mark.parametrize("method", ["_hit", "_peek"])
+def test_a_first_call_has_one_timeout_for_all_its_round_trips(
+    configure: Configure, method: str
+) -> None:
+    configure()
+    limit = Limit("api", "5/m", "6/h")
+    arguments = ("a", 1, None) if method == "_hit" else ("a", None)
+    asked: list[Any] = []
+
+    def noting(steps: Steps[Decision]) -> Steps[None]:
+        answer = None
+        with suppress(StopIteration):
+            while True:
+                asked.append(steps.send(answer))
+                answer = yield asked[-1]
+
+    limit._run(noting(getattr(limit, method)(*arguments)))
+    assert len(asked) > 4
+    assert len({each.deadline for each in asked}) == 1
 
 
 def test_a_hit_waits_no_longer_than_its_timeout_for_an_answer(
