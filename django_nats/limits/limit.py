@@ -179,7 +179,7 @@ class Limit(Operations):
             raise ValueError(
                 f"{self!r}: the cost must be an integer from 1 to {MOST:,}, not {cost!r}"
             )
-        rates = yield from self._rates_of(request)
+        rates = (yield from self._rates_of(request)) if limit_settings().enabled else ()
         found = _without_counting(rates)
         if found is None and now is None:
             found = self._refusals.find(text, cost, rates)
@@ -210,7 +210,7 @@ class Limit(Operations):
         """Return the decision that a hit of cost 1 would get, without counting one.
 
         One round trip for each stream: one for rates of up to a minute, an hour, a day, and longer.
-        It fails and raises as hit() does.
+        It fails and raises as hit() does. A dry run does not change what it returns.
         """
         return self._run(self._peek(key, request))
 
@@ -222,7 +222,7 @@ class Limit(Operations):
         self, key: Any, request: HttpRequest | None, now: float | None = None
     ) -> Steps[Decision]:
         text = key_text(key, repr(self))
-        rates = yield from self._rates_of(request)
+        rates = (yield from self._rates_of(request)) if limit_settings().enabled else ()
         found = _without_counting(rates)
         if found is not None:
             return found
@@ -235,10 +235,12 @@ class Limit(Operations):
         return refusal(refusing, 1) if refusing else _least(usages)
 
     def reset(self, key: Any = "", *, request: HttpRequest | None = None) -> None:
-        """Forget the hits of a key.
+        """Forget the hits of a key, also while ENABLED is false.
 
-        Other processes may refuse it for one more second. Raises Unavailable if the server does
-        not answer, whatever FAIL_OPEN says.
+        Other processes may refuse it for one more second. A hit at the same moment may be
+        forgotten, too. If it is refused, its cost may be given back after it was forgotten, so that
+        the window lets that cost through in addition. Raises Unavailable if the server does not
+        answer, whatever FAIL_OPEN says.
         """
         return self._run(self._reset(key, request))
 
@@ -263,9 +265,7 @@ class Limit(Operations):
     # Rates and windows -----------------------------------------------------------------------
 
     def _rates_of(self, request: HttpRequest | None) -> Steps[Sequence[Rate]]:
-        """Return the rates that apply; none if limits are off."""
-        if not limit_settings().enabled:
-            return ()
+        """Return the rates that apply."""
         if self._fixed_rates is not None:
             return self._fixed_rates
         rates: list[Any] = []

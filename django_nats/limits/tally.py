@@ -75,7 +75,7 @@ class Tally:
             elif window.previous is not None:
                 self._previous.note(window.previous, previous)
             counted.windows.append(window)
-            counted.usages.append(Usage(place.rate, current - cost, previous, passed, self._slides))
+            counted.usages.append(self._usage(place.rate, current - cost, previous, passed))
         return counted
 
     def read(
@@ -88,7 +88,7 @@ class Tally:
         windows, elapsed = self._windows(key, places, now)
         counts = yield from within(deadline, hits.peek(windows))
         return [
-            Usage(place.rate, *count, passed, self._slides)
+            self._usage(place.rate, *count, passed)
             for place, count, passed in zip(places, counts, elapsed, strict=True)
         ]
 
@@ -100,6 +100,10 @@ class Tally:
             if previous is not None:
                 self._previous.forget(previous)
             yield from stream.purge([each for each in (counter, previous) if each is not None])
+
+    def _usage(self, rate: Rate, current: int, previous: int, elapsed: float) -> Usage:
+        # A key that was reset before a refused hit was given back has counts below 0.
+        return Usage(rate, max(0, current), max(0, previous), elapsed, self._slides)
 
     def _windows(
         self, key: str, places: Sequence[RateOnStream], now: float | None

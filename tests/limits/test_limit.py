@@ -12,6 +12,7 @@ import pytest
 from django.test import override_settings
 
 from django_nats.client import drivers
+from django_nats.client.counters import hits
 from django_nats.client.protocol.steps import Steps
 from django_nats.counters import Counters
 from django_nats.limits import Decision, Limit
@@ -177,6 +178,37 @@ def test_a_reset_forgets_the_window_before_as_well(time: Time) -> None:
     assert not limit.hit("a")
     limit.reset("a")
     assert limit.hit("a", 10)
+
+
+def test_a_reset_takes_effect_while_limits_are_switched_off(time: Time) -> None:
+    limit = Limit("api", "1/m")
+    limit.hit("a")
+    with override_settings(NATS_LIMITS={"ENABLED": False}):
+        limit.reset("a")
+    assert limit.hit("a")
+
+
+def test_a_hit_that_is_given_back_after_a_reset_adds_nothing_to_later_windows(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, other = Limit("api", "3/m"), Limit("api", "3/m")
+    time.begin_window("a", 60)
+    limit.hit("a", 3)
+    held: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(hits, "give_back", lambda *arguments: held.append(arguments))
+        assert not limit.hit("a", 3)
+    other.reset("a")
+    hits.give_back(*held[0])
+    assert eventually(lambda: _counted(limit) == [-3])
+    assert other.peek("a").remaining == 3
+    time.pass_by(60)
+    assert [bool(other.hit("a")) for _ in range(4)] == [True, True, True, False]
+
+
+def _counted(limit: Limit) -> list[int]:
+    _, (place,) = limit._places(limit._fixed_rates or ())
+    return list(drivers.run(limit.session, place.stream.matching(">")).values())  # type: ignore[arg-type]
 
 
 def test_two_limits_count_apart(time: Time) -> None:
