@@ -18,6 +18,7 @@ from ..conf.limits import limit_settings
 from ..counters.collection import AliasContext, context_of
 from ..exceptions import NatsError
 from ..keys import token
+from ..realtime import monotonic
 from .algorithms import ALGORITHMS, SLIDING, Usage
 from .decision import Decision
 from .declared import declare
@@ -35,6 +36,8 @@ RateSpec: TypeAlias = "str | tuple[int, Any] | Rate | Callable[..., Any] | None"
 """A rate, or a function of the limit's name and the request that returns one."""
 
 MAX_NAME_BYTES = 128
+_QUIET_S = 10.0
+"""How long after an outage was logged no further one is, as of a server that fails now and then."""
 
 
 class Limit(Operations):
@@ -101,6 +104,9 @@ class Limit(Operations):
         self._streams: dict[int, CounterStream] = {}
         """Streams by the length of the windows that they count, for that context."""
         self._is_away = False
+        """Whether an outage was logged, and not yet its end."""
+        self._quiet_until = -inf
+        """When an outage may be logged again, on the monotonic clock."""
         declare(self)
 
     def __repr__(self) -> str:
@@ -320,9 +326,10 @@ class Limit(Operations):
 
     def _away(self, error: NatsError) -> Decision:
         fail_open = self.fail_open
-        if not self._is_away:
-            self._is_away = True
-            what = "let through" if fail_open else "refused"
+        now = monotonic()
+        if not self._is_away and now >= self._quiet_until:
+            self._is_away, self._quiet_until = True, now + _QUIET_S
+            what = "let through" if fail_open or self.dry_run else "refused"
             logger.warning("%r: hits are %s, and not counted: %s", self, what, error)
         return Decision(fail_open, error=error)
 

@@ -16,11 +16,12 @@ from django_nats.client.protocol.wire import Reply
 from django_nats.conf.limit_streams import limit_stream
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import CounterMismatch, OutcomeUnknown, Unavailable
+from django_nats.exceptions import CounterMismatch, NotSent, OutcomeUnknown, Unavailable
 from django_nats.limits import Decision, Limit
 from tests.counters.conftest import Configure
 from tests.limits.conftest import Time
 from tests.servers import eventually, request
+from tests.support.answers import Clock
 from tests.support.black_hole import black_hole
 from tests.support.ports import free_port
 
@@ -69,10 +70,11 @@ def test_the_fail_open_of_the_alias_is_the_default(
 
 
 def test_a_dry_run_lets_through_while_the_server_is_away(
-    nowhere: Callable[..., Counters],
+    nowhere: Callable[..., Counters], caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere()
     assert Limit("api", "5/m", fail_open=False, dry_run=True).hit("a").allowed
+    assert "Limit('api'): hits are let through, and not counted" in caplog.text
 
 
 @pytest.mark.parametrize("fail_open", [False, True])
@@ -101,6 +103,37 @@ def test_an_outage_is_one_line_in_the_log_and_so_is_its_end(
     assert away.startswith("Limit('api'): hits are let through, and not counted: ")
     assert again == "Limit('api'): hits are counted again"
     assert all(each.levelno == logging.WARNING for each in caplog.records)
+
+
+def test_an_outage_that_comes_and_goes_is_logged_once_in_10_seconds(
+    configure: Configure, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("django_nats.limits.limit.monotonic", clock)
+    configure()
+    limit = Limit("api", "900/m", fail_open=True)
+    limit.hit("a")
+
+    def fail() -> Decision:
+        steps = limit._hit("a", 1, None)
+        next(steps)
+        with pytest.raises(StopIteration) as end:
+            steps.throw(NotSent("away"))
+        return end.value.value  # type: ignore[no-any-return]
+
+    for _ in range(20):
+        assert fail().error
+        assert limit.hit("a").error is None
+    assert len(caplog.messages) == 2
+    fail()
+    clock.now += 10.1
+    for _ in range(20):
+        fail()
+    assert len(caplog.messages) == 3
+    limit.hit("a")
+    assert [each.split(":")[1] for each in caplog.messages] == [
+        *(" hits are let through, and not counted", " hits are counted again") * 2
+    ]
 
 
 def test_a_first_hit_waits_no_longer_than_its_timeout_for_a_connection(
