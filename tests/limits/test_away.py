@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -183,6 +184,28 @@ def test_a_hit_waits_no_longer_than_its_timeout_for_an_answer(
         own_server.resume()
     assert not decision.allowed
     assert isinstance(decision.error, Unavailable)
+
+
+def test_a_short_timeout_fails_no_other_calls_of_the_process(
+    configure: Configure,
+    own_server: NatsServer,
+    without_pings: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("django_nats.client.transport.session._SILENCE_S", 3600.0)
+    counters = configure(on=own_server, REQUEST_TIMEOUT=3000.0, DEADLINE=3000.0)
+    counters.incr("views")
+    limit = Limit("api", "5/m", timeout=0.5)
+    assert eventually(lambda: limit.hit("a").error is None)
+    own_server.pause()
+    try:
+        assert limit.hit("b").error is not None
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(counters.get_many, ["views"])
+            own_server.resume()
+            assert waiting.result() == {"views": 1}
+    finally:
+        own_server.resume()
 
 
 def test_a_stream_that_forgets_too_early_is_refused(
