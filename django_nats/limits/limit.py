@@ -148,8 +148,10 @@ class Limit(Operations):
         that are functions.
 
         If the server does not answer in time, the decision's ``error`` says why, and FAIL_OPEN
-        decides. Raises TypeError or ValueError for another key, and for a cost that is not an
-        integer from 1 to 10**15 - 1, and CounterMismatch if the stream cannot be used.
+        decides. A hit that gets no answer may stay counted, also if its task is cancelled.
+
+        Raises TypeError or ValueError for another key, and for a cost that is not an integer from 1
+        to 10**15 - 1, and CounterMismatch if the stream cannot be used.
         """
         decision = self._decided(key, cost)
         return self._run(self._hit(key, cost, request)) if decision is None else decision
