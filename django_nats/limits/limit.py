@@ -143,9 +143,9 @@ class Limit(Operations):
         """Count a hit of a key if all rates have room for its cost, and return the decision.
 
         One round trip; none if a hit of that key was refused in the last second, and there is still
-        no room for the cost. A refused hit is not counted: its cost is given back. ``key`` is a
-        string, an integer, a UUID, or a saved instance of a model. ``request`` is passed to rates
-        that are functions.
+        no room for the cost. A refused hit is not counted: its cost is given back. A cost above the
+        count of a rate is not even counted first. ``key`` is a string, an integer, a UUID, or a
+        saved instance of a model. ``request`` is passed to rates that are functions.
 
         If the server does not answer in time, the decision's ``error`` says why, and FAIL_OPEN
         decides. A hit that gets no answer may stay counted, also if its task is cancelled.
@@ -200,7 +200,12 @@ class Limit(Operations):
     ) -> Steps[Decision]:
         timeout, places = self._places(rates)
         try:
-            counted = yield from self._tally.add(self._token(key), places, cost, timeout, now)
+            if any(cost > rate.count for rate in rates):
+                # It is never let through, and must not keep others out until it is given back.
+                usages = yield from self._tally.read(self._token(key), places, timeout, now)
+                counted = Counted([], usages, [])
+            else:
+                counted = yield from self._tally.add(self._token(key), places, cost, timeout, now)
         except AWAY as error:
             return self._away(error)
         if counted.errors:

@@ -123,6 +123,14 @@ def test_a_cost_above_the_rate_is_never_let_through(time: Time, hit: Hit) -> Non
     assert decision.remaining == 2
 
 
+def test_a_cost_above_the_rate_keeps_no_other_hit_out(
+    time: Time, hit: Hit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hits, "give_back", lambda windows, cost: None)  # not yet
+    assert not hit(Limit("api", "10/m", "90/h"), "a", 11)
+    assert hit(Limit("api", "10/m", "90/h"), "a", 10)
+
+
 def test_a_rate_of_0_lets_nothing_through_and_does_not_ask(hit: Hit) -> None:
     limit = Limit("api", "5/m", "0/s", alias="missing")
     assert not hit(limit, "a")
