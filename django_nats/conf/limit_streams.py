@@ -73,7 +73,6 @@ def _stream(settings: CounterSettings, kind: str, seconds: float) -> CounterConf
         # The server remembers ids for three times that, and never for longer than messages live.
         deadline=min(config.deadline, max_age / 3),
         sources=(),
-        max_bytes=None,
         description=f"{_DESCRIPTIONS[kind]} (windows up to {horizon.name.lower()})",
         is_timed=True,
     )

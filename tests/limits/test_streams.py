@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from django_nats.client import process
 from django_nats.client.counters.config import CounterConfig
 from django_nats.conf.counters import CounterSettings, counter_settings
 from django_nats.conf.limit_streams import HORIZONS, limit_stream, quota_stream
-from django_nats.limits import Limit
-from tests.counters.conftest import Configure
+from django_nats.devserver import NatsServer
+from django_nats.limits import Limit, Quota
+from tests.counters.conftest import PATIENT, Configure
+from tests.support.reloading import LOGIN, account
 
 NANOSECONDS = 10**9
 DAY = 86_400
@@ -91,10 +94,8 @@ def test_what_else_an_alias_says_holds_for_its_limits() -> None:
 
 
 def test_what_is_only_for_counters_is_left_out() -> None:
-    made = settings(MAX_BYTES="1MiB", HISTORY=64, SOURCES=["EU"])
-    config = limit_stream(made, 60)
-    assert (config.max_bytes, config.history, config.sources) == (None, 1, ())
-    assert quota_stream(made, 3600).max_bytes is None
+    config = limit_stream(settings(HISTORY=64, SOURCES=["EU"]), 60)
+    assert (config.history, config.sources) == (1, ())
 
 
 @pytest.mark.parametrize("timeout", [None, 0.05, 30.0])
@@ -118,3 +119,13 @@ def test_the_subjects_of_no_two_streams_overlap() -> None:
         prefixes += [make(made, each.seconds).prefix for each in HORIZONS]
     for one, other in pairwise(sorted(f"{each}." for each in prefixes)):
         assert not other.startswith(one)
+
+
+def test_an_account_that_requires_a_limit_of_bytes_is_used_with_that_of_the_alias() -> None:
+    config = account("{ max_mem: 10MB, max_file: 10MB, max_bytes_required: true }")
+    with NatsServer(token="", config=config) as server:
+        alias = {"LOCATION": server.url, **LOGIN, **PATIENT, "MAX_BYTES": "1MiB"}
+        with override_settings(NATS_COUNTERS={"default": alias}):
+            assert Limit("api", "5/m").hit("a")
+            assert Quota("exports", limit=5, per="day").use("a")
+        process.close()
