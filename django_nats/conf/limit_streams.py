@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..client.counters.config import CounterConfig
 from .counters import CounterSettings
+from .limits import limit_settings
 
 _DAY_S = 86_400
 _QUOTA_HISTORY = 8
@@ -48,7 +49,7 @@ def limit_stream(
     config = _stream(settings, LIMITS, seconds)
     return replace(
         config,
-        storage="memory",  # they are worth little after a restart
+        storage=limit_settings().storage,
         history=1,
         deadline=_DEADLINE_S,
         request_timeout=timeout or config.request_timeout,

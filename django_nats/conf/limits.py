@@ -30,6 +30,7 @@ LIMIT_OPTIONS = {
     "IPV6_PREFIX",
     "EXEMPT",
     "READABLE_KEYS",
+    "STORAGE",
 }
 _WHERE = "NATS_LIMITS"
 _STATUSES = (403, 429)
@@ -62,6 +63,8 @@ class LimitSettings:
     """A function, or its dotted path, that returns whether a request is never limited."""
     readable_keys: bool
     """Whether subjects on the server hold keys in readable form, not their hashes."""
+    storage: str
+    """Where hits of limits are stored: "memory" or "file"."""
 
     @cached_property
     def is_exempt(self) -> Callable[[HttpRequest], Any] | None:
@@ -96,6 +99,7 @@ def limit_settings() -> LimitSettings:
         ipv6_prefix=_prefix(reader, "IPV6_PREFIX", 64, 128),
         exempt=_exempt(reader),
         readable_keys=reader.boolean("READABLE_KEYS", False),
+        storage=reader.choice("STORAGE"),
     )
 
 

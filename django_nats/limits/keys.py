@@ -38,7 +38,8 @@ def key_text(key: object, where: str) -> str:
     if isinstance(key, (int, UUID)) and not isinstance(key, bool):
         return str(key)
     if isinstance(key, Model):
-        if key.pk is None:
+        # A composite primary key is a tuple, which holds None until it is set.
+        if key.pk is None or (isinstance(key.pk, tuple) and None in key.pk):
             raise ValueError(
                 f"{where}: the key is a {key._meta.label} that is not saved, and has no primary key"
             )

@@ -14,7 +14,7 @@ from ..client.operations import AWAY, Operations
 from ..client.protocol.steps import Call, Steps
 from ..client.transport.session import Session
 from ..conf.limit_streams import limit_stream
-from ..conf.limits import limit_settings
+from ..conf.limits import LimitSettings, limit_settings
 from ..counters.collection import AliasContext, context_of
 from ..exceptions import NatsError
 from ..keys import token
@@ -22,7 +22,8 @@ from .algorithms import ALGORITHMS, SLIDING, Usage
 from .decision import Decision
 from .declared import declare
 from .keys import key_text, key_token
-from .rates import Rate, parse_rate
+from .outage_log import OutageLog
+from .rates import MOST, Rate, parse_rate
 from .refusals import Refusals, refusal
 from .tally import Counted, RateOnStream, Tally
 
@@ -97,10 +98,10 @@ class Limit(Operations):
         self._fixed_rates = None if any(map(callable, rates)) else self._checked(self._rates)
         self._tally = Tally(name, slides=algorithm == SLIDING)
         self._refusals = Refusals()
-        self._context: AliasContext | None = None
+        self._settings: tuple[AliasContext, LimitSettings] | None = None
         self._streams: dict[int, CounterStream] = {}
-        """Streams by the length of the windows that they count, for that context."""
-        self._is_away = False
+        """Streams by the length of the windows that they count, by these settings."""
+        self._outage = OutageLog(where)
         declare(self)
 
     def __repr__(self) -> str:
@@ -137,13 +138,15 @@ class Limit(Operations):
         """Count a hit of a key if all rates have room for its cost, and return the decision.
 
         One round trip; none if a hit of that key was refused in the last second, and there is still
-        no room for the cost. A refused hit is not counted: its cost is given back. ``key`` is a
-        string, an integer, a UUID, or a saved instance of a model. ``request`` is passed to rates
-        that are functions.
+        no room for the cost. A refused hit is not counted: its cost is given back. A cost above the
+        count of a rate is not even counted first. ``key`` is a string, an integer, a UUID, or a
+        saved instance of a model. ``request`` is passed to rates that are functions.
 
         If the server does not answer in time, the decision's ``error`` says why, and FAIL_OPEN
-        decides. Raises TypeError or ValueError for another key, and for a cost that is not an
-        integer of at least 1, and CounterMismatch if the stream cannot be used.
+        decides. A hit that gets no answer may stay counted, also if its task is cancelled.
+
+        Raises TypeError or ValueError for another key, and for a cost that is not an integer from 1
+        to 10**15 - 1, and CounterMismatch if the stream cannot be used.
         """
         decision = self._decided(key, cost)
         return self._run(self._hit(key, cost, request)) if decision is None else decision
@@ -160,9 +163,12 @@ class Limit(Operations):
         if not limit_settings().enabled:
             return Decision(True)
         rates = self._fixed_rates
-        if rates is None or not isinstance(key, (str, int)):
+        # Only what is certainly valid: _hit() checks everything else.
+        if rates is None or type(key) not in (str, int):
             return None
-        found = self._refusals.find(str(key), cost)
+        if type(cost) is not int or not 0 < cost <= MOST:
+            return None
+        found = self._refusals.find(str(key), cost, rates)
         if found is None:
             found = _without_counting(rates)
         return None if found is None else self._in_dry_run(found)
@@ -172,12 +178,14 @@ class Limit(Operations):
     ) -> Steps[Decision]:
         """Count a hit. ``now`` is in seconds since 1970, and replaces the server's clock."""
         text = key_text(key, repr(self))
-        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
-            raise ValueError(f"{self!r}: the cost must be an integer of at least 1, not {cost!r}")
-        rates = yield from self._rates_of(request)
+        if isinstance(cost, bool) or not isinstance(cost, int) or not 1 <= cost <= MOST:
+            raise ValueError(
+                f"{self!r}: the cost must be an integer from 1 to {MOST:,}, not {cost!r}"
+            )
+        rates = (yield from self._rates_of(request)) if limit_settings().enabled else ()
         found = _without_counting(rates)
         if found is None and now is None:
-            found = self._refusals.find(text, cost)
+            found = self._refusals.find(text, cost, rates)
         if found is None:
             found = yield from self._ask(text, cost, rates, now)
         return self._in_dry_run(found)
@@ -187,25 +195,38 @@ class Limit(Operations):
     ) -> Steps[Decision]:
         timeout, places = self._places(rates)
         try:
-            counted = yield from self._tally.add(self._token(key), places, cost, timeout, now)
+            if any(cost > rate.count for rate in rates):
+                # It is never let through, and must not keep others out until it is given back.
+                usages = yield from self._tally.read(self._token(key), places, timeout, now)
+                counted = Counted([], usages, [])
+            else:
+                counted = yield from self._tally.add(self._token(key), places, cost, timeout, now)
         except AWAY as error:
             return self._away(error)
-        if counted.errors:
-            return self._failed(counted, cost)
-        self._note_answer()
+        lasting = next((each for each in counted.errors if not isinstance(each, AWAY)), None)
+        if lasting is not None:
+            hits.give_back(counted.windows, cost)
+            raise lasting
+        # One rate that refuses suffices, although others do not answer.
         refusing = [each for each in counted.usages if not each.has_room(cost)]
         if refusing:
             hits.give_back(counted.windows, cost)
             decision = refusal(refusing, cost)
-            self._refusals.note(key, cost, refusing, decision)
+            self._refusals.note(key, cost, rates, refusing, decision)
             return decision
+        if counted.errors:
+            decision = self._away(counted.errors[0])
+            if not decision.allowed:
+                hits.give_back(counted.windows, cost)
+            return decision
+        self._outage.end()
         return _least([each._replace(current=each.current + cost) for each in counted.usages])
 
     def peek(self, key: Any = "", *, request: HttpRequest | None = None) -> Decision:
         """Return the decision that a hit of cost 1 would get, without counting one.
 
         One round trip for each stream: one for rates of up to a minute, an hour, a day, and longer.
-        It fails and raises as hit() does.
+        It fails and raises as hit() does. A dry run does not change what it returns.
         """
         if not limit_settings().enabled:
             return Decision(True)
@@ -221,7 +242,7 @@ class Limit(Operations):
         self, key: Any, request: HttpRequest | None, now: float | None = None
     ) -> Steps[Decision]:
         text = key_text(key, repr(self))
-        rates = yield from self._rates_of(request)
+        rates = (yield from self._rates_of(request)) if limit_settings().enabled else ()
         found = _without_counting(rates)
         if found is not None:
             return found
@@ -236,8 +257,10 @@ class Limit(Operations):
     def reset(self, key: Any = "", *, request: HttpRequest | None = None) -> None:
         """Forget the hits of a key.
 
-        Other processes may refuse it for one more second. Raises Unavailable if the server does
-        not answer, whatever FAIL_OPEN says. Does nothing if limits are off.
+        Other processes may refuse it for one more second. A hit at the same moment may be
+        forgotten, too. If it is refused, its cost may be given back after it was forgotten, so that
+        the window lets that cost through in addition. Raises Unavailable if the server does not
+        answer, whatever FAIL_OPEN says. Does nothing if limits are off.
         """
         if limit_settings().enabled:
             self._run(self._reset(key, request))
@@ -264,9 +287,7 @@ class Limit(Operations):
     # Rates and windows -----------------------------------------------------------------------
 
     def _rates_of(self, request: HttpRequest | None) -> Steps[Sequence[Rate]]:
-        """Return the rates that apply; none if limits are off."""
-        if not limit_settings().enabled:
-            return ()
+        """Return the rates that apply."""
         if self._fixed_rates is not None:
             return self._fixed_rates
         rates: list[Any] = []
@@ -287,11 +308,15 @@ class Limit(Operations):
 
     def _places(self, rates: Sequence[Rate]) -> tuple[float, list[RateOnStream]]:
         """Return the seconds for which a hit may wait, and where each rate is counted."""
-        context = context_of(self.alias)
-        if context is not self._context:
-            self._context = context
+        context, limits = context_of(self.alias), limit_settings()
+        if (
+            self._settings is None
+            or self._settings[0] is not context
+            or self._settings[1] is not limits
+        ):
+            self._settings = context, limits
             self._streams = {}
-            self._is_away = False
+            self._outage.forget()
         settings = context.settings
         places = []
         for rate in rates:
@@ -307,31 +332,11 @@ class Limit(Operations):
         readable = limit_settings().readable_keys if self._readable is None else self._readable
         return key_token(key, readable=readable)
 
-    # While the server is away ----------------------------------------------------------------
-
-    def _failed(self, counted: Counted, cost: int) -> Decision:
-        """Return the decision for a hit that was not counted everywhere. Raise what stays wrong."""
-        lasting = [each for each in counted.errors if not isinstance(each, AWAY)]
-        if lasting:
-            hits.give_back(counted.windows, cost)
-            raise lasting[0]
-        decision = self._away(counted.errors[0])
-        if not decision.allowed:
-            hits.give_back(counted.windows, cost)
-        return decision
-
     def _away(self, error: NatsError) -> Decision:
+        """Return the decision for a hit that could not be counted."""
         fail_open = self.fail_open
-        if not self._is_away:
-            self._is_away = True
-            what = "let through" if fail_open else "refused"
-            logger.warning("%r: hits are %s, and not counted: %s", self, what, error)
+        self._outage.begin(error, allowed=fail_open or self.dry_run)
         return Decision(fail_open, error=error)
-
-    def _note_answer(self) -> None:
-        if self._is_away:
-            self._is_away = False
-            logger.warning("%r: hits are counted again", self)
 
     def _in_dry_run(self, decision: Decision) -> Decision:
         if decision.allowed or not self.dry_run:

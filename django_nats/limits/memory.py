@@ -32,7 +32,7 @@ class Memory(Generic[T]):
     def note(self, key: str, value: T, seconds: float = LONGEST_S) -> None:
         """Remember a value for a number of seconds, and for LONGEST_S at most."""
         self._young[key] = monotonic() + min(seconds, LONGEST_S), value
-        if len(self._young) > _GENERATION:
+        if len(self._young) >= _GENERATION:
             self._old, self._young = self._young, {}
 
     def find(self, key: str) -> T | None:

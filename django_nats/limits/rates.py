@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn
 
 LONGEST_S = 366 * 86_400
 """The longest window, in seconds: a leap year."""
-_MOST = 10**15 - 1
+MOST = 10**15 - 1
 """The largest count: the largest integer that the headers of a response may hold."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
 _RATE = re.compile(r"([0-9]{1,20})/(?=.)([0-9]{0,20})([smhd]?)")
@@ -58,8 +58,8 @@ def parse_rate(value: object, where: str) -> Rate | None:
             )
     else:
         raise TypeError(f"{where}: a rate cannot be {type(value).__name__}: {value!r}. {_RIGHT}.")
-    if not 0 <= count <= _MOST:
-        _refuse(value, where, f"has a count that is not between 0 and {_MOST:,}")
+    if not 0 <= count <= MOST:
+        _refuse(value, where, f"has a count that is not between 0 and {MOST:,}")
     if not 0 < seconds <= LONGEST_S:
         _refuse(value, where, "has a time that is not between 1 second and 366 days")
     return Rate(count, seconds)

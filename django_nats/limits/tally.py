@@ -52,14 +52,16 @@ class Tally:
         self, key: str, places: Sequence[RateOnStream], cost: int, timeout: float, now: float | None
     ) -> Steps[Counted]:
         """Add a hit's cost to every rate, in one write. Wait for at most ``timeout`` seconds."""
-        now = yield from _open(places, timeout, now)
+        begun = None if _is_open(places) else monotonic()
+        if begun is not None:
+            yield from _open(places, begun + timeout)
         windows, elapsed = self._windows(key, places, now)
         known = [self._previous.find(each.previous or "") for each in windows]
         asked = [
             window if before is None else window._replace(previous=None)
             for window, before in zip(windows, known, strict=True)
         ]
-        counts = yield from hits.hit(asked, cost, timeout)
+        counts = yield from hits.hit(asked, cost, timeout, begun)
         counted = Counted([], [], [])
         for place, window, passed, before, count in zip(
             places, windows, elapsed, known, counts, strict=True
@@ -73,40 +75,46 @@ class Tally:
             elif window.previous is not None:
                 self._previous.note(window.previous, previous)
             counted.windows.append(window)
-            counted.usages.append(Usage(place.rate, current - cost, previous, passed, self._slides))
+            counted.usages.append(self._usage(place.rate, current - cost, previous, passed))
         return counted
 
     def read(
         self, key: str, places: Sequence[RateOnStream], timeout: float, now: float | None
     ) -> Steps[list[Usage]]:
         """Return what every rate has counted. Wait for at most ``timeout`` seconds."""
-        now = yield from _open(places, timeout, now)
+        deadline = monotonic() + timeout
+        if not _is_open(places):
+            yield from _open(places, deadline)
         windows, elapsed = self._windows(key, places, now)
-        counts = yield from within(monotonic() + timeout, hits.peek(windows))
+        counts = yield from within(deadline, hits.peek(windows))
         return [
-            Usage(place.rate, *count, passed, self._slides)
+            self._usage(place.rate, *count, passed)
             for place, count, passed in zip(places, counts, elapsed, strict=True)
         ]
 
     def drop(self, key: str, places: Sequence[RateOnStream], now: float | None) -> Steps[None]:
         """Forget what was counted in the windows that matter now."""
         yield from hits.ready([each.stream for each in places])
-        if now is None and places:
-            now = places[0].stream.now()
-        windows, _ = self._windows(key, places, now or 0.0)
+        windows, _ = self._windows(key, places, now)
         for stream, counter, previous in windows:
             if previous is not None:
                 self._previous.forget(previous)
             yield from stream.purge([each for each in (counter, previous) if each is not None])
 
+    def _usage(self, rate: Rate, current: int, previous: int, elapsed: float) -> Usage:
+        # A key that was reset before a refused hit was given back has counts below 0.
+        return Usage(rate, max(0, current), max(0, previous), elapsed, self._slides)
+
     def _windows(
-        self, key: str, places: Sequence[RateOnStream], now: float
+        self, key: str, places: Sequence[RateOnStream], now: float | None
     ) -> tuple[list[Window], list[float]]:
         """Return the current window of each rate, and the seconds that have passed of it."""
+        if now is None and places:
+            now = places[0].stream.now()
         windows: list[Window] = []
         elapsed: list[float] = []
         for (_, seconds), stream in places:
-            number, passed = window_at(key, seconds, now)
+            number, passed = window_at(key, seconds, now or 0.0)
             head = f"{self._head}.{key}.{seconds}."
             previous = f"{head}{number - 1}" if self._slides else None
             windows.append(Window(stream, f"{head}{number}", previous))
@@ -122,9 +130,10 @@ def window_at(key: str, seconds: int, now: float) -> tuple[int, float]:
     return number, (position - number) * seconds
 
 
-def _open(places: Sequence[RateOnStream], timeout: float, now: float | None) -> Steps[float]:
-    """Open the streams unless they are open, and return the time."""
-    if not all(each.stream.stream.is_ready for each in places):
-        opening = hits.ready([each.stream for each in places])
-        yield from within(monotonic() + timeout, opening)
-    return places[0].stream.now() if now is None else now
+def _is_open(places: Sequence[RateOnStream]) -> bool:
+    return all(each.stream.stream.is_ready for each in places)
+
+
+def _open(places: Sequence[RateOnStream], deadline: float) -> Steps[None]:
+    """Open the streams, or raise OutcomeUnknown at a moment of the monotonic clock."""
+    yield from within(deadline, hits.ready([each.stream for each in places]))

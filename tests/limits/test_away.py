@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from django_nats.client import process
-from django_nats.client.protocol.steps import Within
+from django_nats.client.protocol.steps import Steps, Within
 from django_nats.client.protocol.wire import Reply
 from django_nats.conf.limit_streams import limit_stream
 from django_nats.counters import Counters
 from django_nats.devserver import NatsServer
-from django_nats.exceptions import CounterMismatch, OutcomeUnknown, Unavailable
+from django_nats.exceptions import CounterMismatch, NotSent, OutcomeUnknown, Unavailable
 from django_nats.limits import Decision, Limit
 from tests.counters.conftest import Configure
 from tests.limits.conftest import Time
 from tests.servers import eventually, request
+from tests.support.answers import Clock
 from tests.support.black_hole import black_hole
 from tests.support.ports import free_port
 
@@ -68,10 +71,11 @@ def test_the_fail_open_of_the_alias_is_the_default(
 
 
 def test_a_dry_run_lets_through_while_the_server_is_away(
-    nowhere: Callable[..., Counters],
+    nowhere: Callable[..., Counters], caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere()
     assert Limit("api", "5/m", fail_open=False, dry_run=True).hit("a").allowed
+    assert "Limit('api'): hits are let through, and not counted" in caplog.text
 
 
 @pytest.mark.parametrize("fail_open", [False, True])
@@ -113,6 +117,37 @@ def test_an_outage_is_logged_again_after_settings_have_changed(
     assert sum("hits are refused" in each.getMessage() for each in caplog.records) == 2
 
 
+def test_an_outage_that_comes_and_goes_is_logged_once_in_10_seconds(
+    configure: Configure, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("django_nats.limits.outage_log.monotonic", clock)
+    configure()
+    limit = Limit("api", "900/m", fail_open=True)
+    limit.hit("a")
+
+    def fail() -> Decision:
+        steps = limit._hit("a", 1, None)
+        next(steps)
+        with pytest.raises(StopIteration) as end:
+            steps.throw(NotSent("away"))
+        return end.value.value  # type: ignore[no-any-return]
+
+    for _ in range(20):
+        assert fail().error
+        assert limit.hit("a").error is None
+    assert len(caplog.messages) == 2
+    fail()
+    clock.now += 10.1
+    for _ in range(20):
+        fail()
+    assert len(caplog.messages) == 3
+    limit.hit("a")
+    assert [each.split(":")[1] for each in caplog.messages] == [
+        *(" hits are let through, and not counted", " hits are counted again") * 2
+    ]
+
+
 def test_a_first_hit_waits_no_longer_than_its_timeout_for_a_connection(
     configure: Configure, ask: Hit
 ) -> None:
@@ -123,6 +158,27 @@ def test_a_first_hit_waits_no_longer_than_its_timeout_for_a_connection(
         process.close()
     assert decision.allowed
     assert isinstance(decision.error, Unavailable)
+
+
+@pytest.mark.parametrize("method", ["_hit", "_peek"])
+def test_a_first_call_has_one_timeout_for_all_its_round_trips(
+    configure: Configure, method: str
+) -> None:
+    configure()
+    limit = Limit("api", "5/m", "6/h")
+    arguments = ("a", 1, None) if method == "_hit" else ("a", None)
+    asked: list[Any] = []
+
+    def noting(steps: Steps[Decision]) -> Steps[None]:
+        answer = None
+        with suppress(StopIteration):
+            while True:
+                asked.append(steps.send(answer))
+                answer = yield asked[-1]
+
+    limit._run(noting(getattr(limit, method)(*arguments)))
+    assert len(asked) > 4
+    assert len({each.deadline for each in asked}) == 1
 
 
 def test_a_hit_waits_no_longer_than_its_timeout_for_an_answer(
@@ -139,6 +195,28 @@ def test_a_hit_waits_no_longer_than_its_timeout_for_an_answer(
         own_server.resume()
     assert not decision.allowed
     assert isinstance(decision.error, Unavailable)
+
+
+def test_a_short_timeout_fails_no_other_calls_of_the_process(
+    configure: Configure,
+    own_server: NatsServer,
+    without_pings: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("django_nats.client.transport.session._SILENCE_S", 3600.0)
+    counters = configure(on=own_server, REQUEST_TIMEOUT=3000.0, DEADLINE=3000.0)
+    counters.incr("views")
+    limit = Limit("api", "5/m", timeout=0.5)
+    assert eventually(lambda: limit.hit("a").error is None)
+    own_server.pause()
+    try:
+        assert limit.hit("b").error is not None
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(counters.get_many, ["views"])
+            own_server.resume()
+            assert waiting.result() == {"views": 1}
+    finally:
+        own_server.resume()
 
 
 def test_a_stream_that_forgets_too_early_is_refused(
@@ -194,3 +272,22 @@ def test_what_is_read_for_a_peek_is_waited_for_until_its_timeout(configure: Conf
     steps = limit._peek("a", None)
     assert type(next(steps)) is Within
     steps.close()
+
+
+def test_a_rate_that_refuses_does_so_although_another_one_does_not_answer(
+    configure: Configure, time: Time
+) -> None:
+    configure()
+    limit = Limit("api", "5/m", "9/h", algorithm="fixed", fail_open=True)
+    time.begin_window("a", 60)
+    limit.hit("a")
+    steps = limit._hit("a", 1, None)
+    next(steps)
+    stream = limit._places(limit._fixed_rates or ())[1][0].stream.config.stream
+    counted = Reply(b"", b'{"stream":"%b","seq":9,"val":"6"}' % stream.encode())
+    with pytest.raises(StopIteration) as end:
+        steps.send([counted, OutcomeUnknown("no answer")])
+    decision = end.value.value
+    assert not decision.allowed
+    assert decision.limit == 5
+    assert decision.error is None

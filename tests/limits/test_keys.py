@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.db import models
 from django.test import override_settings
 from django.utils.functional import SimpleLazyObject
 from hypothesis import example, given
@@ -45,6 +46,21 @@ def test_a_key_of_another_type_is_refused(key: Any) -> None:
 def test_an_instance_that_is_not_saved_is_refused() -> None:
     with pytest.raises(ValueError, match=r"auth\.User that is not saved"):
         key_text(User(), WHERE)
+
+
+def test_an_instance_without_its_whole_composite_primary_key_is_refused() -> None:
+    class Line(models.Model):
+        pk = models.CompositePrimaryKey("order", "number")
+        order = models.IntegerField()
+        number = models.IntegerField()
+
+        class Meta:
+            app_label = "shop"
+
+    assert key_text(Line(order=1, number=2), WHERE) == "shop.line.(1, 2)"
+    for line in (Line(), Line(order=1)):
+        with pytest.raises(ValueError, match=r"shop\.Line that is not saved"):
+            key_text(line, WHERE)
 
 
 @example(text="\ud800", readable=False)

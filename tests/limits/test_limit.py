@@ -12,6 +12,7 @@ import pytest
 from django.test import override_settings
 
 from django_nats.client import drivers
+from django_nats.client.counters import hits
 from django_nats.client.protocol.steps import Steps
 from django_nats.counters import Counters
 from django_nats.limits import Decision, Limit
@@ -122,6 +123,14 @@ def test_a_cost_above_the_rate_is_never_let_through(time: Time, hit: Hit) -> Non
     assert decision.remaining == 2
 
 
+def test_a_cost_above_the_rate_keeps_no_other_hit_out(
+    time: Time, hit: Hit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hits, "give_back", lambda windows, cost: None)  # not yet
+    assert not hit(Limit("api", "10/m", "90/h"), "a", 11)
+    assert hit(Limit("api", "10/m", "90/h"), "a", 10)
+
+
 def test_a_rate_of_0_lets_nothing_through_and_does_not_ask(hit: Hit) -> None:
     limit = Limit("api", "5/m", "0/s", alias="missing")
     assert not hit(limit, "a")
@@ -179,6 +188,36 @@ def test_a_reset_forgets_the_window_before_as_well(time: Time) -> None:
     assert limit.hit("a", 10)
 
 
+def test_a_reset_does_nothing_while_limits_are_switched_off(time: Time) -> None:
+    limit = Limit("api", "1/m", alias="missing")
+    with override_settings(NATS_LIMITS={"ENABLED": False}):
+        limit.reset("a")
+        asyncio.run(limit.areset("a"))
+
+
+def test_a_hit_that_is_given_back_after_a_reset_adds_nothing_to_later_windows(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, other = Limit("api", "3/m"), Limit("api", "3/m")
+    time.begin_window("a", 60)
+    limit.hit("a", 3)
+    held: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(hits, "give_back", lambda *arguments: held.append(arguments))
+        assert not limit.hit("a", 3)
+    other.reset("a")
+    hits.give_back(*held[0])
+    assert eventually(lambda: _counted(limit) == [-3])
+    assert other.peek("a").remaining == 3
+    time.pass_by(60)
+    assert [bool(other.hit("a")) for _ in range(4)] == [True, True, True, False]
+
+
+def _counted(limit: Limit) -> list[int]:
+    _, (place,) = limit._places(limit._fixed_rates or ())
+    return list(drivers.run(limit.session, place.stream.matching(">")).values())  # type: ignore[arg-type]
+
+
 def test_two_limits_count_apart(time: Time) -> None:
     one, other = Limit("one", "1/m"), Limit("other", "1/m")
     assert one.hit("a")
@@ -201,11 +240,33 @@ def test_keys_differ_by_their_text_only(time: Time) -> None:
     assert limit.hit()
 
 
-@pytest.mark.parametrize("cost", [0, -1, True, 1.5, "1", None])
-def test_a_cost_that_is_no_positive_integer_is_refused(hit: Hit, cost: Any) -> None:
+@pytest.mark.parametrize("cost", [0, -1, 10**15, True, 1.5, "1", None])
+def test_a_cost_that_is_not_an_integer_in_its_range_is_refused(hit: Hit, cost: Any) -> None:
     limit = Limit("api", "5/m")
     with pytest.raises(ValueError, match=r"Limit\('api'\): the cost must be an integer"):
         hit(limit, "a", cost)
+
+
+def test_the_largest_cost_is_refused_and_leaves_no_trace(time: Time, hit: Hit) -> None:
+    limit = Limit("api", "5/m")
+    assert not hit(limit, "a", 10**15 - 1)
+    assert leaves(limit, "a", 5)
+
+
+@pytest.mark.parametrize("rate", ["1/d", "0/s", None])
+@pytest.mark.parametrize("cost", [0, -1, 10**15, True, 1.0, "1", None])
+def test_a_wrong_cost_is_refused_without_a_question_too(time: Time, rate: Any, cost: Any) -> None:
+    limit = Limit("api", rate)
+    for _ in range(2):
+        limit.hit("a")
+    with pytest.raises(ValueError, match="the cost must be an integer"):
+        limit.hit("a", cost)
+
+
+@pytest.mark.parametrize("rate", ["0/s", None])
+def test_a_wrong_key_is_refused_without_a_question_too(hit: Hit, rate: Any) -> None:
+    with pytest.raises(TypeError, match="the key must be a string"):
+        hit(Limit("api", rate), True)
 
 
 # Rates that depend on the request ------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -103,6 +104,62 @@ def test_a_refusal_of_a_cost_that_is_too_large_says_nothing_of_the_next_window(
     time.pass_by(0.6)
     assert limit.hit(KEY, 5)
     assert len(asked) == 2
+
+
+def test_a_refusal_of_a_cost_that_is_too_large_never_counts_below_0_seconds(
+    limit: Limit, time: Time
+) -> None:
+    time.pass_by(59.5)
+    assert limit.hit(KEY, 11).reset_after == pytest.approx(0.5, abs=0.1)
+    time.pass_by(0.9)
+    assert limit.hit(KEY, 11).reset_after == 0
+
+
+def test_a_refusal_by_one_rate_says_nothing_of_the_rate_of_another_request(
+    alias: Counters, time: Time
+) -> None:
+    def rate(name: str, request: Any) -> str:
+        return str(request)
+
+    limit = Limit("api", rate)
+    time.begin_window(KEY, 60)
+    assert limit.hit(KEY, request="1/m")
+    assert not limit.hit(KEY, request="1/m")
+    assert limit.hit(KEY, request="100/m")
+    assert limit.hit(KEY, request="1/h")
+
+
+def test_a_refusal_by_the_same_rate_of_another_request_needs_no_question(
+    asked: list[int], alias: Counters, time: Time
+) -> None:
+    limit = Limit("api", lambda name, request: ["1/m", "1/m"][request])
+    time.begin_window(KEY, 60)
+    limit.hit(KEY, request=0)
+    assert not limit.hit(KEY, request=0)
+    before = len(asked)
+    assert not limit.hit(KEY, request=1)
+    assert len(asked) == before
+
+
+def test_a_huge_key_is_not_kept_in_memory(limit: Limit, asked: list[int]) -> None:
+    key = "a" * 1_000_000
+    limit.hit(key, 10)
+    assert not limit.hit(key)
+    assert max(map(len, limit._refusals._memory._young)) <= 128
+    before = len(asked)
+    assert not limit.hit(key)
+    assert len(asked) == before
+    limit.reset(key)
+    assert limit.hit(key)
+
+
+def test_two_keys_that_differ_as_text_are_refused_apart(limit: Limit) -> None:
+    class Color(str, Enum):
+        RED = "red"
+
+    limit.hit("Color.RED", 10)
+    assert not limit.hit("Color.RED")
+    assert limit.hit(Color.RED)
 
 
 def test_a_sliding_refusal_lasts_until_there_is_room(

@@ -44,6 +44,7 @@ DEFAULTS = LimitSettings(
     ipv6_prefix=64,
     exempt=None,
     readable_keys=False,
+    storage="memory",
 )
 
 
@@ -80,6 +81,7 @@ def test_an_empty_setting_has_the_defaults(empty: Any) -> None:
         ("EXEMPT", always, always),
         ("EXEMPT", HERE, HERE),
         ("READABLE_KEYS", True, True),
+        ("STORAGE", "file", "file"),
     ],
 )
 def test_an_option_has_its_value(option: str, value: object, expected: object) -> None:
@@ -117,6 +119,7 @@ def test_an_option_has_its_value(option: str, value: object, expected: object) -
         ("EXEMPT", ""),
         ("EXEMPT", "nodots"),
         ("READABLE_KEYS", 0),
+        ("STORAGE", "disk"),
     ],
 )
 def test_an_error_names_the_option_and_its_value(option: str, value: object) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from django_nats.client import process
 from django_nats.client.counters.config import CounterConfig
 from django_nats.conf.counters import CounterSettings, counter_settings
 from django_nats.conf.limit_streams import HORIZONS, limit_stream, quota_stream
-from django_nats.limits import Limit
-from tests.counters.conftest import Configure
+from django_nats.devserver import NatsServer
+from django_nats.limits import Limit, Quota
+from tests.counters.conftest import PATIENT, Configure
+from tests.support.reloading import LOGIN, account
 
 NANOSECONDS = 10**9
 DAY = 86_400
@@ -65,6 +68,11 @@ def test_limits_are_in_memory_and_quotas_in_a_file() -> None:
         assert quota_stream(made, 3600).storage == "file"
 
 
+def test_limits_may_be_in_a_file_where_an_account_has_no_memory() -> None:
+    with override_settings(NATS_LIMITS={"STORAGE": "file"}):
+        assert limit_stream(settings(), 60).storage == "file"
+
+
 def test_what_else_an_alias_says_holds_for_its_limits() -> None:
     made = settings(
         STREAM="web",
@@ -95,11 +103,6 @@ def test_what_is_only_for_counters_is_left_out() -> None:
     assert (config.history, config.sources) == (1, ())
 
 
-def test_each_stream_has_a_size_of_its_own_for_accounts_that_require_one() -> None:
-    made = settings(MAX_BYTES="1MiB")
-    assert limit_stream(made, 60).max_bytes == quota_stream(made, 3600).max_bytes == 1024 * 1024
-
-
 @pytest.mark.parametrize("timeout", [None, 0.05, 30.0])
 def test_the_timeout_of_a_limit_does_not_change_its_stream(timeout: float | None) -> None:
     config = limit_stream(settings(), 60, timeout)
@@ -121,3 +124,13 @@ def test_the_subjects_of_no_two_streams_overlap() -> None:
         prefixes += [make(made, each.seconds).prefix for each in HORIZONS]
     for one, other in pairwise(sorted(f"{each}." for each in prefixes)):
         assert not other.startswith(one)
+
+
+def test_an_account_that_requires_a_limit_of_bytes_is_used_with_that_of_the_alias() -> None:
+    config = account("{ max_mem: 10MB, max_file: 10MB, max_bytes_required: true }")
+    with NatsServer(token="", config=config) as server:
+        alias = {"LOCATION": server.url, **LOGIN, **PATIENT, "MAX_BYTES": "1MiB"}
+        with override_settings(NATS_COUNTERS={"default": alias}):
+            assert Limit("api", "5/m").hit("a")
+            assert Quota("exports", limit=5, per="day").use("a")
+        process.close()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from ...exceptions import NatsError, NotSent, ServerError, UnexpectedReply
+from ...exceptions import NatsError, NotSent, OutcomeUnknown, ServerError, UnexpectedReply
 from ...realtime import monotonic
 from ..protocol import wire
-from ..protocol.steps import Request, Steps, within
+from ..protocol.steps import Expired, Request, Steps, Within, within
 from ..protocol.wire import Reply
 from ..streams.requests import raise_error
 from .stream import CounterStream
@@ -38,13 +38,17 @@ def ready(streams: Sequence[CounterStream]) -> Steps[None]:
         yield from each.stream.ready()
 
 
-def hit(windows: Sequence[Window], cost: int, timeout: float) -> Steps[list[Counts | NatsError]]:
+def hit(
+    windows: Sequence[Window], cost: int, timeout: float, begun: float | None = None
+) -> Steps[list[Counts | NatsError]]:
     """Add a cost to each window, and return its counts, all in one write to the socket.
 
     A window whose counts did not arrive has the error instead. All streams must be open, and on one
-    connection. ``timeout`` is in seconds: what reached no stream is repeated for that long.
+    connection. ``timeout`` is in seconds, and that of the streams' requests: what reached no stream
+    is repeated for that long. It counts from ``begun``, by the monotonic clock, if the caller has
+    waited before.
     """
-    deadline = monotonic() + timeout
+    deadline = (monotonic() if begun is None else begun) + timeout
     requests: list[Request] = []
     for stream, counter, previous in windows:
         fault = stream.stream.lanes.writes.fault
@@ -54,9 +58,11 @@ def hit(windows: Sequence[Window], cost: int, timeout: float) -> Steps[list[Coun
         if previous is not None:
             requests.append(stream.messages.request(f"{stream.config.prefix}.{previous}"))
     try:
-        answers = iter((yield requests))
+        answers = iter((yield requests if begun is None else Within(requests, deadline)))
     except NatsError as error:
         return [error] * len(windows)
+    except Expired:
+        return [OutcomeUnknown("The server did not answer in the call's time")] * len(windows)
     counts: list[Counts | NatsError] = []
     # Every answer is looked at, also after a failure: each may have been counted.
     for window in windows:
@@ -64,8 +70,6 @@ def hit(windows: Sequence[Window], cost: int, timeout: float) -> Steps[list[Coun
         before = None if window.previous is None else next(answers)
         try:
             counts.append((yield from _counts(window, cost, own, before, deadline)))
-        except ServerError as error:
-            counts.append(window.stream.increments.refused(window.counter, error))
         except NatsError as error:
             counts.append(error)
     return counts
@@ -104,7 +108,22 @@ def _counts(
     before: Reply | NatsError | None,
     deadline: float,
 ) -> Steps[Counts]:
-    stream, counter, previous = window
+    try:
+        current = yield from _counted(window, cost, own, deadline)
+    except ServerError as error:
+        raise window.stream.increments.refused(window.counter, error) from error
+    if window.previous is None:
+        return current, 0
+    try:
+        return current, (yield from _total(window.stream, window.previous, before, deadline))
+    except NatsError:
+        give_back([window], cost)  # as far as the caller knows, it is not counted
+        raise
+
+
+def _counted(window: Window, cost: int, own: Reply | NatsError, deadline: float) -> Steps[int]:
+    """Return the hits of a window, with the one that the reply acknowledges."""
+    stream, counter, _ = window
     reply: Reply = raise_error(own)
     if wire.is_without_stream(reply):
         request = _increment(stream, counter, cost)
@@ -115,13 +134,17 @@ def _counts(
         raise UnexpectedReply(f"The {stream.config.title} acknowledged a hit without a total")
     sequence, digits = counted
     stream.messages.remember(f"{stream.config.prefix}.{counter}".encode(), sequence)
-    current = stream.totals.integer(counter, digits)
-    if previous is None:
-        return current, 0
-    reply = raise_error(before)
-    subject = f"{stream.config.prefix}.{previous}"
+    return stream.totals.integer(counter, digits)
+
+
+def _total(
+    stream: CounterStream, counter: str, answer: Reply | NatsError | None, deadline: float
+) -> Steps[int]:
+    """Return the total of a counter that was asked for."""
+    reply: Reply = raise_error(answer)
+    subject = f"{stream.config.prefix}.{counter}"
     if wire.is_without_stream(reply):
         question = stream.messages.request(subject)
         reply = yield from within(deadline, stream.stream.insist(question, reply))
     message = yield from within(deadline, stream.messages.read(subject, reply))
-    return current, stream.totals.of(previous, message)
+    return stream.totals.of(counter, message)

@@ -169,7 +169,8 @@ class Wait(NamedTuple):
 class Within(NamedTuple):
     """Perform another effect, but wait for it only until a moment of the monotonic clock.
 
-    Raise Expired if that has passed. What was sent by then may be applied all the same.
+    Raise Expired if that has passed. What was sent by then may be applied all the same. A Wait and
+    a Call are not cut short.
     """
 
     effect: Any

@@ -67,7 +67,8 @@ class Clock:
         """Estimate the clock from STREAM.INFO: its ``ts`` is taken to be halfway between.
 
         ``sent`` is when the question was sent, by the monotonic clock. Return False if the answer
-        took so long that the server should be asked again.
+        took so long that the server should be asked again: longer than is usual for it, which is
+        not known of the first one.
         """
         stamp = wire.parse_api(reply, documents.STREAM)["ts"]
         received = monotonic()
@@ -76,6 +77,7 @@ class Clock:
         if abs(offset - self.offset) > (received - sent) / 2:
             self.offset = offset
         took = received - sent
+        is_usual = self.is_known and took <= 2 * self._quickest_s
         self._quickest_s = min(self._quickest_s, took)
         if took > 2 * self._quickest_s + _GOOD_ENOUGH_S:
             self.due = received + self._retry_s
@@ -83,4 +85,4 @@ class Clock:
         else:
             self.due = received + REFRESH_S
             self._retry_s = _RETRY_S
-        return took < _GOOD_ENOUGH_S
+        return is_usual or took < _GOOD_ENOUGH_S

@@ -37,6 +37,9 @@ logger = logging.getLogger("django_nats")
 
 _ROOM_PAUSE_S = 0.002
 """How soon queued requests are tried again while the server reads too slowly."""
+_SILENCE_S = 0.5
+"""How long a server must be silent before all callers fail at once. Calls with a short timeout fail
+earlier, and alone: others may have time to wait."""
 _CLOSE_S = 1.0
 """How long a lost connection may take to close before the next one is opened."""
 _DEFAULT_MAX_PAYLOAD_BYTES = 1024 * 1024
@@ -334,13 +337,14 @@ class Session:
     def _timed_out(self, lane: Lane) -> str | None:
         """Open the circuit after a timeout, and return what should be logged of it.
 
-        It is the circuit of the session if the server has been silent, otherwise of the lane.
+        It is the circuit of the session if the server has been silent for long, otherwise of the
+        lane.
         """
         connection = self._connection
         if connection is None:
             return None
         # The server has been sent a ping when a part of the timeout had passed.
-        if connection.silent_since(lane.timeout / 2):
+        if connection.silent_since(max(lane.timeout / 2, _SILENCE_S)):
             if not self._silent:
                 self._silent = True
                 self._fault = fault = f"NATS at {self.config.where} does not answer"

@@ -15,6 +15,7 @@ from django_nats.exceptions import (
     NatsError,
     NotSent,
     OutcomeUnknown,
+    PermissionDenied,
     ServerError,
     UnexpectedReply,
     Unreadable,
@@ -101,6 +102,37 @@ def test_a_window_without_the_count_of_the_one_before_has_failed() -> None:
     steps = hits.hit([window(opened(), "k")], 1, TIMEOUT)
     (failed,), _ = run(steps, [ack(1, 1), OutcomeUnknown("no answer")])
     assert isinstance(failed, OutcomeUnknown)
+
+
+def test_a_window_without_the_count_of_the_one_before_gives_its_hit_back() -> None:
+    stream = opened()
+    denied = PermissionDenied("No permission to publish to $JS.API.DIRECT.GET.C")
+    (failed,), _ = run(hits.hit([window(stream, "k")], 5, TIMEOUT), [ack(1, 5), denied])
+    assert failed is denied
+    session = stream.stream.server
+    assert isinstance(session, Session)
+    (request,) = session.posted
+    assert request.subject == b"c.now"
+    assert wire.field(request.header, "Nats-Incr") == "-5"
+
+
+def test_a_hit_that_is_not_counted_is_not_given_back() -> None:
+    stream = opened()
+    run(hits.hit([window(stream, "k")], 5, TIMEOUT), [OutcomeUnknown("no answer"), stored(5, 3)])
+    session = stream.stream.server
+    assert isinstance(session, Session)
+    assert session.posted == []
+
+
+def test_a_hit_whose_caller_has_waited_before_waits_only_for_the_rest_of_its_time() -> None:
+    steps = hits.hit([window(opened())], 1, TIMEOUT, begun=1000.0)
+    (counts,), (effect,) = run(steps, [ack(1, 1)])
+    assert counts == (1, 0)
+    assert type(effect) is Within
+    assert effect.deadline == 1000.0 + TIMEOUT
+    steps = hits.hit([window(opened()), window(opened())], 1, TIMEOUT, begun=1000.0)
+    failures, _ = run(steps, Expired())
+    assert [type(each) for each in failures] == [OutcomeUnknown, OutcomeUnknown]
 
 
 def test_a_hit_that_is_not_sent_has_failed_in_every_window() -> None:

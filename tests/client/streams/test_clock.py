@@ -51,6 +51,14 @@ def test_a_server_that_became_slower_is_asked_less_and_less_often(clock: Clock) 
     assert intervals == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60])
 
 
+def test_an_answer_as_quick_as_an_earlier_one_is_good_enough(clock: Clock) -> None:
+    server_clock = ServerClock()
+    assert not ask(server_clock, clock, takes=0.4)  # with the time to connect, for all it knows
+    assert ask(server_clock, clock, takes=0.4)
+    assert ask(server_clock, clock, takes=0.8)
+    assert not ask(server_clock, clock, takes=0.9)
+
+
 def test_a_slow_network_is_not_asked_more_often(clock: Clock) -> None:
     server_clock = ServerClock()
     for _ in range(3):
