@@ -95,6 +95,6 @@ def _drop(counters: Counters) -> None:
     def steps() -> Steps[None]:
         yield stream.api_request(stream.api.delete)
 
-    if stream.is_open:
+    if stream.opening.is_open:
         with suppress(Unavailable):
             drivers.run(counters.session, steps())

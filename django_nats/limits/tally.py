@@ -124,7 +124,7 @@ def window_at(key: str, seconds: int, now: float) -> tuple[int, float]:
 
 def _open(places: Sequence[RateOnStream], timeout: float, now: float | None) -> Steps[float]:
     """Open the streams unless they are open, and return the time."""
-    if not all(each.stream.stream.is_ready for each in places):
+    if not all(each.stream.stream.opening.is_ready for each in places):
         opening = hits.ready([each.stream for each in places])
         yield from within(monotonic() + timeout, opening)
     return places[0].stream.now() if now is None else now
