@@ -69,7 +69,7 @@ class NatsCache(
 
     def _stats(self) -> Steps[CacheStats]:
         sent = monotonic()
-        document = yield from self._result_or(self._bucket.stream.open(), None)
+        document = yield from self._result_or(self._bucket.stream.opening.open(), None)
         rtt = None if document is None else monotonic() - sent
         state = {} if document is None else document["state"]
         return CacheStats(

@@ -32,7 +32,7 @@ def check_feeds(caches: Mapping[str, NatsCache]) -> Iterator[CheckMessage]:
         bucket, session = cache.bucket, cache.session
         with outages_unlogged():
             try:
-                if drivers.run(session, bucket.stream.info()) is None:
+                if drivers.run(session, bucket.stream.opening.info()) is None:
                     continue  # the first use creates it
             except NatsError:
                 continue  # reported as W006

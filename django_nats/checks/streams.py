@@ -156,7 +156,7 @@ def check_differences(
     first = shared[0]
     try:
         with outages_unlogged():
-            document = drivers.run(first.session, first.stream.info())
+            document = drivers.run(first.session, first.stream.opening.info())
     except NatsError as error:
         yield Warning(
             f"The {first.title} of {entries(shared)} could not be compared with settings: {error}",

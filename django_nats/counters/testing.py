@@ -101,7 +101,7 @@ def _drop(counters: Counters, prefix: str) -> None:
 
     for used in process.counter_streams(counters.settings.connection):
         stream = used.stream
-        if stream.is_open and stream.config.stream.startswith(prefix):
+        if stream.opening.is_open and stream.config.stream.startswith(prefix):
             with suppress(Unavailable):
                 drivers.run(counters.session, delete(stream))
-            stream.reopen()  # so that another alias of the connection does not delete it again
+            stream.opening.reopen()  # so that another alias does not delete it again

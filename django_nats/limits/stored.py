@@ -47,7 +47,7 @@ def stored_hits(
     ``now`` is in seconds since 1970, by default the server's time. Nothing is created: a stream
     that does not exist has no hits.
     """
-    if (yield from stream.stream.info()) is None:
+    if (yield from stream.stream.opening.info()) is None:
         return []
     now = stream.now() if now is None else now
     prefix = f"{stream.config.prefix}."

@@ -131,7 +131,7 @@ def window_at(key: str, seconds: int, now: float) -> tuple[int, float]:
 
 
 def _is_open(places: Sequence[RateOnStream]) -> bool:
-    return all(each.stream.stream.is_ready for each in places)
+    return all(each.stream.stream.opening.is_ready for each in places)
 
 
 def _open(places: Sequence[RateOnStream], deadline: float) -> Steps[None]:

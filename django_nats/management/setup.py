@@ -99,10 +99,10 @@ class Setup(Subcommand):
         With ``plan``, only show what would be done.
         """
         stream, session = wanted.stream, wanted.session
-        document = drivers.run(session, stream.info())
+        document = drivers.run(session, stream.opening.info())
         if document is None:
             if not plan:
-                drivers.run(session, stream.open())
+                drivers.run(session, stream.opening.open())
             self.stdout.write("  would create" if plan else "  created", self.style.SUCCESS)
             for field, value in stream.config.stream_config().items():
                 self.stdout.write(f"    {field}: {text_of(field, value)}")

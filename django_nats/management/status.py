@@ -255,9 +255,9 @@ def _ask(of: StreamOf, status: StreamStatus) -> Mapping[str, Any] | None:
     stream, session = of.stream, of.session
     try:
         # Asked twice, since the time of the first request may include that of connecting.
-        drivers.run(session, stream.info())
+        drivers.run(session, stream.opening.info())
         asked = monotonic()
-        document = drivers.run(session, stream.info())
+        document = drivers.run(session, stream.opening.info())
     except NatsError as error:
         status.error = str(error)
         return None

@@ -45,12 +45,12 @@ class TestInterruptions:
         left = 0
         is_released = drivers._is_released
 
-        def wait(lock: Any) -> bool:
+        def wait(lock: Any, *deadline: float) -> bool:
             nonlocal left
             left -= 1
             if left == 0:
                 raise _Interrupted
-            return is_released(lock)
+            return is_released(lock, *deadline)
 
         def interrupt(number: int) -> None:
             nonlocal left

@@ -13,7 +13,7 @@ from django_nats.client import process
 from django_nats.client.counters import doubts, failures, increments
 from django_nats.client.kv import bucket, copies, full, writing
 from django_nats.client.streams import clock as clock_module
-from django_nats.client.streams import facts, stream
+from django_nats.client.streams import facts, opening, stream
 from django_nats.client.transport import (
     connection,
     hearing,
@@ -43,6 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         failures,
         full,
         increments,
+        opening,
         stream,
         writing,
     ):

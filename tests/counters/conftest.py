@@ -115,7 +115,7 @@ def stream_info(counters: Counters) -> dict[str, Any]:
     """Open an alias's stream and return its STREAM.INFO."""
 
     def steps() -> Steps[dict[str, Any]]:
-        yield from counters.stream.stream.ready()
+        yield from counters.stream.stream.opening.ready()
         reply = yield counters.stream.stream.api_request(
             f"$JS.API.STREAM.INFO.{counters.settings.stream.stream}"
         )

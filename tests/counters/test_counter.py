@@ -41,7 +41,7 @@ def raw(counters: Counters, subject: str, payload: bytes = b"", header: bytes = 
     """Publish a message as another client would, and return the server's answer."""
 
     def steps() -> Steps[Any]:
-        yield from counters.stream.stream.ready()
+        yield from counters.stream.stream.opening.ready()
         reply = yield Request(counters.stream.stream.lanes.writes, subject, payload, header)
         return json.loads(reply.payload)
 

@@ -256,7 +256,7 @@ def replicas_are_current(counters: Any) -> bool:
     from django_nats.exceptions import NatsError
 
     try:
-        document = drivers.run(counters.session, counters.stream.stream.info())
+        document = drivers.run(counters.session, counters.stream.stream.opening.info())
     except NatsError:
         return False
     replicas = document["cluster"].get("replicas", [])

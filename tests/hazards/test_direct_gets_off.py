@@ -77,7 +77,7 @@ def test_a_bucket_with_reads_leader_goes_on_without_direct_gets(server: NatsServ
     use_cache(cache)
     allow_direct(server, cache.bucket.config.stream, False)
     use_cache(cache)
-    cache.bucket.stream.reopen()
+    cache.bucket.stream.opening.reopen()
     use_cache(cache)
     reconnect(server, lambda: works(cache.get, "one"))
     use_cache(cache)

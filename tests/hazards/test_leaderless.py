@@ -65,7 +65,7 @@ async def view(call: Callable[[int], Coroutine[Any, Any, object]]) -> list[type 
 def impatient(owner: NatsCache | Counters) -> None:
     """Have calls wait for a leader for TIMEOUT, but much longer for each answer."""
     stream = (owner.bucket if isinstance(owner, NatsCache) else owner.stream).stream
-    stream._patience_s = TIMEOUT
+    stream.opening._patience_s = TIMEOUT
     lanes = stream.lanes
     for lane in (lanes.reads, lanes.writes, lanes.first_opening, lanes.reopening):
         lane.timeout = 60.0
@@ -109,7 +109,7 @@ async def test_a_view_waits_once_during_an_election(service: tuple[NatsServer, C
     }
     await answer_api(client, answers)
     cache = cache_on(server)
-    await asyncio.to_thread(drivers.run, cache.session, cache.bucket.stream.ready())
+    await asyncio.to_thread(drivers.run, cache.session, cache.bucket.stream.opening.ready())
     answers[info] = ELECTION
     outcomes = await view(lambda number: cache.aset(f"key-{number}", number))
     assert outcomes[0] is not None

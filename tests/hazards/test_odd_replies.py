@@ -23,7 +23,7 @@ from django_nats.client.kv.config import BucketConfig
 from django_nats.client.kv.entry import EVERYTHING
 from django_nats.client.protocol import wire
 from django_nats.client.protocol.wire import Reply, compact_json
-from django_nats.client.streams import clock, stream
+from django_nats.client.streams import clock, opening, stream
 from django_nats.counters import Counter, Counters
 from django_nats.exceptions import CounterUnavailable, NotSent, Unavailable, UnexpectedReply
 from tests.conftest import PATIENT
@@ -135,7 +135,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Timeouts of requests are not changed."""
     began = monotonic()
-    for module in (bucket, clock, failures, increments, stream, writing):
+    for module in (bucket, clock, failures, increments, opening, stream, writing):
         monkeypatch.setattr(module, "monotonic", lambda: began + 100 * (monotonic() - began))
 
 

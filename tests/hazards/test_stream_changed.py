@@ -67,7 +67,7 @@ def test_a_bucket_raised_to_three_replicas_keeps_own_writes_readable(cluster: Cl
     cache.clear()
     missed += cache.get_many([f"new-{each}" for each in range(ROUNDS)]) != {}
     assert missed == 0
-    assert not cache.bucket.stream.replicated
+    assert not cache.bucket.stream.opening.replicated
 
 
 @pytest.mark.usefixtures("believing")
@@ -99,4 +99,4 @@ def test_no_counter_of_a_raised_stream_is_below_what_incr_returned(cluster: Clus
         run(counters.reset("more"))
         below += run(counters.value("more")) != 0
     assert below == 0
-    assert not counters.stream.replicated
+    assert not counters.stream.opening.replicated

@@ -94,7 +94,7 @@ def test_a_stream_that_does_not_exist_has_no_hits_and_is_not_created(
     hours: CounterStream, counters: Counters
 ) -> None:
     assert drivers.run(counters.session, stored_hits(hours)) == []
-    assert drivers.run(counters.session, hours.stream.info()) is None
+    assert drivers.run(counters.session, hours.stream.opening.info()) is None
 
 
 @given(st.text())

@@ -50,7 +50,7 @@ def test_status_is_escaped(counters: Counters, failing_nats: FailingNats, monkey
     def refused(*args: object) -> None:
         raise NatsError(f"refused: {ATTACK}")
 
-    monkeypatch.setattr("django_nats.client.streams.stream.Stream._document", refused)
+    monkeypatch.setattr("django_nats.client.streams.opening.Opening._document", refused)
     output, _ = failing_nats("status")
     assert r"refused: \x1b]0;title\x07\x9b31m\u202e\r" in output
     assert output.replace("\n", " ").isprintable()

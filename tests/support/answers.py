@@ -74,7 +74,7 @@ def stream_document(
 def opened(max_payload: int = 1024 * 1024, clock: float = 0, **options: Any) -> Bucket:
     config = BucketConfig("b", **{"request_timeout": 60.0, **options})
     bucket = Bucket(config, Session(max_payload))
-    answer_all(bucket.stream.open(), stream_info(config, clock))
+    answer_all(bucket.stream.opening.open(), stream_info(config, clock))
     return bucket
 
 

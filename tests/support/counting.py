@@ -17,7 +17,7 @@ def opened(last_seq: int = 0, **options: Any) -> CounterStream:
     """Return a stream that has been found on the server."""
     config = CounterConfig("C", "c", **options)
     stream = CounterStream(config, Session())
-    finish(stream.stream.open(), info(config, last_seq))
+    finish(stream.stream.opening.open(), info(config, last_seq))
     return stream
 
 

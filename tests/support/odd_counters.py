@@ -21,7 +21,7 @@ def increment(counters: Counters, subject: bytes, digits: str) -> None:
         header = wire.header_block({"Nats-Incr": f"+{digits}", "Nats-Msg-Id": secrets.token_hex()})
         request = Request(stream.stream.lanes.writes, "any", b"", header)
         request.subject = stream.config.prefix.encode() + b"." + subject
-        yield from stream.stream.ready()
+        yield from stream.stream.opening.ready()
         wire.parse_ack((yield request), stream.config.stream.encode())
 
     drivers.run(counters.session, steps())

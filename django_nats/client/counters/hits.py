@@ -35,7 +35,7 @@ Counts: TypeAlias = "tuple[int, int]"
 def ready(streams: Sequence[CounterStream]) -> Steps[None]:
     """Open the streams that this connection has not opened yet."""
     for each in streams:
-        yield from each.stream.ready()
+        yield from each.stream.opening.ready()
 
 
 def hit(

@@ -74,6 +74,7 @@ class Increments:
 
     def __init__(self, stream: Stream[CounterConfig], messages: Messages, totals: Totals) -> None:
         self.stream = stream
+        self._opening = stream.opening
         self.messages = messages
         self._totals = totals
         config = stream.config
@@ -142,7 +143,7 @@ class Increments:
         None for every other reply.
         """
         match = _ACKNOWLEDGED.match(reply.payload)
-        if match is None or match[1] != self._name or match[2] != self.stream.domain:
+        if match is None or match[1] != self._name or match[2] != self._opening.domain:
             return None
         return int(match[3]), match[4]
 
@@ -167,11 +168,11 @@ class Increments:
 
         The stream may have been given replicas, which this process does not know yet.
         """
-        stream, recent = self.stream, self.stream.recent
+        lanes, recent = self.stream.lanes, self.stream.recent
         for subject in subjects:
             recent.note_purged(subject.encode(), recent.newest)
         try:
-            document = yield from stream.info(stream.lanes.reopening)
+            document = yield from self._opening.info(lanes.reopening)
         except NatsError:
             return  # it is done: a replica that is behind may tell the old total for a moment
         if document is not None:
@@ -186,14 +187,14 @@ class Increments:
         """
         ack = self.messages.acknowledged(reply)
         domain = wire.domain_of(reply)
-        if domain != self.stream.domain:
+        if domain != self._opening.domain:
             # Its servers may have got another domain since it was opened.
             try:
-                yield from self.stream.open()
+                yield from self._opening.open()
             except (Unavailable, ServerError) as error:
                 raise OutcomeUnknown(f"An increment was stored, but: {error}") from error
-        if domain != self.stream.domain:
-            raise mismatch(self.stream.config.stream, self.stream.domain, domain)
+        if domain != self._opening.domain:
+            raise mismatch(self.stream.config.stream, self._opening.domain, domain)
         return ack
 
     # Until it is acknowledged ----------------------------------------------------------------
@@ -210,7 +211,7 @@ class Increments:
 
         Without ``resend``, only until it may have been applied.
         """
-        stream, doubts = self.stream, self.doubts
+        stream, opening, doubts = self.stream, self._opening, self.doubts
         if stream.config.sources:
             raise ReadOnlyCounter(
                 f"The counter {counter} of the stream {stream.config.stream} is the sum of those "
@@ -226,8 +227,8 @@ class Increments:
             while True:
                 sent = False
                 try:
-                    if not stream.is_ready:
-                        yield from stream.ready()
+                    if not opening.is_ready:
+                        yield from opening.ready()
                     sent = True
                     result = yield from conclude((yield request))
                 except (Unavailable, ServerError) as error:
@@ -247,7 +248,7 @@ class Increments:
                 if passing or isinstance(failure, NotSent):
                     self.outage.note_failure(begun)
                 if reached_no_stream(failure):
-                    stream.reopen()
+                    opening.reopen()
                 if not passing and not in_doubt:
                     raise self.refused(counter, failure)
                 if not passing or (in_doubt and not resend) or monotonic() >= deadline:

@@ -103,7 +103,7 @@ class Publishing:
         doubted = [each.doubted for each in increments]
         answers: Sequence[Answer]
         try:
-            yield from self._stream.ready()
+            yield from self._stream.opening.ready()
             now = monotonic()
             for each in increments:
                 # Before they are sent: whatever interrupts the rest, they may be on their way.
@@ -131,7 +131,7 @@ class Publishing:
                 sequence = counted[0]
         except (Unavailable, ServerError) as failure:
             if reached_no_stream(failure):
-                self._stream.reopen()
+                self._stream.opening.reopen()
             return failure if passes(failure) else increments.refused(increment.counter, failure)
         except NatsError as failure:
             return failure

@@ -22,6 +22,7 @@ from ..protocol.steps import Request, Steps, next_item
 from ..protocol.wire import Message
 from ..streams.clock import Clock
 from ..streams.messages import MAX_FROM_LEADER, UP_TO, Messages
+from ..streams.opening import Opening
 from ..streams.recent_writes import Recent
 from ..streams.requests import raise_error
 from ..streams.scan import last_messages, subject_matcher
@@ -47,13 +48,15 @@ class CounterStream:
 
     def __init__(self, config: CounterConfig, server: Server, recent: Recent | None = None) -> None:
         self.config = config
-        self.stream = Stream(
+        self._clock = Clock() if config.is_timed else None
+        opening = Opening(
             config,
             server,
             recent or Recent(),
-            clock=Clock() if config.is_timed else None,
+            clock=self._clock,
             on_open=lambda document: self.publishing.learn(document),
         )
+        self.stream = Stream(opening)
         self.messages = Messages(self.stream, from_leader=config.reads == "leader")
         self.totals = Totals(config.stream)
         self._prefix = f"{config.prefix}."
@@ -72,19 +75,18 @@ class CounterStream:
 
         Raises ValueError if the config does not say that the stream is timed.
         """
-        clock = self.stream.clock
-        if clock is None:
+        if self._clock is None:
             raise ValueError(f"The {self.config.title} is not timed")
-        return clock.now()
+        return self._clock.now()
 
     def server_time(self) -> Steps[float]:
         """Return the seconds since 1970 on the server's clock.
 
         No round trip, but a process that has not opened the stream yet does so first.
         """
-        clock = self.stream.clock
+        clock = self.stream.opening.clock
         if clock is not None and not clock.is_known:
-            yield from self._read(self.stream.ready())
+            yield from self._read(self.stream.opening.ready())
         return self.now()
 
     # Reading ---------------------------------------------------------------------------------
@@ -250,7 +252,7 @@ class CounterStream:
         It is sent again, as increments are, only if the stream has replicas. A lone server that has
         restarted meanwhile might not recognise it. Raises CounterUnavailable as incr() does.
         """
-        return self.increments.incr(counter, -n, resend=self.stream.replicated)
+        return self.increments.incr(counter, -n, resend=self.stream.opening.replicated)
 
     def reset(self, counter: str) -> Steps[None]:
         """Let a counter begin again from 0, and drop its history."""

@@ -177,7 +177,7 @@ class Feed:
 
     def open(self) -> Steps[None]:
         """Create the consumer. Raise the error if the server refuses it, and Broken."""
-        stream = yield from self._bucket.stream.open()
+        stream = yield from self._bucket.stream.opening.open()
         self._raise_refusal()  # the server would wait for the subscription before it answers
         position = self._listener.position(stream)
         request = create_request(
@@ -188,7 +188,7 @@ class Feed:
         consumer = wire.parse_api(reply, documents.NEW_CONSUMER)
         with self._connection.outstanding.lock:
             self._reach(int(consumer["delivered"]["stream_seq"]))
-        if (yield from self._bucket.stream.open())["created"] != stream["created"]:
+        if (yield from self._bucket.stream.opening.open())["created"] != stream["created"]:
             raise Broken("The stream was recreated, and its sequences start again")
         self._raise_refusal()
 
@@ -243,7 +243,7 @@ class Feed:
         of several replicas may be behind, or cut off from the others, so that the leader is asked
         for its last sequence.
         """
-        if self._bucket.stream.replicated:
+        if self._bucket.stream.opening.replicated:
             last = await self._drive(self._last_sequence())
             return last, last
         await self._connection.ping()

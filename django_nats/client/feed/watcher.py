@@ -181,7 +181,7 @@ class Watcher:
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[Feed]:
-        await self._drive(self._session, self._bucket.stream.ready())
+        await self._drive(self._session, self._bucket.stream.opening.ready())
         connection = self._session.connection
         if connection is None:
             raise NotSent("The connection was lost")

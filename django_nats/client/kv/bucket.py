@@ -29,6 +29,7 @@ from ..protocol.steps import Pause, Request, Steps
 from ..protocol.wire import Reply
 from ..streams.clock import Clock
 from ..streams.messages import Messages
+from ..streams.opening import Opening
 from ..streams.recent_writes import Recent
 from ..streams.requests import begun
 from ..streams.server import Server
@@ -66,7 +67,7 @@ class Bucket:
         self.config = config
         self.clock = Clock()
         self._fullness = Fullness(config)
-        self.stream = Stream(
+        self._opening = Opening(
             config,
             server,
             recent or Recent(),
@@ -74,6 +75,7 @@ class Bucket:
             on_open=self._learn,
             on_refusal=self._fullness.creation_error,
         )
+        self.stream = Stream(self._opening)
         self._messages = Messages(self.stream, from_leader=config.reads == "leader")
         self._subjects = Subjects(config.name, config.api_prefix)
         self._near_caches = NearCaches(copies, self.clock)
@@ -119,8 +121,8 @@ class Bucket:
         so if the old value could not be discarded. The old value is kept while the stream is not
         served.
         """
-        if not self.stream.is_ready:
-            yield from self.stream.ready()
+        if not self._opening.is_ready:
+            yield from self._opening.ready()
         try:
             return (yield from self._writer.store(key, write))
         except (ServerError, ValueTooLarge) as error:
@@ -132,7 +134,7 @@ class Bucket:
 
         The keys that were refused are discarded.
         """
-        yield from self.stream.ready()
+        yield from self._opening.ready()
         failed = yield from self._writer.store_many(writes)
         yield from self._discard_refused(failed)
         return failed
@@ -193,7 +195,7 @@ class Bucket:
         Return the new revision, or None if the key has changed. ``counts`` says, for revision 0,
         whether the entry of the key is a value.
         """
-        yield from self.stream.ready()
+        yield from self._opening.ready()
         expected = revision
         while True:
             sequence = yield from self._writer.store_if(key, write, expected)
@@ -215,7 +217,7 @@ class Bucket:
         Raises WrongRevision if that does not come to an end, as when ``decide`` itself writes the
         key.
         """
-        yield from self.stream.ready()
+        yield from self._opening.ready()
         subject = self._subjects.of(key)
         leader = False
         for _ in range(MAX_ROUNDS):
@@ -226,7 +228,7 @@ class Bucket:
             expected = 0 if message is None else message.sequence
             if (yield from self._writer.store_if(key, write, expected)) is not None:
                 return result
-            leader = self.stream.replicated  # a replica might go on answering with what lost
+            leader = self._opening.replicated  # a replica might go on answering with what lost
             yield Pause(chance.uniform(0, 0.003))
         raise WrongRevision(f"{key!r} was changed {MAX_ROUNDS} times while it was being changed")
 
@@ -249,7 +251,7 @@ class Bucket:
 
     def _remove(self, key: str) -> Steps[tuple[Entry | None, NatsError | None]]:
         """Delete a key. Return the entry it had, and why that could not be announced."""
-        yield from self.stream.ready()
+        yield from self._opening.ready()
         subject = self._subjects.of(key)
         leader = False
         while True:
@@ -260,7 +262,7 @@ class Bucket:
             deleted, unannounced_by = yield from self._delete_at(key, message.sequence)
             if deleted:
                 return entry, unannounced_by
-            leader = self.stream.replicated
+            leader = self._opening.replicated
 
     def _delete_at(self, key: str, revision: int) -> Steps[tuple[bool, NatsError | None]]:
         """Delete a key if it still has the revision.
@@ -306,7 +308,7 @@ class Bucket:
         self, keys: Iterable[str], revisions: Mapping[str, int] | None = None
     ) -> Steps[tuple[set[str], dict[str, NatsError]]]:
         """Delete keys. Return those that had to be purged, and those that failed, as ``_purge``."""
-        yield from self.stream.ready()
+        yield from self._opening.ready()
         keys = list(dict.fromkeys(keys))
         subjects = self._subjects.plain_to_publish(keys) if revisions is None else None
         if subjects is not None:
@@ -339,7 +341,7 @@ class Bucket:
         Not by a rollup of the whole stream: that stalls every read and write for a second or two
         at a million keys, where a purge takes a millisecond.
         """
-        yield from self.stream.ready()
+        yield from self._opening.ready()
         marker = self._tombstones.request(self._subjects.prefix + key_names.CLEAR)
         try:
             yield from self._insist(self._purges.request(), self._purges.count)

@@ -39,6 +39,7 @@ class Reader:
         clock: Clock,
     ) -> None:
         self._stream = stream
+        self._opening = stream.opening
         self._messages = messages
         self._subjects = subjects
         self._near_caches = near_caches
@@ -57,9 +58,9 @@ class Reader:
         near_caches = self._near_caches
         attempts = near_caches.begin(key, subject)
         try:
-            if attempts and not self._stream.is_ready:
-                yield from self._stream.ready()  # says whether there are replicas
-            leader = self._stream.replicated and bool(attempts)
+            if attempts and not self._opening.is_ready:
+                yield from self._opening.ready()  # says whether there are replicas
+            leader = self._opening.replicated and bool(attempts)
             entry = self.entry((yield from self._messages.last(subject, leader=leader)))
         except BaseException:
             near_caches.give_up(attempts)
@@ -75,7 +76,7 @@ class Reader:
         it.
         """
         stream, messages = self._stream, self._messages
-        if self._near_caches.copies or messages.from_leader or not stream.is_ready:
+        if self._near_caches.copies or messages.from_leader or not self._opening.is_ready:
             entry = yield from self.get(key)
             return None if entry is None else (entry.payload, entry.format)
         find = self._kept_request if len(key) <= _LONGEST_KEPT else self._request
@@ -122,8 +123,8 @@ class Reader:
         copied = [each for each in wanted if attempts[each]]
         found: dict[str, Message | None] = {}
         try:
-            yield from self._stream.ready()  # says whether there are replicas
-            if self._stream.replicated:
+            yield from self._opening.ready()  # says whether there are replicas
+            if self._opening.replicated:
                 yield from self._messages.add_from_leader(copied, found)
                 others = [each for each in wanted if not attempts[each]]
                 found.update((yield from self._messages.last_of(others)))
@@ -145,7 +146,7 @@ class Reader:
         """
         message = yield from self._messages.last(subject, leader=leader)
         entry = self.entry(message)
-        if entry is None and self._stream.replicated and not leader:
+        if entry is None and self._opening.replicated and not leader:
             return (yield from self.current(subject, leader=True))
         if entry is None:
             self._near_caches.forget(subject)

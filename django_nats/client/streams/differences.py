@@ -102,7 +102,7 @@ def update(stream: Stream[Any], existing: Mapping[str, Any]) -> Steps[dict[str, 
     named = {field: value for field, value in wanted.items() if field not in kept}
     payload = wire.compact_json({**existing, **named, **changed, "metadata": metadata})
     wire.parse_api((yield stream.api_request(stream.api.update, payload)))
-    return (yield from stream.open())
+    return (yield from stream.opening.open())
 
 
 def _without_empty(value: Any) -> Any:

@@ -48,6 +48,7 @@ class Messages:
     def __init__(self, stream: Stream[Any], *, from_leader: bool = False) -> None:
         """With ``from_leader``, only the leader is asked."""
         self._stream = stream
+        self._opening = stream.opening
         self.from_leader = from_leader
         self._name = stream.config.stream.encode()
         self._direct, self._leader = stream.api.direct_get, stream.api.get
@@ -189,7 +190,7 @@ class Messages:
         # Other replicas may be behind what the leader has just said, too.
         if message is None:
             self._stream.recent.note_missing(subject.encode())
-        elif self._stream.replicated:
+        elif self._opening.replicated:
             self._stream.recent.note(message.subject, message.sequence)
         return message
 

@@ -76,7 +76,7 @@ def batches(
     """
     matches = subject_matcher(subject_filter)
     last, lost = 0, -1
-    yield from stream.ready()
+    yield from stream.opening.ready()
     size = min(FIRST_BATCH, batch)
     while True:
         name = f"keys-{secrets.token_hex(8)}"
@@ -170,13 +170,13 @@ def _next_batch(
         inbox=True,
         reader=reader,
     )
-    had_notices = stream.has_notices
+    had_notices = stream.opening.has_notices
     try:
         replies: list[Reply] = yield request
     except LimitReached:
         # The server may have had one subscription left, and the notices may have taken it. They
         # have made room, but a part of the batch may have been delivered to nobody.
-        if stream.has_notices or not had_notices:
+        if stream.opening.has_notices or not had_notices:
             raise
         return None
     ended = wire.status(replies[-1])

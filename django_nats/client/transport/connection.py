@@ -212,13 +212,13 @@ class Connection(NatsClient):
         ``listener`` gets every message on it, on any thread, under the lock of ``outstanding``.
         ``on_refusal`` gets the error if the server refuses the subscription.
         """
-        sid, subject = self.outstanding.listen(listener, on_refusal)
+        sid, subject = self.outstanding.subscriptions.listen(listener, on_refusal)
         self.outgoing.write(b"SUB %b %b\r\n" % (subject, sid))
         return sid, subject.decode()
 
     def unlisten(self, sid: bytes) -> None:
         """End a subscription that listen() has begun."""
-        self.outstanding.unlisten(sid)
+        self.outstanding.subscriptions.unlisten(sid)
         self._unsubscribe(sid)
 
     def post(self, subject: bytes) -> None:

@@ -48,8 +48,10 @@ class ErrorLines:
             "limit of the account."
         )
         if self.opened:
-            keys = self._outstanding.refuse_subscriptions(error)
-            # Behind the UNSUB lines of the subscriptions that have ended.
+            keys = self._outstanding.with_inboxes()
+            self._outstanding.subscriptions.refuse_unheard(error)
+            # Behind the UNSUB lines of the subscriptions that have ended: the callers of these
+            # requests may ask again at once.
             asyncio.get_running_loop().call_soon(self._outstanding.refuse_keys, keys, error)
         else:
             self.inbox_refusal = error
@@ -62,7 +64,7 @@ class ErrorLines:
             if self.opened:  # otherwise open() raises it
                 self._lose(inbox_refused(error))
             return
-        if self._outstanding.refuse_following(message):
+        if self._outstanding.subscriptions.refuse(message):
             return
         if inbox not in message and monotonic() - self._logged_at >= _QUIET_S:
             self._logged_at = monotonic()

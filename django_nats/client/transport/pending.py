@@ -24,8 +24,9 @@ from ...exceptions import (
 from ...realtime import monotonic
 from ..protocol import wire
 from ..protocol.runs import ReadRun, RunReader, read_acknowledgements
-from ..protocol.steps import Answer, Follow, Publications, Request
+from ..protocol.steps import Answer, Publications, Request
 from .driver_errors import explain, without_frames
+from .subscriptions import Subscriptions
 from .waiter import Waiter
 
 logger = logging.getLogger("django_nats")
@@ -33,15 +34,10 @@ logger = logging.getLogger("django_nats")
 INBOX_SID = b"1"
 _TOKENS = Struct("12s" * 256)
 """The tokens that are made at once: 256 of 12 characters, with 6 random bits in each."""
-_LOST_MESSAGE = wire.Reply(b"", b"", b"", b"")
-"""What a listener gets in place of a message that could not be kept.
-
-It has no subject, which ends a change feed.
-"""
 
 
 class Outstanding:
-    """The requests that wait for replies, and the listeners of other subscriptions.
+    """The requests that wait for replies.
 
     All replies come in on one subscription, the inbox, each on a subject of its own. That subject
     is the key of its request. A request with an inbox of its own has the id of that subscription
@@ -50,8 +46,8 @@ class Outstanding:
     The subjects cannot be guessed. Otherwise a user of the account could predict the next subject
     and publish an answer in the server's place.
 
-    The lock protects all this, and the order of what is written. No thread waits for anything
-    while it holds the lock.
+    The lock protects all this, the other subscriptions, and the order of what is written. No
+    thread waits for anything while it holds the lock.
     """
 
     def __init__(self, unsubscribe: Callable[[bytes], None]) -> None:
@@ -65,14 +61,9 @@ class Outstanding:
         """Size that one reply may have, headers included."""
         self._unsubscribe = unsubscribe
         self._loop_thread_id = get_ident()
+        self.subscriptions = Subscriptions(self.lock, unsubscribe, self._is_interruption)
+        """Those that are not for replies. They get what answers no request."""
         self._waiting: dict[bytes, tuple[Waiter, int]] = {}
-        self._listeners: dict[bytes, Callable[[wire.Reply], None]] = {}
-        self._on_refusal: dict[bytes, Callable[[NatsError], object]] = {}
-        """What to call if the server refuses the subscription of a listener."""
-        self._followed: dict[Follow, bytes] = {}
-        """The ids of subscriptions that a request has begun."""
-        self._unheard: set[bytes] = set()
-        """Subscriptions on which nothing has arrived yet, so that the server may refuse them."""
         self._tokens: list[bytes] = []
         """Unused random parts of the subjects for replies."""
         self._inbox = b""
@@ -83,8 +74,8 @@ class Outstanding:
         return len(self._waiting)
 
     def open(self, inbox: bytes) -> None:
-        """Set the prefix of the subjects for replies."""
-        self._inbox = inbox
+        """Set the prefix of the subjects for replies, and of those of change feeds."""
+        self._inbox = self.subscriptions.inbox = inbox
         self._max_subject_bytes = wire.MAX_CONTROL_LINE_BYTES - len(inbox) - 64
 
     def enlist(self, waiter: Waiter, frames: list[bytes], max_payload: int) -> int:
@@ -128,7 +119,7 @@ class Outstanding:
                 waiter.answer(index, _oversized(request, max_payload, max_subject_bytes))
                 continue
             if request.follow is not None:
-                self._follow(request.follow, frames)
+                self.subscriptions.follow(request.follow, frames)
             if request.inbox:
                 keys[-1] = key = token  # the token is the id of the subscription, too
                 reply += b".pull"
@@ -165,7 +156,7 @@ class Outstanding:
         return get_ident() != self._loop_thread_id and not isinstance(error, TypeError)
 
     def take(self, sid: bytes, reply: wire.Reply) -> ReadRun | None:
-        """Pass a reply to the waiter or the listener that it belongs to.
+        """Pass a reply to the waiter or the subscription that it belongs to.
 
         Return a function that can read many of the further replies at once, if there is one.
         Raise only what a signal's handler raised. An error in the code is logged, so that the
@@ -177,7 +168,7 @@ class Outstanding:
             key = sid
         waiting = self._waiting.get(key)
         if waiting is None:
-            self._notify(sid, reply)  # a listener's, or the caller has stopped waiting
+            self.subscriptions.notify(sid, reply)  # or the caller has stopped waiting
             return None
         waiter, index = waiting
         waiter.deadline = self.received_at + waiter.timeout
@@ -273,7 +264,7 @@ class Outstanding:
         key = subject if sid == INBOX_SID else sid
         waiting = self._waiting.pop(key, None)
         if waiting is None:
-            self._notify(sid, _LOST_MESSAGE)
+            self.subscriptions.notify_of_loss(sid)
             return
         waiter, index = waiting
         if waiter.requests[index].inbox:
@@ -288,62 +279,10 @@ class Outstanding:
         with self.lock:
             waiting = self._waiting.get(subject if sid == INBOX_SID else sid)
             if waiting is None:
-                self._notify(sid, _LOST_MESSAGE)
+                self.subscriptions.notify_of_loss(sid)
             else:
                 self.forget(waiting[0])
                 waiting[0].fail(OutcomeUnknown("The answer arrived, but could not be handled"))
-
-    def listen(
-        self, listener: Callable[[wire.Reply], None], on_refusal: Callable[[NatsError], object]
-    ) -> tuple[bytes, bytes]:
-        """Register a function for all messages on a new subject, and one for its refusal.
-
-        Both are called under the lock, the first on any thread. Return the subscription's id and
-        the subject, to which the caller subscribes.
-        """
-        with self.lock:
-            sid = self._tokens.pop() if self._tokens else self._new_token()
-            self._listeners[sid] = listener
-            self._on_refusal[sid] = on_refusal
-            self._unheard.add(sid)
-        return sid, self._feed_subject(sid)
-
-    def _follow(self, follow: Follow, frames: list[bytes]) -> None:
-        """Add a subscription that a request needs, unless the connection has it."""
-        if follow in self._followed:
-            return
-
-        def end(error: NatsError) -> None:
-            self.unlisten(sid)
-            self._unsubscribe(sid)
-            follow.refused(error)
-
-        sid = self._tokens.pop() if self._tokens else self._new_token()
-        self._followed[follow] = sid
-        self._listeners[sid], self._on_refusal[sid] = follow.heard, end
-        self._unheard.add(sid)
-        frames.append(b"SUB %b %b\r\n" % (follow.subject.encode(), sid))
-
-    def _feed_subject(self, sid: bytes) -> bytes:
-        return b"%b%b.feed" % (self._inbox, sid)
-
-    def unlisten(self, sid: bytes) -> None:
-        """Remove the functions that listen() has registered."""
-        with self.lock:
-            self._listeners.pop(sid, None)
-            self._on_refusal.pop(sid, None)
-            self._unheard.discard(sid)
-
-    def _notify(self, sid: bytes, reply: wire.Reply) -> None:
-        listener = self._listeners.get(sid)
-        if listener is not None:
-            self._unheard.discard(sid)
-            try:
-                listener(reply)
-            except Exception as error:
-                if self._is_interruption(error):
-                    raise
-                logger.exception("django-nats could not handle a message of a change feed")
 
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting for a waiter's replies."""
@@ -364,22 +303,6 @@ class Outstanding:
             self._waiting.clear()
             return waiters
 
-    def refuse_following(self, message: str) -> bool:
-        """End the subscriptions of Follow that the server has refused for lack of permission.
-
-        ``message`` is the server's error in lower case. Return False if it is about others.
-        """
-        with self.lock:
-            refused = [
-                sid
-                for each, sid in self._followed.items()
-                if f'"{each.subject.lower()}"' in message
-            ]
-            for sid in refused:
-                if sid in self._on_refusal:
-                    self._on_refusal[sid](PermissionDenied("No permission to subscribe"))
-            return bool(refused)
-
     def refuse(self, message: str) -> None:
         """Fail the requests whose subjects the server has refused for lack of permission.
 
@@ -396,24 +319,10 @@ class Outstanding:
                 else:
                     continue
                 self._refuse(key, PermissionDenied(problem))
-            for sid, on_refusal in list(self._on_refusal.items()):
-                if f'"{self._feed_subject(sid).decode().lower()}"' in message:
-                    inbox = self._inbox.decode()
-                    on_refusal(PermissionDenied(f"No permission to subscribe to {inbox}*.feed"))
 
-    def refuse_subscriptions(self, error: NatsError) -> list[bytes]:
-        """End what needs a subscription on which nothing has arrived yet, but for requests.
-
-        The server does not say which subscription it has refused. Those of Follow make room for
-        the others, which need theirs. Return the keys of the requests that may be refused. They
-        are to be failed with refuse_keys() once the server has been told: their callers may ask
-        again at once.
-        """
+    def with_inboxes(self) -> list[bytes]:
+        """Return the keys of the waiting requests that have an inbox of their own."""
         with self.lock:
-            self._unheard.update(set(self._followed.values()) & self._on_refusal.keys())
-            for sid in list(self._unheard):
-                if sid in self._on_refusal:
-                    self._on_refusal[sid](error)
             waiting = self._waiting.items()
             return [key for key, (waiter, index) in waiting if waiter.requests[index].inbox]
 

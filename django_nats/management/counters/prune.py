@@ -75,7 +75,7 @@ class Prune(Subcommand):
                 f'{field}: NATS_COUNTERS["{field.alias}"] is the sum of its SOURCES. Nothing can '
                 "be removed from it."
             )
-        document = drivers.run(counters.session, counters.stream.stream.info())
+        document = drivers.run(counters.session, counters.stream.stream.opening.info())
         if document is None:
             self.stdout.write(f"{field}: no counters yet")
             return

@@ -44,6 +44,6 @@ def _used(quota: Quota, tenant: str) -> tuple[int, datetime | None]:
     To ask the quota itself would create the stream.
     """
     (place,) = of_limits([quota])
-    if drivers.run(place.session, place.stream.info()) is None:
+    if drivers.run(place.session, place.stream.opening.info()) is None:
         return 0, None
     return drivers.run(quota.session, quota._used(quota._key(tenant)))

@@ -104,7 +104,7 @@ def test_acknowledgements_of_every_form_are_read(
 ) -> None:
     payload = b'{"stream":"%b",%b"seq":7,%b"val":"-12"}' % (text, space, space)
     stream = opened()
-    stream.stream.domain = domain
+    stream.stream.opening.domain = domain
     assert finish(stream.incr("k", 1), wire.Reply(b"", payload))[0] == -12
 
 

@@ -11,7 +11,7 @@ from django_nats.client.counters.publishing import Increment
 from django_nats.client.counters.stream import CounterStream
 from django_nats.client.protocol import wire
 from django_nats.client.protocol.steps import Pause, Request
-from django_nats.client.streams import stream as stream_module
+from django_nats.client.streams import opening
 from django_nats.exceptions import (
     AuthenticationFailed,
     BridgeMisuse,
@@ -198,7 +198,7 @@ def test_patience_is_shorter_than_the_servers_duplicate_window(
     stream = opened(deadline=10)
     answer = stream_document(stream.config)
     answer["config"]["duplicate_window"] = window * 10**9
-    finish(stream.stream.open(), document(answer))
+    finish(stream.stream.opening.open(), document(answer))
     assert stream.publishing.patience == pytest.approx(patience)
 
 
@@ -238,7 +238,7 @@ def test_the_stream_is_looked_up_without_responders() -> None:
 
 
 def test_an_unanswered_lookup_puts_no_increment_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "monotonic", count(0, 100).__next__)
+    monkeypatch.setattr(opening, "monotonic", count(0, 100).__next__)
     config = opened().config
     stream = CounterStream(config, Session())
     increments = pair(stream)

@@ -33,7 +33,8 @@ def test_the_first_question_opens_the_stream_and_later_ones_ask_nothing() -> Non
     found, asked = finish(stream.server_time(), stream_info(stream.config, HOUR))  # type: ignore[arg-type]
     assert found == pytest.approx(time() + HOUR, abs=600)
     assert len(asked) == 1
-    stream.stream.reopen()  # another connection must find the stream again, but knows the time
+    # Another connection must find the stream again, but knows the time.
+    stream.stream.opening.reopen()
     assert finish(stream.server_time())[1] == []
 
 

@@ -200,7 +200,7 @@ def test_a_replica_that_does_not_catch_up_ends_the_feed(
     cache.set("key", 1)
     following = Following(cache)
     assert following.recorder.lives == 1
-    monkeypatch.setattr(cache.bucket.stream, "replicated", True)
+    monkeypatch.setattr(cache.bucket.stream.opening, "replicated", True)
     stream = cache.bucket.config.stream
     until = {"pause_until": "2999-01-01T00:00:00Z"}
     assert api(cache, f"CONSUMER.PAUSE.{stream}.{following.consumer}", until)["paused"]

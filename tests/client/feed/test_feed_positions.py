@@ -38,7 +38,7 @@ def test_the_leader_of_several_replicas_is_asked_what_it_has_stored(
     cache.set_many({"one": 1, "two": 2})
     revision = cache.get_with_revision("two")[1]
     following = Following(cache)
-    monkeypatch.setattr(cache.bucket.stream, "replicated", True)
+    monkeypatch.setattr(cache.bucket.stream.opening, "replicated", True)
     following.wait_for(lambda: following.recorder.stored == revision)
     following.stop()
 

@@ -409,19 +409,19 @@ def test_a_late_answer_does_not_count_for_the_next_connection() -> None:
     bucket = opened()
     server: Any = bucket.stream.server
     server.epoch = 2
-    looking = bucket.stream.ready()
+    looking = bucket.stream.opening.ready()
     next(looking)
     server.epoch = 3
     with suppress(StopIteration):
         while True:  # twice, if this machine is too slow to tell the server's time
             looking.send(stream_info(bucket.config))
-    assert not bucket.stream.is_ready
+    assert not bucket.stream.opening.is_ready
 
 
 def test_a_late_answer_does_not_replace_what_a_later_question_has_found() -> None:
     bucket = opened()
-    bucket.stream.reopen()
-    early, late = bucket.stream.ready(), bucket.stream.ready()
+    bucket.stream.opening.reopen()
+    early, late = bucket.stream.opening.ready(), bucket.stream.opening.ready()
     next(early)
     next(late)
     for steps, replicas in ((late, 3), (early, 1)):
@@ -429,7 +429,7 @@ def test_a_late_answer_does_not_replace_what_a_later_question_has_found() -> Non
         with suppress(StopIteration):
             while True:
                 steps.send(found)
-    assert bucket.stream.replicated
+    assert bucket.stream.opening.replicated
 
 
 def test_keys_longer_than_8192_bytes_are_refused() -> None:

@@ -108,7 +108,7 @@ def test_the_leader_is_asked_before_a_change_treats_a_key_as_missing() -> None:
 def test_a_recreated_stream_is_not_compared_with_writes_to_the_old_one() -> None:
     bucket = opened(replicas=3)
     finish(bucket.put(":1:k", WRITE), ack(8))
-    answer_all(bucket.stream.open(), stream_info(bucket.config))
+    answer_all(bucket.stream.opening.open(), stream_info(bucket.config))
     assert finish(bucket.get(":1:k"), stored(1))[0].revision == 1
 
 

@@ -151,7 +151,7 @@ def test_options_configure_the_stream_of_a_cluster(
     config = config_on_server(cache)
     assert config.items() >= expected.items()
     assert differences(cache.bucket.config, config, info(cache)["state"]) == []
-    assert cache.bucket.stream.replicated is (config["num_replicas"] > 1)
+    assert cache.bucket.stream.opening.replicated is (config["num_replicas"] > 1)
     cache.set("key", "value")
     assert cache.get("key") == "value"
 
@@ -375,7 +375,7 @@ def test_the_error_names_an_old_server_and_the_version_needed(
     options: dict[str, Any], level: int | None, needed: str, found: bytes
 ) -> None:
     bucket = Bucket(BucketConfig("web", **options), OldServer())
-    steps = bucket.stream.open()
+    steps = bucket.stream.opening.open()
     next(steps)
     steps.send(Reply(b"", found))
     account = b'{"type":"x","memory":0,"api":{"total":3,"errors":0%b}}'

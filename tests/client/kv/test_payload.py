@@ -77,7 +77,7 @@ def test_any_reply_is_read_alike(reply: Reply, changes: list[tuple[int, int, byt
     buckets = settled(replicas=3), settled(replicas=3)
     for each in buckets:
         each.clock.offset = buckets[0].clock.offset
-        each.stream.replicated = True
+        each.stream.opening.replicated = True
         each.stream.recent.note(b"$KV.b.=.1.a", 10)  # replies with lower sequences are stale
     short = outcome(buckets[0].get_payload(KEY), reply)
     assert short == outcome(buckets[1].get(KEY), reply)

@@ -183,7 +183,7 @@ def test_a_mutated_stream_document_is_used_or_raises_a_nats_error(document: dict
     )
     for stream in streams:
         with suppress(NatsError):
-            info, _ = _finish(stream.stream.open(), reply, level)
+            info, _ = _finish(stream.stream.opening.open(), reply, level)
             lags_of(info, SUM.sources)
             Mailbox().position(info)
             for each in differences(stream.config, info["config"], info["state"]):

@@ -114,8 +114,8 @@ def test_a_pipeline_that_was_sent_in_part_does_not_raise_not_sent(
 ) -> None:
     monkeypatch.setattr(requests, "MAX_PIPELINE", 2)
     bucket = Bucket(BucketConfig("a"), Known())
-    bucket.stream._opened = 1  # as after a first operation
-    bucket.stream._facts.due = bucket.clock.due = math.inf
+    bucket.stream.opening._opened = 1  # as after a first operation
+    bucket.stream.opening._facts.due = bucket.clock.due = math.inf
     refused = NotSent("the circuit is open")
     writes = {key: Write(b"x", None, None) for key in ("a", "b", "c")}
 

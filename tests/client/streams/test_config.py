@@ -88,14 +88,14 @@ def test_options_configure_the_stream(
 ) -> None:
     name = f"created-{kind.__name__}-{field}-{options.get('storage', 'file')}"
     stream = stream_of(limited, kind, name, **options)
-    document = run(limited, stream.open())
+    document = run(limited, stream.opening.open())
     assert document["config"][field] == expected
     assert differences(stream.config, document["config"], document["state"]) == []
 
 
 def test_metadata_is_stored_beside_the_servers_own(limited: NatsServer, kind: type) -> None:
     stream = stream_of(limited, kind, f"meta-{kind.__name__}", metadata=(("team", "web"),))
-    document = run(limited, stream.open())
+    document = run(limited, stream.opening.open())
     metadata = document["config"]["metadata"]
     assert metadata["team"] == "web"
     assert all(name == "team" or name.startswith("_nats") for name in metadata)
@@ -112,7 +112,7 @@ def test_what_differs_is_changed_and_other_metadata_stays(limited: NatsServer, k
         placement_tags=("ssd",),
         metadata=(("team", "web"), ("cost", "7"), ("tool", "terraform")),
     )
-    run(limited, before.open())
+    run(limited, before.opening.open())
     after = stream_of(
         limited,
         kind,
@@ -122,7 +122,7 @@ def test_what_differs_is_changed_and_other_metadata_stays(limited: NatsServer, k
         description="Pages",
         metadata=(("team", "shop"), ("cost", "7"), ("owner", "Ada")),
     )
-    existing = run(limited, after.info())
+    existing = run(limited, after.opening.info())
     found = differences(after.config, existing["config"], existing["state"])
 
     assert {each.field: each.fixable for each in found} == dict.fromkeys(
@@ -149,7 +149,7 @@ def test_an_account_that_requires_max_bytes_is_named_as_the_reason(
 ) -> None:
     stream = stream_of(limited, kind, f"unlimited-{kind.__name__}", max_bytes=None)
     with pytest.raises(ServerError) as caught:
-        run(limited, stream.open())
+        run(limited, stream.opening.open())
     assert str(caught.value).startswith(f"The {stream.config.title} cannot be created: ")
     assert "account requires a stream config to have max bytes set" in str(caught.value)
     assert str(caught.value).endswith("Set MAX_BYTES.")
@@ -175,7 +175,7 @@ def test_reads_and_placement_in_a_cluster(cluster: Cluster, kind: type) -> None:
         assert drivers.run(session, counters.incr("a.b", 2)) == 2
         assert drivers.run(session, counters.value("a.b")) == 2
         assert drivers.run(session, counters.matching("a.*")) == {"a.b": 2}
-    document = drivers.run(session, stream.info())
+    document = drivers.run(session, stream.opening.info())
     assert document["config"]["placement"] == {"cluster": "c"}
     assert differences(stream.config, document["config"], document["state"]) == []
 

@@ -255,15 +255,15 @@ def test_opening_a_stream_waits_for_its_first_leader() -> None:
     bucket = new_bucket()
     level = document({"api": {"level": 1}})
     created = [ELECTION, NO_STREAM, level, refusal(10058), ELECTION, stream_info(bucket.config)]
-    _, asked = finish(bucket.stream.ready(), *created)
+    _, asked = finish(bucket.stream.opening.ready(), *created)
     assert [each.subject.split(b".")[-2] for each in asked].count(b"INFO") == 4
-    assert bucket.stream.is_ready
+    assert bucket.stream.opening.is_ready
 
 
 def test_opening_waits_for_the_first_leader_for_connect_timeout(clock: Clock) -> None:
     bucket = new_bucket(connect_timeout=2)
     began = clock.now
-    error, _ = run_until_error(clock, bucket.stream.ready(), ELECTION)
+    error, _ = run_until_error(clock, bucket.stream.opening.ready(), ELECTION)
     assert type(error) is NoLeader
     assert 2 <= clock.now - began < 2.2 + 1e-6
     assert bucket.stream.server.suspended == [bucket.stream.lanes.writes]  # type: ignore[attr-defined]
@@ -282,7 +282,7 @@ def test_calls_do_not_wait_after_one_that_found_no_leader() -> None:
 def test_a_lookup_of_a_new_stream_without_an_answer_is_repeated() -> None:
     bucket = new_bucket(connect_timeout=4)
     info = stream_info(bucket.config)
-    _, (first, second) = finish(bucket.stream.ready(), OutcomeUnknown(), info)
+    _, (first, second) = finish(bucket.stream.opening.ready(), OutcomeUnknown(), info)
     assert first.subject == second.subject == INFO
     # The lookup fits into the time for the first leader and does not open the circuit.
     assert (first.lane.timeout, first.lane.probe) == (1, None)
@@ -293,8 +293,8 @@ def test_opening_waits_until_every_server_knows_the_new_stream() -> None:
     level = document({"api": {"level": 1}})
     made = document({"config": bucket.config.stream_config(), "state": {}})
     info = stream_info(bucket.config)
-    finish(bucket.stream.ready(), NO_STREAM, level, made, NO_STREAM, info)
-    assert bucket.stream.is_ready
+    finish(bucket.stream.opening.ready(), NO_STREAM, level, made, NO_STREAM, info)
+    assert bucket.stream.opening.is_ready
 
 
 NO_PEERS = refusal(10005)
@@ -304,8 +304,8 @@ def test_creating_a_stream_waits_for_servers_for_its_replicas(clock: Clock) -> N
     bucket = new_bucket()
     level = document({"api": {"level": 1}})
     created = [NO_STREAM, level, NO_PEERS, stream_info(bucket.config)]
-    finish(bucket.stream.ready(), *created)
-    assert bucket.stream.is_ready
+    finish(bucket.stream.opening.ready(), *created)
+    assert bucket.stream.opening.is_ready
 
 
 def test_creating_waits_for_servers_for_the_replicas_for_connect_timeout(clock: Clock) -> None:
@@ -313,19 +313,19 @@ def test_creating_waits_for_servers_for_the_replicas_for_connect_timeout(clock: 
     began = clock.now
     level = document({"api": {"level": 1}})
     answers = cycle([NO_STREAM, level, NO_PEERS])
-    error, _ = run_until_error(clock, bucket.stream.ready(), *islice(answers, 300))
+    error, _ = run_until_error(clock, bucket.stream.opening.ready(), *islice(answers, 300))
     assert isinstance(error, ServerError)
     assert (error.err_code, str(error)[:32]) == (10005, "The bucket b cannot be created: ")
     assert 2 <= clock.now - began < 2.2 + 1e-6
     # Later calls do not wait: the server refuses too many replicas with the same error.
     began = clock.now
-    error, _ = run_until_error(clock, bucket.stream.ready(), NO_STREAM, level, NO_PEERS)
+    error, _ = run_until_error(clock, bucket.stream.opening.ready(), NO_STREAM, level, NO_PEERS)
     assert isinstance(error, ServerError)
     assert clock.now == began
 
 
 def test_opening_a_stream_does_not_wait_for_an_unreachable_server() -> None:
-    steps = new_bucket().stream.ready()
+    steps = new_bucket().stream.opening.ready()
     next(steps)
     with pytest.raises(NotSent):
         steps.throw(NotSent())
@@ -370,7 +370,7 @@ def test_a_known_stream_is_not_looked_up_while_its_circuit_is_open() -> None:
 def test_an_unexpected_reply_about_a_new_stream_is_not_requested_again() -> None:
     level = document({"api": {"level": 1}})
     with pytest.raises(UnexpectedReply):
-        finish(new_bucket().stream.ready(), document({"config": "none"}), level)
+        finish(new_bucket().stream.opening.ready(), document({"config": "none"}), level)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_an_unexpected_reply_about_a_new_stream_is_not_requested_again() -> None
 def test_an_unexpected_reply_is_raised_although_the_next_request_fails(level: object) -> None:
     bucket = new_bucket()
     with pytest.raises(UnexpectedReply):
-        finish(bucket.stream.ready(), document({"config": "none"}), level)
+        finish(bucket.stream.opening.ready(), document({"config": "none"}), level)
     assert bucket.stream.server.suspended == []  # type: ignore[attr-defined]
 
 

@@ -149,7 +149,7 @@ def test_a_denied_subscription_costs_nothing_else(caplog: pytest.LogCaptureFixtu
         following = Following(cache, within=3600.0)
         cache.set("key", 1)
         connection = cache.session.connection
-        assert eventually(lambda: cache.bucket.stream._facts.follow is None)
+        assert eventually(lambda: cache.bucket.stream.opening._facts.follow is None)
         assert cache.get("key") == 1
         assert list(cache.iter_keys("*")) == ["key"]
         following.wait_for(following.recorder.heard.is_set)
@@ -173,7 +173,7 @@ def bucket_at(clock: Clock) -> Bucket:
     from django_nats.client.kv.config import BucketConfig
 
     bucket = Bucket(BucketConfig("b"), Session())
-    finish(bucket.stream.open(), document(stream_document(bucket.config)))
+    finish(bucket.stream.opening.open(), document(stream_document(bucket.config)))
     bucket.clock.due = float("inf")
     return bucket
 
@@ -182,7 +182,7 @@ def counters_at(clock: Clock) -> CounterStream:
     from django_nats.client.counters.config import CounterConfig
 
     stream = CounterStream(CounterConfig("b", "b"), Session())
-    finish(stream.stream.open(), document(stream_document(stream.config)))
+    finish(stream.stream.opening.open(), document(stream_document(stream.config)))
     return stream
 
 
@@ -208,7 +208,7 @@ def test_the_stream_is_looked_at_again_after_a_minute(clock: Clock, operation: s
 
 def test_changes_in_a_row_are_looked_at_once_a_second(clock: Clock) -> None:
     bucket = bucket_at(clock)
-    bucket.stream._facts._note_update(stored(1))
+    bucket.stream.opening._facts._note_update(stored(1))
     assert not asks_first(bucket.get("k"))
     clock.now += 1.1
     assert asks_first(bucket.get("k"))
@@ -219,7 +219,7 @@ def test_a_notice_that_comes_before_the_answer_is_not_lost(clock: Clock) -> None
     clock.now += 61
     steps = bucket.get("k")
     next(steps)
-    bucket.stream._facts._note_update(stored(1))
+    bucket.stream.opening._facts._note_update(stored(1))
     steps.send(document(stream_document(bucket.config)))
     bucket.clock.due = float("inf")
     clock.now += 1.1

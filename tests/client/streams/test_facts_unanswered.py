@@ -64,22 +64,22 @@ def test_a_server_that_does_not_tell_is_asked_less_and_less_often(
     counters = counters_at(clock)
     clock.now += 61
     for pause in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
-        finish(counters.stream.ready(), failure)
+        finish(counters.stream.opening.ready(), failure)
         clock.now += pause - 0.1
-        assert counters.stream.is_ready
+        assert counters.stream.opening.is_ready
         clock.now += 0.2
-        assert not counters.stream.is_ready
-    finish(counters.stream.ready(), document(stream_document(counters.config)))
+        assert not counters.stream.opening.is_ready
+    finish(counters.stream.opening.ready(), document(stream_document(counters.config)))
     clock.now += 61
-    finish(counters.stream.ready(), failure)
+    finish(counters.stream.opening.ready(), failure)
     clock.now += 1.1
-    assert not counters.stream.is_ready
+    assert not counters.stream.opening.is_ready
 
 
 def test_a_question_whose_caller_is_cancelled_is_asked_by_another(clock: Clock) -> None:
     bucket = bucket_at(clock)
     clock.now += 2
-    bucket.stream._facts._note_update(stored(1))
+    bucket.stream.opening._facts._note_update(stored(1))
     steps = bucket.get("k")
     next(steps)
     steps.close()

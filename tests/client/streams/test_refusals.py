@@ -75,7 +75,7 @@ def test_an_open_stream_that_is_switched_off_is_not_waited_for() -> None:
 
 def test_a_stream_is_not_asked_after_a_reconnect_while_it_is_not_served() -> None:
     bucket = opened()
-    bucket.stream.reopen()
+    bucket.stream.opening.reopen()
     with pytest.raises(NotServed):
         finish(bucket.get(":1:k"), refusal(OFF))
 
@@ -114,7 +114,7 @@ def test_an_outage_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture)
             finish(bucket.get(":1:k"), *answers)
     assert [each[:33] for each in caplog.messages] == ["The bucket b is not served: The s"]
     for _ in range(2):
-        bucket.stream.reopen()
+        bucket.stream.opening.reopen()
         finish(bucket.get(":1:k"), stream_info(bucket.config), MISSING)
     assert caplog.messages[1:] == ["The bucket b is served again"]
 
@@ -198,7 +198,7 @@ def test_a_conditional_write_is_repeated_until_the_server_knows_the_sequence() -
 )
 def test_only_a_full_bucket_is_told_to_evict(words: str, evict: bool) -> None:
     bucket = Bucket(BucketConfig("b", max_bytes=10**6, evict=False), Session())
-    finish(bucket.stream.ready(), stream_info(bucket.config))
+    finish(bucket.stream.opening.ready(), stream_info(bucket.config))
     error = {"code": 503, "err_code": 10077, "description": words}
     full = document({"error": error, "stream": "KV_b", "seq": 0})
     with pytest.raises(BucketFull) as caught:

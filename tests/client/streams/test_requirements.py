@@ -89,7 +89,7 @@ class Foreign:
             assert counter.value() == 0
 
     def open(self) -> None:
-        drivers.run(self.stream.session, self.stream.stream.open())
+        drivers.run(self.stream.session, self.stream.stream.opening.open())
 
     def drop(self) -> None:
         for name in (self.config.stream, f"{self.config.stream}_other"):

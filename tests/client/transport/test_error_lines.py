@@ -245,10 +245,10 @@ def test_notices_of_changes_leave_the_last_subscription_to_listings_and_feeds(he
         cache.set("key", 1)
         connection, stream = cache.session.connection, cache.bucket.stream
         if heard:
-            due = stream._facts.due
+            due = stream.opening._facts.due
             config = {**cache.bucket.config.stream_config(), "description": "changed"}
             request(server, stream.api.update, config)
-            assert eventually(lambda: stream._facts.due < due)
+            assert eventually(lambda: stream.opening._facts.due < due)
         assert cache.keys() == ["key"]
         following = Following(cache, within=3600.0)
         cache.set("key", 2)

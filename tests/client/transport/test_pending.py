@@ -169,8 +169,6 @@ def test_subjects_for_replies_cannot_be_guessed(monkeypatch: pytest.MonkeyPatch)
     assert all(re.fullmatch(rb"[-_A-Za-z0-9]{12}", each) for each in tokens)
     assert sum(drawn) >= 9 * 1000
     assert waiter.keys == [INBOX + each for each in tokens]
-    _, subject = table.listen(lambda reply: None, lambda error: None)
-    assert re.fullmatch(re.escape(INBOX) + rb"[-_A-Za-z0-9]{12}\.feed", subject)
 
 
 # Taking --------------------------------------------------------------------------------------
@@ -249,14 +247,14 @@ def test_a_reply_that_is_too_large_fails_its_request_alone(table: Table) -> None
 
 def test_a_listener_is_called_for_a_message_that_is_too_large(table: Table) -> None:
     heard: list[Reply] = []
-    sid, subject = table.listen(heard.append, lambda error: None)
+    sid, subject = table.subscriptions.listen(heard.append, lambda error: None)
     table.refuse_large(sid, subject, 10**6)
     assert heard == [Reply(b"", b"", b"", b"")]
 
 
 def test_a_listener_is_called_when_its_reader_is_interrupted(table: Table) -> None:
     heard: list[Reply] = []
-    sid, _ = table.listen(heard.append, lambda error: None)
+    sid, _ = table.subscriptions.listen(heard.append, lambda error: None)
     table.interrupt(sid, b"$KV.b.k")
     assert heard == [Reply(b"", b"", b"", b"")]
 
@@ -422,7 +420,7 @@ def test_refused_subscriptions_are_ended_where_the_server_has_accepted_them(tabl
     refusal = LimitReached("maximum subscriptions exceeded")
     asked = [table.ask("a listing", request(inbox=True)).waiter for _ in range(2)]
     table.ask("other", request())
-    table.refuse_keys(table.refuse_subscriptions(refusal), refusal)
+    table.refuse_keys(table.with_inboxes(), refusal)
     assert [each.answers for each in asked] == [[refusal], [refusal]]
     assert (table.ended, len(table)) == ([b"2", b"3"], 1)
 
@@ -434,8 +432,9 @@ def test_notices_make_room_before_a_refused_listing_is_failed(table: Table) -> N
     table.ask("one that follows", request(follow=follow))
     asked = table.ask("a listing", request(inbox=True)).waiter
     refusal = LimitReached("maximum subscriptions exceeded")
-    keys = table.refuse_subscriptions(refusal)
-    assert (refusals, table.ended, asked.answers) == ([refusal], [b"3"], [None])
+    keys = table.with_inboxes()
+    table.subscriptions.refuse_unheard(refusal)
+    assert (refusals, len(table.ended), asked.answers) == ([refusal], 1, [None])
     table.hear(b"_INBOX.x.2")  # one is answered meanwhile
     table.refuse_keys([*keys, b"gone"], refusal)
     assert asked.answers == [refusal]
