@@ -110,6 +110,16 @@ class Bucket:
         """Return what ``get_many`` returns, without revisions and times, in less time."""
         return self._reader.get_payloads(keys)
 
+    def latest(self, key: str) -> Steps[tuple[int, Entry | None]]:
+        """Return the sequence of a key's last message, 0 for none, and the entry it is, if any.
+
+        A tombstone has a sequence, too. If there are replicas, the leader is asked.
+        """
+        yield from self.stream.ready()
+        subject = self._subjects.of(key)
+        message, entry = yield from self._reader.current(subject, leader=self.stream.replicated)
+        return (0 if message is None else message.sequence), entry
+
     # Storing ---------------------------------------------------------------------------------
 
     def put(self, key: str, write: Write) -> Steps[int]:
@@ -205,6 +215,15 @@ class Bucket:
             if entry is not None and counts(entry):
                 return None
             expected = 0 if message is None else message.sequence
+
+    def put_at(self, key: str, write: Write, sequence: int) -> Steps[int | None]:
+        """Store a value if the key's last message has a sequence, as ``latest`` returns it.
+
+        Return the new revision, or None if the key has changed. ``compare_and_set`` differs for 0:
+        it stores a value over any tombstone.
+        """
+        yield from self.stream.ready()
+        return (yield from self._writer.store_if(key, write, sequence))
 
     def change(
         self, key: str, decide: Callable[[Entry | None], Steps[tuple[Write | None, T]]]
