@@ -31,7 +31,7 @@ class SessionStore(Engine, CacheStore):
     _is_modified = False
 
     @property
-    def modified(self) -> bool:  # type: ignore[override]
+    def modified(self) -> bool:
         """Return True if the session should be saved, which one that was not loaded is not."""
         return self._is_modified and not self._is_away
 

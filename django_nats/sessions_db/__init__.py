@@ -43,7 +43,7 @@ class SessionStore(Engine, CachedDBStore):
         if data is not None:
             self._record = copy
             return data
-        row = yield Call(self._get_session_from_db, blocks=True)
+        row = yield Call(self._get_session_from_db, blocks=True)  # type: ignore[attr-defined]
         if row is None:  # and the session has no key any more
             return {}
         decode = partial(self.decode, row.session_data)
@@ -62,15 +62,20 @@ class SessionStore(Engine, CachedDBStore):
         if self.session_key is None:  # it was just found to be missing
             raise UpdateError
         key = self._cache_key(self.session_key)
-        if must_create:
-            self._record = Record(0, dict)
         sequence = None if self._record is None else self._record.sequence
+        if must_create:
+            sequence = 0
         with self._copies.changing(key):
-            text, is_final = yield Call(self._store_row, (data, must_create), blocks=True)
+            storing = Call(self._store_row, (self.session_key, data, must_create), blocks=True)
+            text, is_final = yield storing
             decode = partial(self.decode, text)
-            # The copy is what the database returns, which may have other types than the data.
-            copying = self._copies.replace(key, decode(), self._seconds(data), sequence)
-            sequence = yield from copying if is_final else self._copies.discard(key)
+            if is_final:
+                # The copy has the types that the database returns, which may be others.
+                copying = self._copies.replace(key, decode(), self._seconds(data), sequence)
+                sequence = yield from copying
+            else:
+                sequence = None
+                yield from self._copies.discard(key)
         self._record = Record(sequence, decode)
         return None
 
@@ -100,12 +105,11 @@ class SessionStore(Engine, CachedDBStore):
 
     # The database ----------------------------------------------------------------------------
 
-    def _store_row(self, data: Data, must_create: bool) -> tuple[str, bool]:
+    def _store_row(self, session_key: str, data: Data, must_create: bool) -> tuple[str, bool]:
         """Store the session, and make in ``data`` what others have changed.
 
         Return the text that was stored, and whether others can see it: not so in a transaction.
         """
-        session_key = self._get_or_create_session_key()
         using = self._database(session_key)
         is_final = self._discard_on_commit(session_key, using)
         try:
