@@ -45,6 +45,7 @@ class Copies:
     def __init__(self, cache: NatsCache, records: Records) -> None:
         self._cache = cache
         self._records = records
+        self._age = copy_age()
         self._doubts = _doubts.setdefault(cache.alias, Doubts())
 
     def find(self, key: str) -> Steps[tuple[Data | None, Record | None]]:
@@ -103,7 +104,7 @@ class Copies:
             raise
 
     def _store(self, key: str, data: Data, seconds: float, sequence: int) -> Steps[Record | None]:
-        return self._records.store(key, data, min(seconds, copy_age()), sequence)
+        return self._records.store(key, data, min(seconds, self._age), sequence)
 
     def _log(self, error: Exception) -> None:
         """Log an error, without its text, which may hold the session's key."""

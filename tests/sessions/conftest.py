@@ -41,10 +41,10 @@ def proxy(server: NatsServer, without_doubts: None) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def outage(proxy: Proxy, use_cache: MakeCache, make_cache: MakeCache) -> Iterator[Outage]:
-    """Yield an outage that has not begun. A test may begin it, after ``use()`` of a cache."""
+def outage(proxy: Proxy, use_cache: MakeCache, make_cache: MakeCache) -> Outage:
+    """Return an outage that has not begun. A test may begin it, after ``use()`` of a cache."""
     make_cache().set("other", 1)  # the bucket is deleted through this cache
-    yield Outage(proxy, use_cache)
+    return Outage(proxy, use_cache)
 
 
 @pytest.fixture(params=[{}, NEAR], ids=["", "near cache"])

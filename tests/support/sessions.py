@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -54,3 +55,13 @@ class Request:
 
 OpenSession = Callable[..., Request]
 """Opens a session as a request does: ``open_session(key)``, or a new one without a key."""
+
+
+class PickleSerializer:
+    """A SESSION_SERIALIZER that accepts what JSON cannot express."""
+
+    def dumps(self, data: Any) -> bytes:
+        return pickle.dumps(data)
+
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)
