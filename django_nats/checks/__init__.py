@@ -1,7 +1,7 @@
 """The system checks of caches and counters.
 
-The app registers them under the tag ``nats``. Those of CACHES also have Django's tag ``caches``,
-those of counter fields Django's tag ``models``.
+The app registers them under the tag ``nats``. Those of CACHES and of sessions also have Django's tag
+``caches``, those of counter fields Django's tag ``models``.
 
 ======================  ========  ================================================================
 id                      run by    what is wrong
@@ -21,6 +21,7 @@ id                      run by    what is wrong
 ``django_nats.E008``    check     LOCATION is "embedded", and there is no nats-server to start.
 ``django_nats.E009``    check     A model with counters has JSON or an array as its primary key.
 ``django_nats.E010``    check     Counters of several JetStream domains have the same subjects.
+``django_nats.E011``    check     A session engine of this package has a cache of another backend.
 ``django_nats.W001``    check     LOCATION holds credentials, which Django's debug page shows.
 ``django_nats.W002``    check     Aliases share a bucket: clear() on one empties the others.
 ``django_nats.W003``    check     Sessions are kept only in a cache that may lose them.
@@ -73,5 +74,6 @@ def _register(module: str, tag: str) -> None:
 
 
 _register("caches", Tags.caches)
+_register("sessions", Tags.caches)
 _register("counters", TAG)
 _register("fields", Tags.models)

@@ -14,7 +14,7 @@ from django_nats.devserver import NatsServer
 from tests.conftest import MakeCache
 from tests.support.outage import Outage
 from tests.support.proxy import Proxy
-from tests.support.sessions import ENGINES, SESSIONS_DB, OpenSession, Request
+from tests.support.sessions import SESSIONS, SESSIONS_DB, OpenSession, Request
 
 NEAR = {"NEAR_CACHE": {"MISSES": True}}
 
@@ -52,11 +52,14 @@ def session_cache(request: pytest.FixtureRequest, use_cache: MakeCache) -> NatsC
     return use_cache(OPTIONS=request.param)
 
 
-@pytest.fixture(params=ENGINES)
+_WITH_DATABASE = pytest.mark.django_db(
+    transaction=True
+)  # in a test's transaction, nothing is copied
+
+
+@pytest.fixture(params=[SESSIONS, pytest.param(SESSIONS_DB, marks=_WITH_DATABASE)])
 def engine(request: pytest.FixtureRequest, settings: Any) -> str:
     settings.SESSION_ENGINE = request.param
-    if request.param == SESSIONS_DB:
-        request.getfixturevalue("transactional_db")
     return str(request.param)
 
 
