@@ -54,7 +54,7 @@ class SessionStore(Engine, CacheStore):
         try:
             data, record = yield from self._records.read(self._cache_key(self.session_key))
         except AWAY as error:
-            if not self._nats.fail_open:
+            if not self._cache.fail_open:
                 raise
             note_hidden(error)
             self._is_away = True
@@ -83,7 +83,7 @@ class SessionStore(Engine, CacheStore):
             try:
                 record = yield from self._records.update(key, data, self._record, self._seconds)
             except AWAY as error:
-                if not self._nats.fail_open:
+                if not self._cache.fail_open:
                     raise
                 note_hidden(error)
                 return None
@@ -101,7 +101,7 @@ class SessionStore(Engine, CacheStore):
     def _delete(self, session_key: str | None) -> Steps[None]:
         session_key = session_key or self.session_key
         if session_key is not None:
-            yield from self._nats._delete(self._cache_key(session_key))
+            yield from self._cache._delete(self._cache_key(session_key))
 
     def _take(self, session_key: str, data: Data, record: Record | None) -> Steps[None]:
         yield from self._records.take(self._cache_key(session_key), data, record)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..client.kv.bucket import MAX_ROUNDS
 from ..client.kv.entry import Entry
+from ..client.kv.payloads import PayloadAt
 from ..client.kv.writing import chance
 from ..client.protocol.steps import Pause, Steps
 from ..exceptions import InvalidKey, Unreadable, WrongRevision
@@ -45,22 +46,23 @@ class Records:
         once more, of the leader: the visitor of a missing session is logged out.
         """
         made_key = self._cache.make_and_validate_key(key)
-        entry = self._copied(made_key)
+        found: PayloadAt | None = self._copied(made_key)
         sequence = 0
         try:
-            if entry is None:
-                entry = yield from self._cache.bucket.get(made_key)
-            if entry is None:
+            if found is None:
+                found = yield from self._cache.bucket.get_payload(made_key)
+            if found is None:
                 sequence, entry = yield from self._cache.bucket.latest(made_key)
+                found = None if entry is None else entry[:3]
         except InvalidKey:
             pass  # too long to be stored: it has no value
-        data = self._decoded(made_key, entry)
-        if entry is None or data is None:
-            return None, Record(sequence if entry is None else entry.revision, dict)
-        return data, self._record(made_key, entry)
+        data = self._decoded(made_key, found)
+        if found is None or data is None:
+            return None, Record(sequence if found is None else found[2], dict)
+        return data, self._record(made_key, *found)
 
-    def _copied(self, made_key: str) -> Entry | None:
-        """Return the entry of the near cache's copy of a key, or None if the server must be asked.
+    def _copied(self, made_key: str) -> PayloadAt | None:
+        """Return the near cache's copy of a key, or None if the server must be asked.
 
         A copy of the fact that a key has no value is not trusted.
         """
@@ -68,7 +70,7 @@ class Records:
         copy = None if near is None else near.find(made_key)
         if near is not None and copy is None:
             near.start()
-        return None if copy is None else copy.entry
+        return None if copy is None or copy.entry is None else copy.entry[:3]
 
     def add(self, key: str, data: Data, seconds: float) -> Steps[Record | None]:
         """Store a dictionary if the key has none. Return None if it has one."""
@@ -79,13 +81,13 @@ class Records:
         write = self._cache._write(made_key, data, self._cache.get_backend_timeout(seconds))
 
         def is_readable(entry: Entry) -> bool:
-            return self._decoded(made_key, entry) is not None
+            return self._decoded(made_key, entry[:3]) is not None
 
         adding = self._cache.bucket.compare_and_set(made_key, write, 0, is_readable)
         revision = yield from adding
         if revision is None:
             return None
-        return Record(revision, self._decoder(made_key, write.payload, write.format))
+        return self._record(made_key, write.payload, write.format, revision)
 
     def store(self, key: str, data: Data, seconds: float, sequence: int) -> Steps[Record | None]:
         """Store a dictionary if the key's last message has a sequence. Return None if not.
@@ -101,7 +103,7 @@ class Records:
         revision = yield from self._cache.bucket.put_at(made_key, write, sequence)
         if revision is None:
             return None
-        return Record(revision, self._decoder(made_key, write.payload, write.format))
+        return self._record(made_key, write.payload, write.format, revision)
 
     def update(
         self, key: str, data: Data, record: Record | None, seconds: Callable[[Data], float]
@@ -121,12 +123,12 @@ class Records:
                     return stored
                 yield Pause(chance.uniform(0, 0.003))
             _, entry = yield from self._cache.bucket.latest(made_key)
-            theirs = self._decoded(made_key, entry)
+            theirs = None if entry is None else self._decoded(made_key, entry[:3])
             if entry is None or theirs is None:
                 return None
             if record is not None:
                 merge(data, theirs, base=record.decode())
-            record = self._record(made_key, entry)
+            record = self._record(made_key, *entry[:3])
         raise WrongRevision(f"The session was changed {MAX_ROUNDS} times while it was being saved")
 
     def take(self, key: str, data: Data, record: Record | None) -> Steps[None]:
@@ -134,7 +136,7 @@ class Records:
         made_key = self._cache.make_and_validate_key(key)
         entry = yield from self._cache.bucket.pop(made_key)
         if entry is not None and record is not None and entry.revision != record.sequence:
-            theirs = self._decoded(made_key, entry)
+            theirs = self._decoded(made_key, entry[:3])
             if theirs is not None:
                 merge(data, theirs, base=record.decode())
 
@@ -143,16 +145,15 @@ class Records:
         made_keys = [self._cache.make_and_validate_key(key) for key in keys]
         raise_failure((yield from self._cache.bucket.delete_many(made_keys)))
 
-    def _decoded(self, made_key: str, entry: Entry | None) -> Data | None:
+    def _decoded(self, made_key: str, found: PayloadAt | None) -> Data | None:
         """Return a dictionary, or None if there is none, or none that can be read.
 
         Count a hit or a miss. The log does not get the key, which may be a secret.
         """
-        bucket = self._cache.bucket
-        value: object = None
-        if entry is not None:
+        bucket, value = self._cache.bucket, None
+        if found is not None:
             try:
-                value = self._decoder(made_key, entry.payload, entry.format)()
+                value = self._record(made_key, *found).decode()
             except Unreadable as error:
                 logger.warning(
                     "Cache %r: a session is unreadable and counts as missing: %s",
@@ -165,8 +166,8 @@ class Records:
         bucket.hits += 1
         return value
 
-    def _record(self, made_key: str, entry: Entry) -> Record:
-        return Record(entry.revision, self._decoder(made_key, entry.payload, entry.format))
+    def _record(self, made_key: str, payload: bytes, format: str | None, revision: int) -> Record:
+        return Record(revision, partial(self._decode, payload, format, key=made_key))
 
-    def _decoder(self, made_key: str, payload: bytes, format: str | None) -> Callable[[], Any]:
-        return partial(self._cache._codec.decode, payload, format, key=made_key)
+    def _decode(self, payload: bytes, format: str | None, *, key: str) -> Any:
+        return self._cache._codec.decode(payload, format, key=key)

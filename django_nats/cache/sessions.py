@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase
-from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import get_random_string
 
@@ -31,13 +30,19 @@ class Engine(SessionBase):
     """
 
     cache_key_prefix: str
+    _cache: NatsCache
     _session_cache: Data
     _record: Record | None = None
 
     def __init__(self, session_key: str | None = None) -> None:
-        self._nats = _session_cache()
-        self._records = Records(self._nats)
         super().__init__(session_key)
+        if not isinstance(self._cache, NatsCache):
+            raise ImproperlyConfigured(
+                f'SESSION_ENGINE "{settings.SESSION_ENGINE}" needs a NatsCache, but '
+                f'CACHES["{settings.SESSION_CACHE_ALIAS}"] is a {type(self._cache).__name__}. Name '
+                'an alias whose BACKEND is "django_nats.cache.NatsCache" in SESSION_CACHE_ALIAS.'
+            )
+        self._records = Records(self._cache)
 
     def load(self) -> Data:
         """Return the data of the session, which another request may change at any time."""
@@ -97,10 +102,10 @@ class Engine(SessionBase):
     # Steps -----------------------------------------------------------------------------------
 
     def _run(self, steps: Steps[T]) -> T:
-        return drivers.run(self._nats.session, steps)
+        return drivers.run(self._cache.session, steps)
 
     async def _arun(self, steps: Steps[T]) -> T:
-        return await drivers.arun(self._nats.session, steps)
+        return await drivers.arun(self._cache.session, steps)
 
     def _load(self) -> Steps[Data]:
         raise NotImplementedError
@@ -160,16 +165,3 @@ class Engine(SessionBase):
     def _seconds(self, data: Data) -> Any:
         """Return for how long to store data."""
         return self.get_expiry_age(expiry=data.get("_session_expiry"))
-
-
-def _session_cache() -> NatsCache:
-    """Return the cache that SESSION_CACHE_ALIAS names."""
-    alias = settings.SESSION_CACHE_ALIAS
-    found = caches[alias]
-    if not isinstance(found, NatsCache):
-        raise ImproperlyConfigured(
-            f'SESSION_ENGINE "{settings.SESSION_ENGINE}" needs a NatsCache, but '
-            f'CACHES["{alias}"] is a {type(found).__name__}. Name an alias whose BACKEND is '
-            '"django_nats.cache.NatsCache" in SESSION_CACHE_ALIAS.'
-        )
-    return found

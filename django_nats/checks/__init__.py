@@ -1,7 +1,7 @@
 """The system checks of caches and counters.
 
-The app registers them under the tag ``nats``. Those of CACHES and of sessions also have Django's tag
-``caches``, those of counter fields Django's tag ``models``.
+The app registers them under the tag ``nats``. Those of CACHES and of sessions also have Django's
+tag ``caches``, those of counter fields Django's tag ``models``.
 
 ======================  ========  ================================================================
 id                      run by    what is wrong

@@ -23,7 +23,8 @@ def check_backend(**kwargs: Any) -> Iterable[CheckMessage]:
         yield Error(
             f'SESSION_ENGINE is "{settings.SESSION_ENGINE}", and CACHES["{alias}"], which '
             f"SESSION_CACHE_ALIAS names, {problem}.",
-            hint='Set SESSION_CACHE_ALIAS to an alias whose BACKEND is "django_nats.cache.NatsCache".',
+            hint="Set SESSION_CACHE_ALIAS to an alias whose BACKEND is "
+            '"django_nats.cache.NatsCache".',
             id="django_nats.E011",
         )
 

@@ -32,7 +32,7 @@ class SessionStore(Engine, CachedDBStore):
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
-        self._copies = Copies(self._nats, self._records)
+        self._copies = Copies(self._cache, self._records)
 
     def _load(self) -> Steps[Data]:
         self._record = None

@@ -37,7 +37,7 @@ from .config import BucketConfig
 from .entry import Entry, Write
 from .full import REFUSALS, Fullness, unannounced
 from .near_caches import NearCaches
-from .payloads import Payload
+from .payloads import Payload, PayloadAt
 from .purging import Purges
 from .reading import Reader
 from .subjects import Subjects
@@ -102,8 +102,8 @@ class Bucket:
         """Return the entries of those keys that have one. One round trip up to MAX_BATCH keys."""
         return self._reader.get_many(keys)
 
-    def get_payload(self, key: str) -> Steps[Payload | None]:
-        """Return what ``get`` returns, without revision and time, in less time."""
+    def get_payload(self, key: str) -> Steps[PayloadAt | None]:
+        """Return what ``get`` returns, without the time, in less time."""
         return self._reader.get_payload(key)
 
     def get_payloads(self, keys: Sequence[str]) -> Steps[dict[str, Payload]]:
@@ -222,7 +222,8 @@ class Bucket:
         Return the new revision, or None if the key has changed. ``compare_and_set`` differs for 0:
         it stores a value over any tombstone.
         """
-        yield from self.stream.ready()
+        if not self.stream.is_ready:
+            yield from self.stream.ready()
         return (yield from self._writer.store_if(key, write, sequence))
 
     def change(

@@ -53,12 +53,12 @@ def settled(**options: Any) -> Bucket:
 
 
 def outcome(steps: Steps[Any], reply: Reply) -> object:
-    """Return the payload and format that an operation returns, or the name of its error."""
+    """Return payload, format and revision that an operation returns, or the name of its error."""
     try:
         next(steps)
         effect = steps.send(reply)
     except StopIteration as end:
-        return end.value and end.value[:2]
+        return end.value and end.value[:3]
     except NatsError as error:
         return type(error).__name__
     assert isinstance(effect, Request)
@@ -96,7 +96,7 @@ def test_a_value_of_the_future_corrects_the_clock() -> None:
     bucket = settled()
     offset = bucket.clock.offset
     reply = stored(7, "=.1.a", b"x", WRITER, bucket.clock.now() + 60)
-    assert outcome(bucket.get_payload(KEY), reply) == (b"x", "json")
+    assert outcome(bucket.get_payload(KEY), reply) == (b"x", "json", 7)
     assert bucket.clock.offset > offset + 50
 
 
