@@ -294,13 +294,9 @@ class Writer:
     def _request(self, key: str, write: Write, **conditions: str) -> Request:
         subject = self._subjects.of(key)
         hashed = keys.is_hashed(subject)
-        if conditions or hashed:
-            fields = {**write.fields(), **conditions}
-            if hashed:
-                fields[wire.KEY_HEADER] = wire.quote_key(key)
-            header = wire.header_block(fields)
-        else:
-            header = write.header
+        if hashed:
+            conditions[wire.KEY_HEADER] = wire.quote_key(key)
+        header = wire.extended(write.header, conditions) if conditions else write.header
         limit = min(self.max_message, self._stream.server.max_payload)
         if len(header) + len(write.payload) > limit:
             raise ValueTooLarge(
