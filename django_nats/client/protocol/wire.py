@@ -96,12 +96,9 @@ def header_block(fields: Mapping[str, str]) -> bytes:
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
-def extended(block: bytes, fields: Mapping[str, str]) -> bytes:
-    """Return a block of header lines with further ones. Raise ValueError as header_block()."""
-    return block[: -len(_BLANK)] + header_block(fields)[len(_VERSION) :]
-
-
-_VERSION, _BLANK = b"NATS/1.0\r\n", b"\r\n"
+def extended(block: bytes, lines: str) -> bytes:
+    """Return a block of header lines with further ones, which are trusted to be well-formed."""
+    return block[:-2] + lines.encode() + b"\r\n"
 
 
 def publish_frame(subject: bytes, reply: bytes, header: bytes, payload: bytes) -> bytes:

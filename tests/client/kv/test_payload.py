@@ -19,6 +19,7 @@ from tests.support.answers import document, finish, opened, stored
 
 KEY = ":1:a"
 WRITER = "Django-Nats: json;ms=86400000\r\nNats-TTL: 86400\r\n"
+CONDITIONS = "Nats-Expected-Last-Subject-Sequence: 3\r\nNats-Msg-Id: 0123456789abcdef\r\n"
 NOW = time()
 HEADERS = [
     WRITER,
@@ -34,6 +35,9 @@ HEADERS = [
     "",
     "Nats-TTL: 86400\r\n",
     f"{WRITER}Nats-Msg-Id: x\r\n",
+    f"{WRITER}{CONDITIONS}",
+    f"{CONDITIONS}{WRITER}",
+    f"{WRITER}{CONDITIONS}KV-Operation: DEL\r\n",
 ]
 replies = st.builds(
     stored,
