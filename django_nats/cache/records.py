@@ -56,10 +56,8 @@ class Records:
                 found = None if entry is None else entry[:3]
         except InvalidKey:
             pass  # too long to be stored: it has no value
-        data = self._decoded(made_key, found)
-        if found is None or data is None:
-            return None, Record(sequence if found is None else found[2], dict)
-        return data, self._record(made_key, *found)
+        record = Record(sequence, dict) if found is None else self._record(made_key, *found)
+        return self._decoded(found and record), record
 
     def _copied(self, made_key: str) -> PayloadAt | None:
         """Return the near cache's copy of a key, or None if the server must be asked.
@@ -81,7 +79,7 @@ class Records:
         write = self._cache._write(made_key, data, self._cache.get_backend_timeout(seconds))
 
         def is_readable(entry: Entry) -> bool:
-            return self._decoded(made_key, entry[:3]) is not None
+            return self._decoded(self._record(made_key, *entry[:3])) is not None
 
         adding = self._cache.bucket.compare_and_set(made_key, write, 0, is_readable)
         revision = yield from adding
@@ -94,7 +92,11 @@ class Records:
 
         With 0 seconds or less, the key is deleted instead.
         """
-        made_key = self._cache.make_and_validate_key(key)
+        return self._store(self._cache.make_and_validate_key(key), data, seconds, sequence)
+
+    def _store(
+        self, made_key: str, data: Data, seconds: float, sequence: int
+    ) -> Steps[Record | None]:
         if seconds <= 0:
             failed = yield from self._cache.bucket.delete_many([made_key], {made_key: sequence})
             raise_failure(failed)
@@ -118,17 +120,19 @@ class Records:
         made_key = self._cache.make_and_validate_key(key)
         for _ in range(MAX_ROUNDS):
             if record is not None and record.sequence is not None:
-                stored = yield from self.store(key, data, seconds(data), record.sequence)
+                storing = self._store(made_key, data, seconds(data), record.sequence)
+                stored = yield from storing
                 if stored is not None:
                     return stored
                 yield Pause(chance.uniform(0, 0.003))
             _, entry = yield from self._cache.bucket.latest(made_key)
-            theirs = None if entry is None else self._decoded(made_key, entry[:3])
-            if entry is None or theirs is None:
+            latest = entry and self._record(made_key, *entry[:3])
+            theirs = self._decoded(latest)
+            if theirs is None:
                 return None
             if record is not None:
                 merge(data, theirs, base=record.decode())
-            record = self._record(made_key, *entry[:3])
+            record = latest
         raise WrongRevision(f"The session was changed {MAX_ROUNDS} times while it was being saved")
 
     def take(self, key: str, data: Data, record: Record | None) -> Steps[None]:
@@ -136,7 +140,7 @@ class Records:
         made_key = self._cache.make_and_validate_key(key)
         entry = yield from self._cache.bucket.pop(made_key)
         if entry is not None and record is not None and entry.revision != record.sequence:
-            theirs = self._decoded(made_key, entry[:3])
+            theirs = self._decoded(self._record(made_key, *entry[:3]))
             if theirs is not None:
                 merge(data, theirs, base=record.decode())
 
@@ -145,15 +149,15 @@ class Records:
         made_keys = [self._cache.make_and_validate_key(key) for key in keys]
         raise_failure((yield from self._cache.bucket.delete_many(made_keys)))
 
-    def _decoded(self, made_key: str, found: PayloadAt | None) -> Data | None:
-        """Return a dictionary, or None if there is none, or none that can be read.
+    def _decoded(self, record: Record | None) -> Data | None:
+        """Return the dictionary of a record, or None if there is none, or none that can be read.
 
         Count a hit or a miss. The log does not get the key, which may be a secret.
         """
         bucket, value = self._cache.bucket, None
-        if found is not None:
+        if record is not None:
             try:
-                value = self._record(made_key, *found).decode()
+                value = record.decode()
             except Unreadable as error:
                 logger.warning(
                     "Cache %r: a session is unreadable and counts as missing: %s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from django.utils.crypto import get_random_string
 
 from ..client import drivers
 from ..client.protocol.steps import Steps
+from ..exceptions import NatsError
 from . import NatsCache
 from .records import Data, Record, Records
 
@@ -102,10 +104,26 @@ class Engine(SessionBase):
     # Steps -----------------------------------------------------------------------------------
 
     def _run(self, steps: Steps[T]) -> T:
-        return drivers.run(self._cache.session, steps)
+        with self._key_hidden():
+            return drivers.run(self._cache.session, steps)
 
     async def _arun(self, steps: Steps[T]) -> T:
-        return await drivers.arun(self._cache.session, steps)
+        with self._key_hidden():
+            return await drivers.arun(self._cache.session, steps)
+
+    @contextmanager
+    def _key_hidden(self) -> Iterator[None]:
+        """Take session keys, which are secrets, out of the text of an error."""
+        try:
+            yield
+        except NatsError as error:
+            prefix = self.cache_key_prefix
+            each: BaseException | None = error
+            while each is not None:
+                if prefix in str(each):
+                    each.args = (re.sub(rf"(?<={re.escape(prefix)})\w+", "…", str(each)),)
+                each = each.__cause__
+            raise
 
     def _load(self) -> Steps[Data]:
         raise NotImplementedError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_nats.cache import NatsCache
-from django_nats.exceptions import BucketFull, NotSent
+from django_nats.exceptions import BucketFull, NotSent, ValueTooLarge
 from tests.conftest import MakeCache
 from tests.support.outage import Outage
 from tests.support.sessions import SESSIONS, Request
@@ -214,3 +214,17 @@ def test_with_fail_open_a_full_bucket_drops_a_save_but_creates_no_session(
     with pytest.raises(BucketFull):
         new.save()
     assert new.key is None
+
+
+@pytest.mark.parametrize("full", [False], indirect=True)
+def test_an_error_does_not_hold_the_session_key(full: NatsCache, asynchronous: bool) -> None:
+    request = Request(asynchronous=asynchronous).set(user=1).save()
+    full.set("other", "x" * 2000)
+    for pieces, kind in ((900, BucketFull), (3000, ValueTooLarge)):
+        with pytest.raises(kind) as raised:
+            request.set(cart="y" * pieces).save()
+        error: BaseException | None = raised.value
+        while error is not None:
+            assert request.key not in str(error)
+            error = error.__cause__
+        assert "django.contrib.sessions.cache…" in str(raised.value)

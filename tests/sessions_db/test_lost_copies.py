@@ -154,6 +154,14 @@ def test_the_oldest_notes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
     assert [*doubts.some()] == ["a", "c", "d"]
 
 
+def test_a_forked_child_can_note_though_a_thread_of_its_parent_was_noting(cache: NatsCache) -> None:
+    doubts = copies._doubts.setdefault("default", copies.Doubts())
+    with doubts.lock:
+        copies._after_fork()
+        doubts.note("a")
+    assert doubts.some().keys() == {"a"}
+
+
 def test_many_copies_in_doubt_are_deleted_in_parts(
     outage: Outage, open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
