@@ -104,26 +104,26 @@ class Engine(SessionBase):
     # Steps -----------------------------------------------------------------------------------
 
     def _run(self, steps: Steps[T]) -> T:
-        with self._key_hidden():
+        try:
             return drivers.run(self._cache.session, steps)
+        except NatsError as error:
+            self._hide_key(error)
+            raise
 
     async def _arun(self, steps: Steps[T]) -> T:
-        with self._key_hidden():
-            return await drivers.arun(self._cache.session, steps)
-
-    @contextmanager
-    def _key_hidden(self) -> Iterator[None]:
-        """Take session keys, which are secrets, out of the text of an error."""
         try:
-            yield
+            return await drivers.arun(self._cache.session, steps)
         except NatsError as error:
-            prefix = self.cache_key_prefix
-            each: BaseException | None = error
-            while each is not None:
-                if prefix in str(each):
-                    each.args = (re.sub(rf"(?<={re.escape(prefix)})\w+", "…", str(each)),)
-                each = each.__cause__
+            self._hide_key(error)
             raise
+
+    def _hide_key(self, error: BaseException | None) -> None:
+        """Take session keys, which are secrets, out of the text of an error and its causes."""
+        prefix = self.cache_key_prefix
+        while error is not None:
+            if prefix in str(error):
+                error.args = (re.sub(rf"(?<={re.escape(prefix)})\w+", "…", str(error)),)
+            error = error.__cause__
 
     def _load(self) -> Steps[Data]:
         raise NotImplementedError
