@@ -22,8 +22,8 @@ class SessionStore(Engine, CacheStore):
 
     While the server is away, operations raise the errors of ``django_nats.exceptions``, and the
     visitor keeps cookie and session. With FAIL_OPEN in the OPTIONS of the cache, a session that
-    cannot be loaded is empty, and is not saved, whatever is stored in it. Only this is hidden: that
-    a session was created or deleted is never pretended.
+    cannot be loaded is empty, and is not saved, whatever is stored in it. To create or to delete a
+    session raises the error nevertheless.
     """
 
     _is_away = False

@@ -169,7 +169,7 @@ class Engine(SessionBase):
 
     @contextmanager
     def _old_key_kept(self) -> Iterator[None]:
-        """Give the session its old key back, and what it knows of it, if the block is not ended."""
+        """Give the session its old key and record back, unless the block comes to its end."""
         old_key, record = self.session_key, self._record
         try:
             yield

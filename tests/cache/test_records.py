@@ -125,7 +125,7 @@ def test_an_update_of_what_became_unreadable_finds_nothing(
     assert cache.get_with_revision("key") == (None, 0)
 
 
-def test_the_near_cache_is_not_believed_that_a_key_has_no_value(
+def test_a_near_cache_that_says_a_key_has_no_value_is_not_trusted(
     make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near_cache = make_cache(OPTIONS={"NEAR_CACHE": {"MISSES": True}})

@@ -133,7 +133,7 @@ def test_creating_a_session_gives_up_at_the_first_refusal(
 
 @pytest.mark.parametrize("fail_open", [False, True])
 @pytest.mark.parametrize("method", ["cycle_key", "flush", "delete"])
-def test_a_login_or_logout_is_not_pretended(
+def test_a_login_or_logout_is_an_error_and_keeps_the_session(
     outage: Outage, asynchronous: bool, fail_open: bool, method: str
 ) -> None:
     visitor = Visitor(outage, asynchronous, FAIL_OPEN=fail_open)
