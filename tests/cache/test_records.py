@@ -90,13 +90,13 @@ def test_an_update_is_repeated_as_long_as_others_are_faster(
     def seconds(data: Any) -> float:
         """Let another caller store something before each of the first tries."""
         if (name := next(others, None)) is not None:
-            cache.update("key", lambda stored: {**stored, name: 1})
+            cache.update("key", lambda found: {**found, name: 1, "n": found.get("n", 0) + 1})
         return HOUR
 
     data = {"old": 1, "mine": 1}
     updated = run(records.update("key", data, record, seconds))
     assert data == updated.decode() == cache.get("key")
-    assert data == {"old": 1, "mine": 1, "a": 1, "b": 1, "c": 1}
+    assert data == {"old": 1, "mine": 1, "a": 1, "b": 1, "c": 1, "n": 3}
 
 
 def test_an_update_that_never_ends_is_an_error_without_the_key(

@@ -95,6 +95,14 @@ def test_a_session_may_be_saved_twice_by_one_request(open_session: OpenSession) 
     assert one.data == open_session(one.key).data == expected
 
 
+def test_a_second_save_does_not_repeat_the_changes_of_the_first(open_session: OpenSession) -> None:
+    one = open_session().set(cart=1).save()
+    one.set(cart=2).save()
+    open_session(one.key).set(cart=3).save()
+    one.set(other=1).save()
+    assert one.data == open_session(one.key).data == {"cart": 3, "other": 1}
+
+
 def test_a_created_session_may_be_saved_again(open_session: OpenSession) -> None:
     one = open_session()
     one.call("create")
