@@ -28,7 +28,7 @@ CACHES: dict[str, dict[str, Any]] = {
         },
     }
 }
-SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+SESSION_ENGINE = "django_nats.sessions"
 
 REGIONS = Regions("river", "north", "south")
 NATS_COUNTERS: dict[str, dict[str, Any]] = {

@@ -166,66 +166,6 @@ def test_aliases_that_disagree_on_their_bucket_are_an_error(settings: Any) -> No
     assert messages["E002"].is_serious()
 
 
-# Sessions ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "risk"),
-    [
-        ({"STORAGE": "memory"}, "memory"),
-        ({"STORAGE": "file", "MAX_BYTES": "8MiB"}, "evicts"),
-        ({"STORAGE": "file", "MAX_ENTRIES": 1000}, "evicts"),
-        ({"STORAGE": "file"}, "logs out every visitor who opens a page while the server is away"),
-        ({"STORAGE": "file", "EVICT": False, "MAX_BYTES": "8MiB"}, "while the server is away"),
-        ({"STORAGE": "file", "FAIL_OPEN": True}, "while the server is away"),
-    ],
-)
-def test_sessions_that_a_cache_may_lose_are_a_warning(
-    settings: Any, options: dict[str, Any], risk: str
-) -> None:
-    settings.CACHES = {"default": entry(BUCKET="pages"), "sessions": entry(**options)}
-    settings.SESSION_CACHE_ALIAS = "sessions"
-    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
-
-    messages = found()
-
-    assert messages.keys() == {"W003"}
-    assert 'CACHES["sessions"]' in messages["W003"].msg
-    assert risk in messages["W003"].msg
-    assert "cached_db" in str(messages["W003"].hint)
-    assert "FAIL_OPEN" in str(messages["W003"].hint)
-
-
-def test_sessions_in_the_database_whose_cache_does_not_fail_open_are_a_warning(
-    settings: Any,
-) -> None:
-    settings.CACHES = {"default": entry(BUCKET="pages"), "sessions": entry()}
-    settings.SESSION_CACHE_ALIAS = "sessions"
-    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
-
-    messages = found()
-
-    assert messages.keys() == {"W011"}
-    assert 'CACHES["sessions"]' in messages["W011"].msg
-    assert "FAIL_OPEN" in str(messages["W011"].hint)
-
-
-@pytest.mark.parametrize(
-    ("engine", "options"),
-    [
-        ("cached_db", {"FAIL_OPEN": True}),
-        ("cached_db", {"STORAGE": "file", "FAIL_OPEN": True}),
-        ("db", {}),
-        ("signed_cookies", {}),
-    ],
-)
-def test_safe_sessions_get_no_warning(settings: Any, engine: str, options: dict[str, Any]) -> None:
-    settings.CACHES = {"default": entry(**options)}
-    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
-
-    assert found() == {}
-
-
 def test_the_embedded_server_gets_no_messages_and_is_not_started(
     settings: Any, tmp_path: Path
 ) -> None:

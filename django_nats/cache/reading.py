@@ -37,7 +37,8 @@ class Reading(Core):
         if found is None:
             self._bucket.misses += 1
             return default
-        value = self._decoded(made_key, *found)
+        payload, format, _ = found
+        value = self._decoded(made_key, payload, format)
         return default if value is MISSING else value
 
     def _get_near(self, key: str, default: Any = None, version: int | None = None) -> Any:

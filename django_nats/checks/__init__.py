@@ -1,7 +1,7 @@
 """The system checks of caches, counters and limits.
 
-The app registers them under the tag ``nats``. Those of CACHES also have Django's tag ``caches``,
-those of counter fields Django's tag ``models``.
+The app registers them under the tag ``nats``. Those of CACHES and of sessions also have Django's
+tag ``caches``, those of counter fields Django's tag ``models``.
 
 ======================  ========  ================================================================
 id                      run by    what is wrong
@@ -23,6 +23,7 @@ id                      run by    what is wrong
 ``django_nats.E010``    check     Counters of several JetStream domains have the same subjects.
 ``django_nats.E011``    check     A limit's alias is not in NATS_COUNTERS.
 ``django_nats.E012``    --deploy  A stream keeps hits of limits for less time than they count.
+``django_nats.E013``    check     A session engine of this package has a cache of another backend.
 ``django_nats.W001``    check     LOCATION holds credentials, which Django's debug page shows.
 ``django_nats.W002``    check     Aliases share a bucket: clear() on one empties the others.
 ``django_nats.W003``    check     Sessions are kept only in a cache that may lose them.
@@ -78,6 +79,7 @@ def _register(module: str, tag: str) -> None:
 
 
 _register("caches", Tags.caches)
+_register("sessions", Tags.caches)
 _register("counters", TAG)
 _register("fields", Tags.models)
 _register("limits", TAG)

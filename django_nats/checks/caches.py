@@ -65,44 +65,9 @@ def check_shared_buckets(**kwargs: Any) -> Iterable[CheckMessage]:
             )
 
 
-def check_sessions(**kwargs: Any) -> Iterable[CheckMessage]:
-    """Yield W003 if sessions are kept only in a cache, and W011 if they cannot do without one."""
-    cache = _caches_on_servers().get(settings.SESSION_CACHE_ALIAS)
-    package, _, engine = settings.SESSION_ENGINE.rpartition(".")
-    if cache is None or package != "django.contrib.sessions.backends":
-        return
-    where = f'CACHES["{settings.SESSION_CACHE_ALIAS}"]'
-    if engine == "cache":
-        yield Warning(
-            f"Sessions are kept in {where} only, and that may lose them: it "
-            f"{', '.join(_session_risks(cache))}.",
-            hint=f'Set SESSION_ENGINE to "{package}.cached_db" and FAIL_OPEN to True in the '
-            "OPTIONS of the cache, or silence this check if sessions may be lost.",
-            id="django_nats.W003",
-        )
-    elif engine == "cached_db" and not cache.config.fail_open:
-        yield Warning(
-            f"Pages that use a session fail while the server of {where} is away, although the "
-            "database has the session, too.",
-            hint="Set FAIL_OPEN to True in the OPTIONS of the cache: the database then serves "
-            "alone.",
-            id="django_nats.W011",
-        )
-
-
-def _session_risks(cache: NatsCache) -> Iterable[str]:
-    bucket = cache.config.bucket
-    # Django takes an error of the cache for an empty session, and deletes the cookie.
-    yield "logs out every visitor who opens a page while the server is away"
-    if bucket.storage == "memory":
-        yield "is in the server's memory"
-    if bucket.evict and (bucket.max_bytes is not None or bucket.max_entries is not None):
-        yield "evicts its oldest entries when it is full"
-
-
 def check_memory(**kwargs: Any) -> Iterable[CheckMessage]:
     """Yield W004 if a bucket in memory has no limit."""
-    for alias, cache in _caches_on_servers().items():
+    for alias, cache in caches_on_servers().items():
         bucket = cache.config.bucket
         if bucket.storage == "memory" and bucket.max_bytes is None and bucket.max_entries is None:
             yield Warning(
@@ -115,13 +80,13 @@ def check_memory(**kwargs: Any) -> Iterable[CheckMessage]:
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
     """Yield W005 or W006 for buckets that differ from settings, or cannot be compared."""
-    for shared in streams.by_stream(streams.of_caches(_caches_on_servers())):
+    for shared in streams.by_stream(streams.of_caches(caches_on_servers())):
         yield from streams.check_differences(shared)
 
 
 def check_feeds(**kwargs: Any) -> Iterable[CheckMessage]:
     """Yield W010 if the server refuses the change feed of a near cache."""
-    yield from feeds.check_feeds(_caches_on_servers())
+    yield from feeds.check_feeds(caches_on_servers())
 
 
 def _valid_caches() -> dict[str, NatsCache]:
@@ -134,7 +99,7 @@ def _valid_caches() -> dict[str, NatsCache]:
     return found
 
 
-def _caches_on_servers() -> dict[str, NatsCache]:
+def caches_on_servers() -> dict[str, NatsCache]:
     """Return the valid caches, without those on the development server."""
     return {
         alias: cache
@@ -149,7 +114,6 @@ CHECKS = (
     check_misplaced_options,
     check_credentials,
     check_shared_buckets,
-    check_sessions,
 )
 DEPLOY = (check_memory, check_servers, check_feeds)
 """The checks that only ``check --deploy`` runs."""

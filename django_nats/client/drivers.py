@@ -20,6 +20,8 @@ from math import inf
 from typing import Any, TypeVar
 from weakref import ref
 
+from asgiref.sync import sync_to_async
+
 from ..exceptions import BridgeMisuse, NatsError, NotSent, OutcomeUnknown
 from ..realtime import monotonic
 from .protocol.steps import (
@@ -232,7 +234,8 @@ async def _aperform(session: Session, effect: Any, deadline: float = inf) -> Any
     if kind is Wait:
         return await _await_for(effect)
     if kind is Call:
-        result = effect.function(*effect.arguments)
+        function = sync_to_async(effect.function) if effect.blocks else effect.function
+        result = function(*effect.arguments)
         return await result if inspect.isawaitable(result) else result
     if kind is Within:
         return await _aperform(session, effect.effect, effect.deadline)

@@ -10,6 +10,7 @@ OURS = "django-nats"
 ASYNCIO = "django-nats, asyncio"
 FILE = "django-nats, file"
 NEAR = "django-nats, near cache"
+SESSIONS = "django-nats, its sessions"
 COUNTER = "django-nats, counter"
 FILE_COUNTER = "django-nats, counter, file"
 DJANGO_REDIS_CACHE = "Django's RedisCache"
@@ -83,6 +84,7 @@ CONTESTANTS = (
     Contestant(ASYNCIO, _nats("asyncio"), "nats", environment=_ASYNCIO),
     Contestant(FILE, _nats("file", "file"), "nats", ("uvloop",), _UVLOOP),
     Contestant(NEAR, _nats("near", NEAR_CACHE={}), "nats", ("uvloop",), _UVLOOP, only=("near",)),
+    Contestant(SESSIONS, _nats("sessions"), "nats", ("uvloop",), _UVLOOP, only=("sessions",)),
     Contestant(COUNTER, _counters("memory"), "nats", ("uvloop",), _UVLOOP, only=_COUNTED),
     Contestant(
         FILE_COUNTER, _counters("file", "file"), "nats", ("uvloop",), _UVLOOP, only=_COUNTED

@@ -20,6 +20,7 @@ from .contestants import (
     NATS_FLOOR,
     NEAR,
     OURS,
+    SESSIONS,
     VCACHE,
 )
 from .figures import kind, spread
@@ -122,6 +123,9 @@ def _ratios() -> Iterator[Ratio]:
     cell = {"until": "setup"}
     yield Ratio("import and django.setup() added", "startup", cell, "ms", None, 30, None)
     yield from _of_near_cache()
+    for operation in ("load and save", "aload and asave"):
+        cell, name = {"operation": operation}, f"sessions, {operation}"
+        yield Ratio(name, "sessions", cell, "p50_us", OURS, 0.75, None, SESSIONS)
     yield from _of_counters()
 
 

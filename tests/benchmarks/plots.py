@@ -120,6 +120,15 @@ PICTURES = {
             Panel("first get of a key", "p50_us", {"operation": "first get"}),
         ),
     ),
+    "sessions": Picture(
+        "How long does a request wait for its session?",
+        "Median in microseconds, to load, change and save it, and asynchronously. "
+        "Shorter is better.",
+        (
+            Panel("load and save", "p50_us", {"operation": "load and save"}),
+            Panel("aload and asave", "p50_us", {"operation": "aload and asave"}),
+        ),
+    ),
     "requests": Picture(
         "How many requests does a view with six cache operations serve?",
         "Requests a second of one server process, 50 clients. Longer is better.",

@@ -66,6 +66,7 @@ VIEWS: dict[str, Sequence[View]] = {
     "sync": (*_CALLS, *_PROCESSOR),
     "async": (View("rate"), View("connections"), View("peak_mb"), *_PROCESSOR),
     "near": (View("p50_us"), View("p99_us"), View("client_us")),
+    "sessions": tuple(map(View, ("p50_us", "p99_us", "client_us", "server_us"))),
     "requests": _REQUESTS,
     "network": _CALLS,
     "contention": (View("rate"), View("p99_us"), View("client_us"), View("server_us")),

@@ -119,6 +119,39 @@ def test_a_failure_is_thrown_into_the_operation(
         drive(session, steps(handled=False))
 
 
+def test_a_function_that_blocks_is_called_outside_of_the_loop(
+    drive: Drive, session: Answering
+) -> None:
+    def runs_in_a_loop() -> bool:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return True
+
+    def steps(blocks: bool) -> Steps[bool]:
+        return (yield Call(runs_in_a_loop, (), blocks))
+
+    assert drive(session, steps(blocks=True)) is False
+    assert drive(session, steps(blocks=False)) is (drive is _async)
+
+
+def test_an_error_of_a_function_that_blocks_is_thrown_into_the_operation(
+    drive: Drive, session: Answering
+) -> None:
+    def fail(text: str) -> None:
+        raise ValueError(text)
+
+    def steps() -> Steps[str]:
+        try:
+            yield Call(fail, ("refused",), blocks=True)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    assert drive(session, steps()) == "refused"
+
+
 def test_a_pause_lasts(drive: Drive, session: Answering) -> None:
     def steps() -> Steps[None]:
         yield Pause(0.05)

@@ -22,6 +22,7 @@ from django_nats.client import process as client_process
 from django_nats.devserver import NatsServer
 from tests.support.source_distribution import tests_of
 
+_SUITES = ["tests.django_suite.suite", "tests.django_suite.sessions"]
 CONTRIB_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
@@ -37,11 +38,12 @@ class Runner(DiscoverRunner):
     def suite_result(
         self, suite: unittest.TestSuite, result: unittest.TextTestResult, **kwargs: object
     ) -> int:
-        from .suite import EXCUSED
+        from . import sessions, suite
 
+        reasons = {*suite.EXCUSED.values(), *sessions.EXCUSED.values()}
         unexcused = 0
         for test, why in result.skipped:
-            excused = why in EXCUSED.values()
+            excused = why in reasons
             unexcused += not excused
             print(f"{'Excused' if excused else 'NOT EXCUSED'}: {test.id()}: {why}")
         failures: int = super().suite_result(suite, result, **kwargs)
@@ -102,7 +104,7 @@ def main() -> int:
         with mock.patch(
             "django.core.cache.backends.locmem.LocMemCache", in_place_of_locmem(server, options)
         ):
-            failures: int = Runner().run_tests(["tests.django_suite.suite"])
+            failures: int = Runner().run_tests(_SUITES)
         client_process.close()
     return failures
 

@@ -1,4 +1,4 @@
-"""Django's own tests of caches, sessions, middleware and template fragments, on NATS.
+"""Django's own tests of caches, middleware and template fragments, on NATS.
 
 The module can be imported only if Django's tests directory is on sys.path and the settings are
 configured. ``python -m tests.django_suite`` does both.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from inspect import iscoroutinefunction
 from typing import Any
-from unittest import mock, skip
+from unittest import mock
 
 from asgiref.sync import async_to_sync
 from cache import tests as caching
 from django.conf import settings
 from django.test import TestCase, override_settings
-from sessions_tests import tests as sessions
 from template_tests.syntax_tests import test_cache as fragments
+
+from .excusing import skip_excused
 
 
 class AsyncTwins:
@@ -100,28 +101,6 @@ class FragmentTests(fragments.CacheTests):
     """The template tag {% cache %} with an alias of its own."""
 
 
-class CacheSessionTests(sessions.CacheSessionTests):
-    """Sessions in the cache."""
-
-
-class CachedDBSessionTests(sessions.CacheDBSessionTests):
-    """Sessions in the database, read through the cache."""
-
-
-class CachedDBSessionWithTimeZoneTests(sessions.CacheDBSessionWithTimeZoneTests):
-    """Sessions in the database, read through the cache, with USE_TZ."""
-
-
-@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache")
-class CacheSessionMiddlewareTests(sessions.SessionMiddlewareTests):
-    """Views with sessions in the cache."""
-
-
-@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cached_db")
-class CachedDBSessionMiddlewareTests(sessions.SessionMiddlewareTests):
-    """Views with cached_db sessions."""
-
-
 _CULLING = "as with Redis, the server decides which entries a full cache evicts"
 _LAZY = "pickling a query set runs its query, which Django does not allow on an event loop"
 
@@ -131,11 +110,7 @@ EXCUSED = {
     (NatsCacheTests, "test_cull_delete_when_store_empty"): _CULLING,
     (AsyncNatsCacheTests, "test_cache_read_for_model_instance_with_deferred"): _LAZY,
     (AsyncNatsCacheTests, "test_cache_write_for_model_instance_with_deferred"): _LAZY,
-    (CacheSessionMiddlewareTests, "test_empty_session_saved"): (
-        "looks for the session in the database, but it is stored only in the cache"
-    ),
 }
-"""The tests that are skipped, and why. The run fails if any other test is skipped."""
+"""The tests that are skipped, and why."""
 
-for (case, test), why in EXCUSED.items():
-    setattr(case, test, skip(why)(getattr(case, test)))
+skip_excused(EXCUSED)

@@ -84,8 +84,7 @@ class CounterStream:
 
         No round trip, but a process that has not opened the stream yet does so first.
         """
-        clock = self.stream.opening.clock
-        if clock is not None and not clock.is_known:
+        if self._clock is not None and not self._clock.is_known:
             yield from self._read(self.stream.opening.ready())
         return self.now()
 

@@ -38,7 +38,7 @@ from .config import BucketConfig
 from .entry import Entry, Write
 from .full import REFUSALS, Fullness, unannounced
 from .near_caches import NearCaches
-from .payloads import Payload
+from .payloads import Payload, PayloadAt
 from .purging import Purges
 from .reading import Reader
 from .subjects import Subjects
@@ -104,13 +104,23 @@ class Bucket:
         """Return the entries of those keys that have one. One round trip up to MAX_BATCH keys."""
         return self._reader.get_many(keys)
 
-    def get_payload(self, key: str) -> Steps[Payload | None]:
-        """Return what ``get`` returns, without revision and time, in less time."""
+    def get_payload(self, key: str) -> Steps[PayloadAt | None]:
+        """Return what ``get`` returns, without the time, in less time."""
         return self._reader.get_payload(key)
 
     def get_payloads(self, keys: Sequence[str]) -> Steps[dict[str, Payload]]:
         """Return what ``get_many`` returns, without revisions and times, in less time."""
         return self._reader.get_payloads(keys)
+
+    def latest(self, key: str) -> Steps[tuple[int, Entry | None]]:
+        """Return the sequence of a key's last message, 0 for none, and the entry it is, if any.
+
+        A tombstone has a sequence, too. If there are replicas, the leader is asked.
+        """
+        yield from self._opening.ready()
+        subject = self._subjects.of(key)
+        message, entry = yield from self._reader.current(subject, leader=self._opening.replicated)
+        return (0 if message is None else message.sequence), entry
 
     # Storing ---------------------------------------------------------------------------------
 
@@ -207,6 +217,16 @@ class Bucket:
             if entry is not None and counts(entry):
                 return None
             expected = 0 if message is None else message.sequence
+
+    def put_at(self, key: str, write: Write, sequence: int) -> Steps[int | None]:
+        """Store a value if the key's last message has a sequence, as ``latest`` returns it.
+
+        Return the new revision, or None if the key has changed. ``compare_and_set`` differs for 0:
+        it stores a value over any tombstone.
+        """
+        if not self._opening.is_ready:
+            yield from self._opening.ready()
+        return (yield from self._writer.store_if(key, write, sequence))
 
     def change(
         self, key: str, decide: Callable[[Entry | None], Steps[tuple[Write | None, T]]]

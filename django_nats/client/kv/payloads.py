@@ -12,6 +12,8 @@ from .lifetimes import Lifetimes, life_key
 
 Payload: TypeAlias = "tuple[bytes, str | None]"
 """A value's bytes, and its format as in an Entry."""
+PayloadAt: TypeAlias = "tuple[bytes, str | None, int]"
+"""A payload, and its revision."""
 
 _AT_ONCE_BYTES = 128 * 1024
 """How far ahead replies are looked for, since these bytes are copied."""

@@ -198,7 +198,8 @@ class Writer:
         Return the new revision, or None if the key has changed.
         """
         identity = secrets.token_hex(8)
-        request = self._request(key, write, **{EXPECTED: str(expected), "Nats-Msg-Id": identity})
+        conditions = f"{EXPECTED}: {expected}\r\nNats-Msg-Id: {identity}\r\n"
+        request = self._request(key, write, conditions)
         try:
             sequence = yield from self.publish_if(key, write, request, identity)
         except REFUSALS as error:
@@ -291,16 +292,12 @@ class Writer:
             self._near_caches.end_write(attempts, write, sequence, began)
         return outcome
 
-    def _request(self, key: str, write: Write, **conditions: str) -> Request:
+    def _request(self, key: str, write: Write, lines: str = "") -> Request:
+        """Return the request that stores a value, with further lines in its header."""
         subject = self._subjects.of(key)
-        hashed = keys.is_hashed(subject)
-        if conditions or hashed:
-            fields = {**write.fields(), **conditions}
-            if hashed:
-                fields[wire.KEY_HEADER] = wire.quote_key(key)
-            header = wire.header_block(fields)
-        else:
-            header = write.header
+        if keys.is_hashed(subject):
+            lines += f"{wire.KEY_HEADER}: {wire.quote_key(key)}\r\n"
+        header = wire.extended(write.header, lines) if lines else write.header
         limit = min(self.max_message, self._stream.server.max_payload)
         if len(header) + len(write.payload) > limit:
             raise ValueTooLarge(

@@ -150,10 +150,14 @@ class Pause(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Call a user's function. The async driver awaits the result if it is awaitable."""
+    """Call a function. The async driver awaits the result if it is awaitable.
+
+    A function that ``blocks`` is called by the async driver in a thread, as Django's ORM is.
+    """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    blocks: bool = False
 
 
 class Wait(NamedTuple):

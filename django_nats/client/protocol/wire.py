@@ -96,6 +96,11 @@ def header_block(fields: Mapping[str, str]) -> bytes:
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
+def extended(block: bytes, lines: str) -> bytes:
+    """Return a block of header lines with further ones, which are trusted to be well-formed."""
+    return block[:-2] + lines.encode() + b"\r\n"
+
+
 def publish_frame(subject: bytes, reply: bytes, header: bytes, payload: bytes) -> bytes:
     """Return the bytes that publish a message whose answer comes in on the subject ``reply``."""
     if header:
@@ -196,12 +201,14 @@ _TOO_MANY_REQUESTS = 429
 _SEQUENCE = b"\r\nNats-Sequence: "
 _SUBJECT = b"\r\nNats-Subject: "
 PLAIN_HEADER = (
-    rb"NATS/1\.0\r\nDjango-Nats: ([^\r]+)\r\nNats-TTL: [^\r]+\r\nNats-Stream: [^\r]+"
-    rb"\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: ([1-9][0-9]{0,18})"
+    rb"NATS/1\.0\r\nDjango-Nats: ([^\r]+)\r\nNats-TTL: [^\r]+"
+    rb"(?:\r\nNats-Expected-Last-Subject-Sequence: [^\r]+\r\nNats-Msg-Id: [^\r]+)?"
+    rb"\r\nNats-Stream: [^\r]+\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: ([1-9][0-9]{0,18})"
     rb"\r\nNats-Time-Stamp: ([0-9T:-]{19}(?:\.[0-9]{1,9})?Z)\r\n"
     rb"(?:Nats-Num-Pending: [0-9]+\r\nNats-Last-Sequence: [0-9]+\r\n)?\r\n"
 )
-"""The whole header of a value that this package wrote, with the fields that the server appends.
+"""The whole header of a value that this package wrote, on a condition or not, with the fields that
+the server appends.
 
 It is a regular expression. Its groups are the format, subject, sequence and time stamp.
 """

@@ -67,7 +67,7 @@ class Opening(Generic[C]):
         self.config = config
         self.server = server
         self.recent = recent
-        self.clock = clock
+        self._clock = clock
         self.api = Api(config.api_prefix, config.stream)
         self.lanes = Lanes(config, self.api, server)
         self.replicated = config.replicas > 1
@@ -103,7 +103,7 @@ class Opening(Generic[C]):
         return self._facts.follow is not None
 
     def _is_due(self) -> bool:
-        now, clock = monotonic(), self.clock
+        now, clock = monotonic(), self._clock
         due = now > self._facts.due or (clock is not None and now > clock.due)
         return due and self.lanes.writes.fault is None
 
@@ -186,8 +186,8 @@ class Opening(Generic[C]):
             raise
 
     def _open(self, lane: Lane | None, asked: float) -> Steps[dict[str, Any]]:
-        if self.clock is not None:
-            self.clock.note_question(asked)
+        if self._clock is not None:
+            self._clock.note_question(asked)
         newest, epoch = self.recent.newest, self.server.epoch_of_requests
         try:
             document = yield from self.info(lane, self._facts.follow)
@@ -227,15 +227,15 @@ class Opening(Generic[C]):
         sent = monotonic()
         reply = yield self._info_request(lane, follow)
         document = self._document(reply)
-        if document is None or self.clock is None:
+        if document is None or self._clock is None:
             return document
-        if not self.clock.note_answer(reply, sent):
+        if not self._clock.note_answer(reply, sent):
             # The wait may have included connecting: too loose a measure for a clock.
             sent = monotonic()
             reply = yield self._info_request(lane)
             document = self._document(reply)
             if document is not None:
-                self.clock.note_answer(reply, sent)
+                self._clock.note_answer(reply, sent)
         return document
 
     def create(self) -> Steps[dict[str, Any]]:

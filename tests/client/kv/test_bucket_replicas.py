@@ -212,3 +212,28 @@ def test_own_writes_are_recorded_whatever_is_known_of_replicas() -> None:
     finish(bucket.put(":1:k", WRITE), ack(8))
     for answer in (stored(7), MISSING):
         assert finish(bucket.get(":1:k"), answer, from_leader(8))[0].revision == 8
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_the_latest_message_is_the_leaders(replicas: int) -> None:
+    bucket = opened(replicas=replicas)
+    answers = [from_leader(9)] if replicas == 3 else [stored(9)]
+    (sequence, entry), asked = finish(bucket.latest(":1:k"), *answers)
+    assert (sequence, entry and entry.payload) == (9, b"value")
+    assert [b".MSG.GET." in each.subject for each in asked] == [replicas == 3]
+
+
+def test_a_tombstone_has_a_sequence_and_no_entry() -> None:
+    bucket = opened(replicas=3)
+    tombstone = from_leader_with(9, "KV-Operation: PURGE")
+    assert finish(bucket.latest(":1:k"), tombstone)[0] == (9, None)
+    assert finish(bucket.latest(":1:k"), NO_MESSAGE)[0] == (0, None)
+
+
+@pytest.mark.parametrize("sequence", [0, 9])
+def test_a_value_is_put_at_a_sequence_or_not_at_all(sequence: int) -> None:
+    bucket = opened(replicas=3)
+    revision, (asked,) = finish(bucket.put_at(":1:k", WRITE, sequence), ack(12))
+    assert revision == 12
+    assert f"Nats-Expected-Last-Subject-Sequence: {sequence}\r\n".encode() in asked.header
+    assert finish(bucket.put_at(":1:k", WRITE, sequence), refusal(10071))[0] is None

@@ -19,6 +19,7 @@ from tests.support.answers import document, finish, opened, stored
 
 KEY = ":1:a"
 WRITER = "Django-Nats: json;ms=86400000\r\nNats-TTL: 86400\r\n"
+CONDITIONS = "Nats-Expected-Last-Subject-Sequence: 3\r\nNats-Msg-Id: 0123456789abcdef\r\n"
 NOW = time()
 HEADERS = [
     WRITER,
@@ -34,6 +35,9 @@ HEADERS = [
     "",
     "Nats-TTL: 86400\r\n",
     f"{WRITER}Nats-Msg-Id: x\r\n",
+    f"{WRITER}{CONDITIONS}",
+    f"{CONDITIONS}{WRITER}",
+    f"{WRITER}{CONDITIONS}KV-Operation: DEL\r\n",
 ]
 replies = st.builds(
     stored,
@@ -53,12 +57,12 @@ def settled(**options: Any) -> Bucket:
 
 
 def outcome(steps: Steps[Any], reply: Reply) -> object:
-    """Return the payload and format that an operation returns, or the name of its error."""
+    """Return payload, format and revision that an operation returns, or the name of its error."""
     try:
         next(steps)
         effect = steps.send(reply)
     except StopIteration as end:
-        return end.value and end.value[:2]
+        return end.value and end.value[:3]
     except NatsError as error:
         return type(error).__name__
     assert isinstance(effect, Request)
@@ -96,7 +100,7 @@ def test_a_value_of_the_future_corrects_the_clock() -> None:
     bucket = settled()
     offset = bucket.clock.offset
     reply = stored(7, "=.1.a", b"x", WRITER, bucket.clock.now() + 60)
-    assert outcome(bucket.get_payload(KEY), reply) == (b"x", "json")
+    assert outcome(bucket.get_payload(KEY), reply) == (b"x", "json", 7)
     assert bucket.clock.offset > offset + 50
 
 

@@ -26,6 +26,7 @@ KEYS = [f":1:{name}" for name in "abcdef"]
 WRITER = "Django-Nats: json;ms=86400000\r\nNats-TTL: 86400\r\n"
 NOW = time()
 # No value expires while these tests run. Each has already expired, or lives for a day.
+CONDITIONS = "Nats-Expected-Last-Subject-Sequence: 3\r\nNats-Msg-Id: 0123456789abcdef\r\n"
 FORMATS = {
     "live": WRITER,
     "never": "Django-Nats: pickle\r\nNats-TTL: never\r\n",
@@ -37,7 +38,8 @@ FORMATS = {
     "tombstone without a blank": "KV-Operation:DEL\r\n",
     "another client's": "",
     "another client's with a lifetime": "Nats-TTL: 86400\r\n",
-    "conditional": f"{WRITER}Nats-Msg-Id: x\r\n",
+    "conditional": f"{WRITER}{CONDITIONS}",
+    "another client's, conditional": f"{WRITER}Nats-Msg-Id: x\r\n",
 }
 
 
@@ -159,6 +161,7 @@ PLAIN = {
     "live": "json",
     "never": "pickle",
     "kept": "json",
+    "conditional": "json",
     "unknown": UNREADABLE,
     "long": "x" * 80,
 }

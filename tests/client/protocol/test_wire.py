@@ -54,6 +54,11 @@ def test_a_frame_announces_its_sizes() -> None:
     )
 
 
+def test_a_block_is_extended_by_lines() -> None:
+    header = wire.extended(wire.header_block({"Nats-TTL": "5"}), "Nats-Msg-Id: a\r\n")
+    assert header == wire.header_block({"Nats-TTL": "5", "Nats-Msg-Id": "a"})
+
+
 @given(st.dictionaries(names, values, min_size=1), st.data())
 def test_a_field_of_a_header_block_is_read_back(
     fields: dict[str, str], data: st.DataObject
