@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..lab import Lab
 
 NAMES = (
-    *("sync", "async", "near", "requests", "network", "contention", "counters", "growth"),
-    *("history", "startup"),
+    *("sync", "async", "near", "requests", "network", "contention", "counters", "limits"),
+    *("growth", "history", "limit_keys", "startup"),
 )
 
 
