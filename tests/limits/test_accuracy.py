@@ -79,8 +79,14 @@ def test_the_worst_case_of_sliding_is_found_by_search(count: int) -> None:
     begins = range(TICKS // 2, TICKS)
     found = [largest(greedy(SLIDING, count, begin), SECONDS) for begin in begins]
     assert max(found) == 2 * count - 1
-    # It takes a burst at the end of a window, followed by the full rate.
-    assert found[-1] == 2 * count - 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16])
+def test_after_a_burst_at_the_end_of_a_window_sliding_lets_the_rate_through(count: int) -> None:
+    log = greedy(SLIDING, count, TICKS - 1)
+    for ticks in range(2, TICKS + 1):
+        since_the_edge = ticks - 2  # of the other two, one has the burst and one is at the edge
+        assert largest(log, ticks * TICK) == count + count * since_the_edge // TICKS
 
 
 def test_the_worst_case_of_fixed_is_twice_the_count_at_once() -> None:
