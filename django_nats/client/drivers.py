@@ -137,7 +137,7 @@ def _wait(session: Session, requests: Sequence[Request], deadline: float = inf) 
             _cut(0, deadline)
             kind = NotSent if waiter.connection is None else OutcomeUnknown
             raise kind("The background loop has ended")
-    except NatsError:
+    except (NatsError, Expired):
         raise
     except BaseException:
         session.abandon(waiter)

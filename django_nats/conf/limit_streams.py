@@ -13,6 +13,9 @@ from ..client.counters.config import CounterConfig
 from .counters import CounterSettings
 
 _DAY_S = 86_400
+_DEADLINE_S = 1.0
+"""The server remembers ids for three times that, and hits have none. It is the same for all limits,
+since those that share a stream must not disagree about it."""
 
 
 class Horizon(NamedTuple):
@@ -40,13 +43,12 @@ def limit_stream(
     ``timeout`` is the number of seconds to wait for an answer, by default REQUEST_TIMEOUT.
     """
     config = _stream(settings, LIMITS, seconds)
-    timeout = timeout or config.request_timeout
     return replace(
         config,
         storage="memory",  # they are worth little after a restart
         history=1,
-        deadline=min(timeout, config.deadline),  # hits have no ids for the server to remember
-        request_timeout=timeout,
+        deadline=_DEADLINE_S,
+        request_timeout=timeout or config.request_timeout,
     )
 
 

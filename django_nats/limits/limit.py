@@ -112,6 +112,11 @@ class Limit(Operations):
         return self._alias or limit_settings().alias
 
     @property
+    def rates(self) -> Sequence[RateSpec]:
+        """Return the rates: a Rate, None for no limit, or the function that returns it."""
+        return self._rates
+
+    @property
     def session(self) -> Session:
         """Return the connection, which aliases with the same connection options share."""
         return context_of(self.alias).session
@@ -140,24 +145,27 @@ class Limit(Operations):
         decides. Raises TypeError or ValueError for another key, and for a cost that is not an
         integer of at least 1, and CounterMismatch if the stream cannot be used.
         """
-        decision = self._refused_lately(key, cost)
+        decision = self._decided(key, cost)
         return self._run(self._hit(key, cost, request)) if decision is None else decision
 
     async def ahit(
         self, key: Any = "", cost: int = 1, *, request: HttpRequest | None = None
     ) -> Decision:
         """Async version of hit()."""
-        decision = self._refused_lately(key, cost)
+        decision = self._decided(key, cost)
         return await self._arun(self._hit(key, cost, request)) if decision is None else decision
 
-    def _refused_lately(self, key: Any, cost: int) -> Decision | None:
-        """Return the decision if there is no need to ask, nor for a generator of steps."""
-        if self._fixed_rates is None or not isinstance(key, (str, int)):
+    def _decided(self, key: Any, cost: int) -> Decision | None:
+        """Return the decision, or None if steps are needed: to ask the server, for one."""
+        if not limit_settings().enabled:
+            return Decision(True)
+        rates = self._fixed_rates
+        if rates is None or not isinstance(key, (str, int)):
             return None
         found = self._refusals.find(str(key), cost)
-        if found is None or not limit_settings().enabled:
-            return None
-        return self._in_dry_run(found) if self.dry_run else found
+        if found is None:
+            found = _without_counting(rates)
+        return None if found is None else self._in_dry_run(found)
 
     def _hit(
         self, key: Any, cost: int, request: HttpRequest | None, now: float | None = None
@@ -167,15 +175,12 @@ class Limit(Operations):
         if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
             raise ValueError(f"{self!r}: the cost must be an integer of at least 1, not {cost!r}")
         rates = yield from self._rates_of(request)
-        if not rates:
-            return Decision(True)
-        found = self._refusals.find(text, cost) if now is None else None
-        if found is None:
-            never = next((each for each in rates if not each.count), None)
-            found = Decision(False, never, 0, 0.0, inf) if never else None
+        found = _without_counting(rates)
+        if found is None and now is None:
+            found = self._refusals.find(text, cost)
         if found is None:
             found = yield from self._ask(text, cost, rates, now)
-        return self._in_dry_run(found) if self.dry_run else found
+        return self._in_dry_run(found)
 
     def _ask(
         self, key: str, cost: int, rates: Sequence[Rate], now: float | None
@@ -213,8 +218,9 @@ class Limit(Operations):
     ) -> Steps[Decision]:
         text = key_text(key, repr(self))
         rates = yield from self._rates_of(request)
-        if not rates:
-            return Decision(True)
+        found = _without_counting(rates)
+        if found is not None:
+            return found
         timeout, places = self._places(rates)
         try:
             usages = yield from self._tally.read(self._token(text), places, timeout, now)
@@ -321,7 +327,7 @@ class Limit(Operations):
             logger.warning("%r: hits are counted again", self)
 
     def _in_dry_run(self, decision: Decision) -> Decision:
-        if decision.allowed:
+        if decision.allowed or not self.dry_run:
             return decision
         logger.info("%r would refuse a hit (dry run): %r", self, decision)
         return Decision(
@@ -333,6 +339,14 @@ class Limit(Operations):
             error=decision.error,
             dry_run=True,
         )
+
+
+def _without_counting(rates: Sequence[Rate]) -> Decision | None:
+    """Return the decision that needs no count: if there is no rate, or one lets nothing through."""
+    if not rates:
+        return Decision(True)
+    never = next((each for each in rates if not each.count), None)
+    return None if never is None else Decision(False, never, 0, 0.0, inf)
 
 
 def _least(usages: Sequence[Usage]) -> Decision:

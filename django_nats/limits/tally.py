@@ -103,18 +103,23 @@ class Tally:
         self, key: str, places: Sequence[RateOnStream], now: float
     ) -> tuple[list[Window], list[float]]:
         """Return the current window of each rate, and the seconds that have passed of it."""
-        # Each key has its own beginning, so that the windows of many clients do not end at once.
-        stagger = crc32(key.encode()) / 2**32
         windows: list[Window] = []
         elapsed: list[float] = []
         for (_, seconds), stream in places:
-            position = now / seconds + stagger
-            number = floor(position)
+            number, passed = window_at(key, seconds, now)
             head = f"{self._head}.{key}.{seconds}."
             previous = f"{head}{number - 1}" if self._slides else None
             windows.append(Window(stream, f"{head}{number}", previous))
-            elapsed.append((position - number) * seconds)
+            elapsed.append(passed)
         return windows, elapsed
+
+
+def window_at(key: str, seconds: int, now: float) -> tuple[int, float]:
+    """Return the number of a key's window at a time, and the seconds that have passed of it."""
+    # Each key has its own beginning, so that the windows of many clients do not end at once.
+    position = now / seconds + crc32(key.encode()) / 2**32
+    number = floor(position)
+    return number, (position - number) * seconds
 
 
 def _open(places: Sequence[RateOnStream], timeout: float, now: float | None) -> Steps[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from ...exceptions import NatsError, NotSent, UnexpectedReply
+from ...exceptions import NatsError, NotSent, ServerError, UnexpectedReply
 from ...realtime import monotonic
 from ..protocol import wire
 from ..protocol.steps import Request, Steps, within
@@ -64,6 +64,8 @@ def hit(windows: Sequence[Window], cost: int, timeout: float) -> Steps[list[Coun
         before = None if window.previous is None else next(answers)
         try:
             counts.append((yield from _counts(window, cost, own, before, deadline)))
+        except ServerError as error:
+            counts.append(window.stream.increments.refused(window.counter, error))
         except NatsError as error:
             counts.append(error)
     return counts
