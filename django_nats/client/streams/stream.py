@@ -136,6 +136,7 @@ class Stream(Generic[C]):
             # answer direct gets while the stream elects a leader.
             if self.lanes.writes.fault is None:
                 is_known = self.is_open
+                asked_on = self.server.epoch_of_requests
                 try:
                     yield from self.open(self.lanes.reopening)
                 except UnexpectedReply:
@@ -146,8 +147,10 @@ class Stream(Generic[C]):
                         return
                     if isinstance(error, NotServed):
                         raise
-                    if isinstance(error, OutcomeUnknown):
-                        self._suspend(self.lanes.writes)  # or every call would wait for this
+                    # Or every call would wait for this. A question that was lost with its
+                    # connection says nothing about the leader.
+                    if isinstance(error, OutcomeUnknown) and self.server.epoch == asked_on:
+                        self._suspend(self.lanes.writes)
             return
         deadline = monotonic() + self._patience_s
         pause = FIRST_PAUSE_S

@@ -343,6 +343,19 @@ def test_a_known_stream_is_read_without_its_leader(answer: object) -> None:
     assert bucket.stream.server.suspended == suspended  # type: ignore[attr-defined]
 
 
+def test_a_question_that_is_lost_with_its_connection_does_not_open_the_circuit() -> None:
+    bucket = opened()
+    session: Any = bucket.stream.server
+    session.epoch += 1  # a new connection
+    steps = bucket.get(":1:k")
+    next(steps)
+    session.epoch += 1  # and another one, as that was lost with the question
+    steps.throw(OutcomeUnknown("the connection was lost"))
+    with pytest.raises(StopIteration):
+        steps.send(stored(5))
+    assert session.suspended == []
+
+
 def test_a_known_stream_is_not_looked_up_while_its_circuit_is_open() -> None:
     bucket = opened()
     bucket.stream.server.epoch += 1  # a new connection
