@@ -18,6 +18,7 @@ from .servers import Server
 _PACKAGES = (
     *("django-nats", "nats-py", "uvloop", "redis", "hiredis", "django-redis"),
     *("valkey", "libvalkey", "django-valkey", "django-vcache", "django-cachex"),
+    *("django-ratelimit", "djangorestframework", "limits"),
     *("pymemcache", "pylibmc", "gunicorn", "granian"),
 )
 

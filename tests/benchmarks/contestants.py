@@ -13,13 +13,18 @@ NEAR = "django-nats, near cache"
 SESSIONS = "django-nats, its sessions"
 COUNTER = "django-nats, counter"
 FILE_COUNTER = "django-nats, counter, file"
+LIMIT = "django-nats, limit"
 DJANGO_REDIS_CACHE = "Django's RedisCache"
 DJANGO_REDIS = "django-redis"
 VCACHE = "django-vcache"
+DJANGO_RATELIMIT = "django-ratelimit"
+DRF_THROTTLE = "DRF's throttle"
+LIMITS = "limits"
 LOCMEM = "LocMemCache"
 EMPTY_VIEW = "empty view"
 NATS_FLOOR = "NATS socket"
 COUNTER_FLOOR = "NATS socket, counter"
+LIMIT_FLOOR = "NATS socket, limit"
 REDIS_FLOOR = "Redis socket"
 
 
@@ -72,7 +77,8 @@ def _at(backend: str, location: str) -> Callable[[str], dict[str, Any]]:
 
 _REDIS = "redis://{}"
 _VALKEY = "valkey://{}"
-_COUNTED = ("async", "contention", "counters", "history")
+_COUNTED = ("async", "contention", "counters", "history", "limits")
+_LIMITED = ("limits", "limit_keys")
 _UVLOOP, _ASYNCIO = {"DJANGO_NATS_LOOP": ""}, {"DJANGO_NATS_LOOP": "asyncio"}
 _DJANGO = "django.core.cache.backends"
 _FLOORS = "tests.benchmarks.floors"
@@ -89,6 +95,7 @@ CONTESTANTS = (
     Contestant(
         FILE_COUNTER, _counters("file", "file"), "nats", ("uvloop",), _UVLOOP, only=_COUNTED
     ),
+    Contestant(LIMIT, _counters("limits"), "nats", ("uvloop",), _UVLOOP, only=_LIMITED),
     Contestant(
         DJANGO_REDIS_CACHE, _at(f"{_DJANGO}.redis.RedisCache", _REDIS + "/0"), "redis", ("redis",)
     ),
@@ -116,6 +123,28 @@ CONTESTANTS = (
         _at("django_cachex.cache.ValkeyCache", _VALKEY + "/4"),
         "redis",
         ("django_cachex", "valkey"),
+    ),
+    # The limiters of other packages, on Redis. The first two count in Django's cache.
+    Contestant(
+        DJANGO_RATELIMIT,
+        _at("django_redis.cache.RedisCache", _REDIS + "/6"),
+        "redis",
+        ("django_ratelimit", "django_redis", "hiredis"),
+        only=_LIMITED,
+    ),
+    Contestant(
+        DRF_THROTTLE,
+        _at("django_redis.cache.RedisCache", _REDIS + "/7"),
+        "redis",
+        ("rest_framework", "django_redis", "hiredis"),
+        only=_LIMITED,
+    ),
+    Contestant(
+        LIMITS,
+        _at("django_redis.cache.RedisCache", _REDIS + "/8"),
+        "redis",
+        ("limits", "django_redis", "hiredis"),
+        only=_LIMITED,
     ),
     Contestant(
         "PyMemcache",
@@ -155,6 +184,9 @@ CONTESTANTS = (
         "nats",
         floor=True,
         only=("contention",),
+    ),
+    Contestant(
+        LIMIT_FLOOR, _at(f"{_FLOORS}.LimitFloor", "{}"), "nats", floor=True, only=("limits",)
     ),
     Contestant(REDIS_FLOOR, _at(f"{_FLOORS}.RedisFloor", "{}/5"), "redis", floor=True),
 )

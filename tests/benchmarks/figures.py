@@ -32,6 +32,7 @@ FIGURES = {
     "concurrent_ms": Figure("slowest concurrent set", "ms"),
     "gone_percent": Figure("removed after 0.5 s", "%", more_is_better=True),
     "resident_bytes": Figure("resident memory", "bytes an entry"),
+    "counted_percent": Figure("hits that count", "%", more_is_better=True),
     "kept": Figure("relative to before", "×", more_is_better=True),  # noqa: RUF001
     "reported_bytes": Figure("size reported by the server", "bytes an entry"),
     "peak_mb": Figure("peak memory", "MB"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django_nats.client.counters.config import CounterConfig
@@ -183,14 +183,44 @@ class CounterFloor(NatsSocket):
         self.incr(key, int(value) - self.incr(key, 0))
 
     def incr(self, key: str, delta: int = 1) -> int:
+        self._channel.send(self._increment(key, delta))
+        return _total(self._reply()[1])
+
+    def _increment(self, key: str, delta: int) -> bytes:
         header = b"NATS/1.0\r\nNats-Incr: %+d\r\n\r\n" % delta
-        self._channel.send(
-            b"HPUB %b%b %b %d %d\r\n%b\r\n"
-            % (self._subject.encode(), key.encode(), self._inbox, len(header), len(header), header)
+        return b"HPUB %b%b %b %d %d\r\n%b\r\n" % (
+            self._subject.encode(),
+            key.encode(),
+            self._inbox,
+            len(header),
+            len(header),
+            header,
         )
-        payload = self._reply()[1]
-        _acknowledged(payload)
-        return int(json.loads(payload)["val"])
+
+
+class LimitFloor(CounterFloor):
+    """Counters that are incremented, and others that are read, in one write."""
+
+    def hit(self, counters: Sequence[str], asked: Sequence[str]) -> list[int]:
+        """Return the totals of ``counters``. Those of ``asked`` are only read."""
+        requests = [self._increment(counter, 1) for counter in counters]
+        requests += [
+            self._publish(f"$JS.API.DIRECT.GET.FLOOR.{self._subject}{counter}", b"")
+            for counter in asked
+        ]
+        self._channel.send(b"".join(requests))
+        totals: list[int] = []
+        # Answers of two kinds may overtake each other: only those to reads have a header.
+        for _ in requests:
+            header, payload = self._reply()
+            if not header:
+                totals.append(_total(payload))
+        return totals
+
+
+def _total(payload: bytes) -> int:
+    _acknowledged(payload)
+    return int(json.loads(payload)["val"])
 
 
 def _acknowledged(payload: bytes) -> None:

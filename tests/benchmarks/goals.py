@@ -12,10 +12,14 @@ from typing import Any
 from .contestants import (
     ASYNCIO,
     COUNTER,
+    DJANGO_RATELIMIT,
     DJANGO_REDIS,
     DJANGO_REDIS_CACHE,
+    DRF_THROTTLE,
     EMPTY_VIEW,
     FILE_COUNTER,
+    LIMIT,
+    LIMITS,
     LOCMEM,
     NATS_FLOOR,
     NEAR,
@@ -127,6 +131,7 @@ def _ratios() -> Iterator[Ratio]:
         cell, name = {"operation": operation}, f"sessions, {operation}"
         yield Ratio(name, "sessions", cell, "p50_us", OURS, 0.75, None, SESSIONS)
     yield from _of_counters()
+    yield from _of_limits()
 
 
 def _of_near_cache() -> Iterator[Ratio]:
@@ -162,6 +167,23 @@ def _of_counters() -> Iterator[Ratio]:
     for ours, storage in ((COUNTER, "memory"), (FILE_COUNTER, "file")):
         name = f"counters past HISTORY, {storage}"
         yield Ratio(name, "history", {}, "kept", None, 0.4, None, ours)
+
+
+def _of_limits() -> Iterator[Ratio]:
+    cell: dict[str, Any] = {"operation": "hit", "rates": 1, "processes": 1}
+    for keys in ("one key", "new keys"):
+        for algorithm in ("sliding", "fixed"):
+            name = f"hit of a limit, {algorithm}, {keys}"
+            of_keys = cell | {"keys": keys, "algorithm": algorithm}
+            yield Ratio(name, "limits", of_keys, "p50_us", COUNTER, 1.3, None, LIMIT)
+    cell |= {"keys": "one key", "processes": 8}
+    for algorithm, other in (("sliding", DRF_THROTTLE), ("fixed", DJANGO_RATELIMIT)):
+        name = f"hits of a limit, {algorithm}, 8 processes"
+        of_key = cell | {"algorithm": algorithm}
+        for against in (other, LIMITS):
+            yield Ratio(name, "limits", of_key, "rate", against, 1.5, None, LIMIT)
+    cell = {"operation": "refusal"}
+    yield Ratio("refusal of a limit", "limits", cell, "p50_us", LOCMEM, 1, None, LIMIT)
 
 
 RATIOS = tuple(_ratios())

@@ -38,6 +38,11 @@ def processor_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def server_memory() -> int:
+    """Return the resident memory of the contestant's server, in bytes."""
+    return int(psutil.Process(int(os.environ[SERVER_PID_VARIABLE])).memory_info().rss)
+
+
 class Meter:
     """Wall time and processor time, measured over one or more spans.
 

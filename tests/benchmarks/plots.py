@@ -83,6 +83,8 @@ class Picture:
 
 _ONE = {"size": 100, "keys": 1, "threads": 1}
 _MANY = {"size": 100, "keys": 100, "threads": 1}
+_HIT = {"operation": "hit", "keys": "one key", "rates": 1, "processes": 1}
+_HITS = _HIT | {"processes": 8}
 _HUNDRED = {"size": 100, "concurrency": 100}
 
 PICTURES = {
@@ -170,6 +172,16 @@ PICTURES = {
         ),
         columns=3,
     ),
+    "limits": Picture(
+        "What does a rate limit cost, when it lets through and when it refuses?",
+        "Medians in µs of one caller: shorter is better. Hits a second: longer is.",
+        (
+            Panel("a hit, sliding window, µs", "p50_us", _HIT | {"algorithm": "sliding"}),
+            Panel("a refusal, µs", "p50_us", {"operation": "refusal"}),
+            Panel("8 processes, sliding", "rate", _HITS | {"algorithm": "sliding"}),
+            Panel("8 processes, fixed", "rate", _HITS | {"algorithm": "fixed"}),
+        ),
+    ),
     "growth": Picture(
         "How does each cost grow with the number of entries?",
         "By number of entries of 100 bytes. Shorter is better.",
@@ -194,6 +206,16 @@ PICTURES = {
             Panel("past HISTORY", "past.rate"),
         ),
         common=True,
+    ),
+    "limit_keys": Picture(
+        "How much memory do the counters of many keys take?",
+        "Each key is hit once. Bytes a key: shorter is better. Hits a second: longer is.",
+        (
+            Panel("resident memory, bytes", "resident_bytes"),
+            Panel("size by the server, bytes", "reported_bytes"),
+            Panel("hits a second", "rate"),
+        ),
+        columns=3,
     ),
     "startup": Picture(
         "What does the package add to the start of a process?",

@@ -59,6 +59,14 @@ def _counting(cell: Cell) -> bool:
     return not _reading(cell)
 
 
+def _at_once(cell: Cell) -> bool:
+    return cell.get("processes", 1) > 1
+
+
+def _one_caller(cell: Cell) -> bool:
+    return not _at_once(cell)
+
+
 _CALLS = (View("p50_us", _alone), View("rate", _together))
 _PROCESSOR = (View("client_us", _common), View("server_us", _common))
 _REQUESTS = tuple(map(View, ("rate", "p50_us", "p99_us", "peak_mb", "connections")))
@@ -71,6 +79,12 @@ VIEWS: dict[str, Sequence[View]] = {
     "network": _CALLS,
     "contention": (View("rate"), View("p99_us"), View("client_us"), View("server_us")),
     "counters": (View("rate", _counting), View("p50_us", _reading), View("client_us")),
+    "limits": (
+        View("p50_us", _one_caller),
+        View("rate", _at_once),
+        View("counted_percent"),
+        *(View("client_us"), View("server_us")),
+    ),
     "growth": (
         *(View(f"fill.{figure}") for figure in ("rate", "client_us", "server_us")),
         *(View(f"fill.{figure}") for figure in ("resident_bytes", "reported_bytes")),
@@ -84,6 +98,10 @@ VIEWS: dict[str, Sequence[View]] = {
         *(View(f"{part}.rate") for part in ("before", "past")),
         View("kept"),
         *(View(f"{part}.server_us") for part in ("before", "past")),
+    ),
+    "limit_keys": tuple(
+        View(figure)
+        for figure in ("rate", "client_us", "server_us", "resident_bytes", "reported_bytes")
     ),
     "startup": (View("ms"),),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +14,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("psutil")
 
 from tests.benchmarks import plots
-from tests.benchmarks.contestants import CONTESTANTS, DJANGO_REDIS, NATS_FLOOR, OURS
+from tests.benchmarks.contestants import CONTESTANTS, DJANGO_REDIS, NATS_FLOOR, OURS, Contestant
 from tests.benchmarks.figures import kind
 from tests.benchmarks.questions import NAMES, question
 from tests.benchmarks.results import Document
@@ -21,13 +23,25 @@ SVG = "{http://www.w3.org/2000/svg}"
 GET = {"operation": "get", "size": 100, "keys": 1, "threads": 1}
 
 
+def taking_part(name: str, cell: Mapping[str, Any]) -> list[Contestant]:
+    """Return the contestants that are measured in a cell, of which some parameters are given."""
+    asked = question(name)
+    cells = [each for each in asked.cells(quick=False) if cell.items() <= each.items()]
+    return [
+        contestant
+        for contestant in CONTESTANTS
+        if (not contestant.only or name in contestant.only)
+        and any(asked.takes_part(contestant, each) for each in cells)
+    ]
+
+
 def everything() -> Document:
-    """Return a document with all contestants in every panel, with values of many digits."""
+    """Return a document with all contestants of every panel, with values of many digits."""
     document = Document({})
     for name, picture in plots.PICTURES.items():
-        contestants = CONTESTANTS[:3] if picture.by else CONTESTANTS
         for panel in picture.panels:
-            for rank, contestant in enumerate(contestants):
+            contestants = taking_part(name, panel.cell)
+            for rank, contestant in enumerate(contestants[:3] if picture.by else contestants):
                 for entries in (1000, 100_000, 1_000_000) if picture.by else (0,):
                     cell = {**panel.cell, "entries": entries}
                     result = document.result(name, contestant.name, cell)

@@ -9,14 +9,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.benchmarks.__main__ import SMOKE, plan
-from tests.benchmarks.contestants import ASYNCIO, CONTESTANTS, COUNTER, LOCMEM, NATS_FLOOR, OURS
+from tests.benchmarks.contestants import (
+    ASYNCIO,
+    CONTESTANTS,
+    COUNTER,
+    LIMIT,
+    LIMIT_FLOOR,
+    LOCMEM,
+    NATS_FLOOR,
+    OURS,
+)
 from tests.benchmarks.goals import RATIOS
 from tests.benchmarks.lab import ROOT
 from tests.benchmarks.questions import NAMES, question
 from tests.benchmarks.results import load
 
 # These need no server but NATS, so that the test is the same on every machine.
-CHOSEN = [OURS, ASYNCIO, COUNTER, LOCMEM, NATS_FLOOR]
+CHOSEN = [OURS, ASYNCIO, COUNTER, LIMIT, LOCMEM, NATS_FLOOR, LIMIT_FLOOR]
 
 
 def test_everything_chosen_is_measured_and_shown_or_reported_as_left_out(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("sync", "async", "near", "sessions", "requests", "network", "contention", "counters"),
-    *("growth", "history", "startup"),
+    *("limits", "growth", "history", "limit_keys", "startup"),
 )
 
 

@@ -5,17 +5,15 @@ A contestant needs only set, get and incr.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import caches
 
 from ..contestants import COUNTER_FLOOR, FILE, Contestant
-from ..measuring import SERVER_PID_VARIABLE, expect, percentiles, processor_seconds
+from ..forked import at_once
+from ..measuring import expect
 from ..results import Cell
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ NAME = "contention"
 TITLE = "How fast can several processes count up one key?"
 
 _KEY = "hot"
-_PATIENCE = 30.0
 
 
 def cells(quick: bool) -> list[dict[str, Any]]:
@@ -62,54 +59,8 @@ def confirm(cache: Any, *, total: int) -> dict[str, Any]:
 
 def count(cache: Any, *, processes: int, seconds: float) -> dict[str, float]:
     """Increment a key in several processes at once. ``total`` is the number of increments."""
-    fork = multiprocessing.get_context("fork")
-    ready = fork.Barrier(processes + 1)
-    ends = [fork.Pipe(duplex=False) for _ in range(processes)]
-    children = [fork.Process(target=_count, args=(send, ready, seconds)) for _, send in ends]
-    try:
-        for child, (_, send) in zip(children, ends, strict=True):
-            child.start()
-            send.close()  # so that the pipe is closed when the child ends
-        ready.wait(_PATIENCE)
-        server = _server_seconds()
-        found = [receive.recv() for receive, _ in ends]
-        server = _server_seconds() - server
-    finally:
-        for child in children:
-            if child.pid is not None:
-                child.kill()
-                child.join()
-    times = [each for child in found for each in child["times"]]
-    return {
-        "total": len(times) + processes,
-        "rate": sum(len(child["times"]) / child["seconds"] for child in found),
-        **percentiles(times),
-        "client_us": sum(child["processor"] for child in found) / len(times) * 1e6,
-        "server_us": server / len(times) * 1e6,
-    }
+    return at_once(_increment, processes=processes, seconds=seconds)
 
 
-def _count(send: Connection, ready: Barrier, seconds: float) -> None:
-    cache = caches.create_connection("default")
-    cache.incr(_KEY)
-    ready.wait(_PATIENCE)
-    clock = time.perf_counter_ns
-    times: list[int] = []
-    processor = time.process_time()
-    begun = ended = clock()
-    while ended - begun < seconds * 1e9 or len(times) < 2:
-        start = clock()
-        cache.incr(_KEY)
-        ended = clock()
-        times.append(ended - start)
-    send.send(
-        {
-            "times": times,
-            "seconds": (ended - begun) / 1e9,
-            "processor": time.process_time() - processor,
-        }
-    )
-
-
-def _server_seconds() -> float:
-    return processor_seconds(int(os.environ[SERVER_PID_VARIABLE]))
+def _increment() -> Callable[[], object]:
+    return partial(caches.create_connection("default").incr, _KEY)

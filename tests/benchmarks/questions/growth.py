@@ -8,18 +8,15 @@ operation is repeated. Names of figures begin with their operation: ``get.p50_us
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psutil
-
 from ..contestants import DJANGO_REDIS, FILE, OURS, Contestant
 from ..lab import JobFailed, Lab
-from ..measuring import SERVER_PID_VARIABLE, Meter, expect, percentiles, value
+from ..measuring import Meter, expect, percentiles, server_memory, value
 from ..results import Cell
 from ..servers import start
 
@@ -84,7 +81,7 @@ def _slowest_concurrent_set(lab: Lab, contestant: Contestant) -> float:
 def fill(cache: Any, *, entries: int) -> dict[str, float]:
     """Store all entries. Measure their size: resident memory, and the server's own report."""
     cache.get(_key(0))
-    resident, (_, reported) = _resident_bytes(), _reported_size(cache)
+    resident, (_, reported) = server_memory(), _reported_size(cache)
     meter = Meter()
     with meter:
         for first in range(0, entries, _BATCH):
@@ -94,7 +91,7 @@ def fill(cache: Any, *, entries: int) -> dict[str, float]:
     expect(found == entries, f"{found} entries instead of {entries}")
     figures = meter.figures(entries)
     if entries >= _ENOUGH:
-        figures["resident_bytes"] = (_resident_bytes() - resident) / entries
+        figures["resident_bytes"] = (server_memory() - resident) / entries
         figures["reported_bytes"] = (reported_now - reported) / entries
     return figures
 
@@ -218,7 +215,3 @@ def _reported_size(cache: Any) -> tuple[int, int]:
         return stats.entries, stats.bytes
     redis = cache.client.get_client()
     return redis.dbsize(), redis.info("memory")["used_memory"]
-
-
-def _resident_bytes() -> int:
-    return int(psutil.Process(int(os.environ[SERVER_PID_VARIABLE])).memory_info().rss)
