@@ -35,6 +35,8 @@ LIMIT_OPTIONS = {
 _WHERE = "NATS_LIMITS"
 _STATUSES = (403, 429)
 _HEADERS = ("separate", "draft", "both", None)
+_MAPPED_BITS = 96
+"""The bits before an IPv4 address that is written as an IPv6 address."""
 
 Network: TypeAlias = "IPv4Network | IPv6Network"
 
@@ -142,14 +144,20 @@ def _trusted_proxies(reader: Reader) -> int | tuple[Network, ...]:
 
 
 def _network(reader: Reader, network: Any) -> Network:
-    if isinstance(network, (IPv4Network, IPv6Network)):
-        return network
-    if not isinstance(network, str):  # an int would be an address
+    if not isinstance(network, (str, IPv4Network, IPv6Network)):  # an int would be an address
         reader.fail("TRUSTED_PROXIES", f"holds {network!r}, which is not a network's text")
     try:
-        return ip_network(network)
+        return _unmapped(ip_network(network))
     except ValueError as error:
         reader.fail("TRUSTED_PROXIES", f"holds {network!r}, which is not a network: {error}")
+
+
+def _unmapped(network: Network) -> Network:
+    """Return the IPv4 network of mapped addresses, which are compared as IPv4 addresses."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def _prefix(reader: Reader, option: str, default: int, most: int) -> int:

@@ -51,7 +51,10 @@ class Decision:
         self.reset_after = reset_after
         """Seconds until no earlier hit counts any more."""
         self.retry_after = retry_after
-        """Seconds until this hit would be let through: 0 if it is, math.inf if it never will be."""
+        """Seconds until this hit would be let through.
+
+        0 if it is, and if that is not known since there is an error; math.inf if it never will be.
+        """
         self.error = error
         """Why the server could not be asked in time, so that FAIL_OPEN has decided; else None."""
         self.dry_run = dry_run

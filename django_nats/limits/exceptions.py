@@ -17,6 +17,10 @@ class Ratelimited(PermissionDenied):
         self.decision = decision
         """What the limit decided."""
 
+    def __reduce__(self) -> tuple[type[Ratelimited], tuple[Decision]]:
+        """Let copies be made of the decision, not of the text."""
+        return type(self), (self.decision,)
+
 
 def refusal_text(decision: Decision) -> str:
     """Return what a refused client is told: when to try again, and nothing of the limit."""

@@ -105,6 +105,12 @@ class RequestLimit:
         return await drivers.arun(self._session, self._decide(request, group, hit))
 
     def _may_apply(self, request: HttpRequest) -> bool:
+        # Not isinstance(), since the request of Django REST framework is no HttpRequest.
+        if not hasattr(request, "META"):
+            raise TypeError(
+                f"{self._where}: a request is needed, not {type(request).__name__}. In classes, "
+                "use method_decorator(ratelimit(…))."
+            )
         return (
             self._rates != () and covers(self._methods, request.method) and limit_settings().enabled
         )

@@ -79,8 +79,11 @@ def with_headers(request: HttpRequest, response: T) -> T:
 
 
 def retry_after(decision: Decision) -> int | None:
-    """Return the whole seconds of ``Retry-After``, or None if waiting is needless or of no use."""
-    if decision.allowed or math.isinf(decision.retry_after):
+    """Return the whole seconds of ``Retry-After``.
+
+    Return None if waiting is needless or of no use, or if the server did not say how long.
+    """
+    if decision.allowed or decision.error is not None or math.isinf(decision.retry_after):
         return None
     return max(1, math.ceil(decision.retry_after))
 

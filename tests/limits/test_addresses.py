@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
@@ -121,6 +121,12 @@ def test_ports_brackets_and_mapped_addresses_are_understood(entry: str, proxies:
 
 def test_a_mapped_address_of_a_proxy_is_in_its_network() -> None:
     assert address(CLIENT, remote=f"::ffff:{INNER}", proxies=NETWORKS) == CLIENT
+
+
+@pytest.mark.parametrize("network", ["::ffff:10.0.0.0/104", "::ffff:10.0.0.2"])
+def test_a_network_may_be_written_as_mapped_addresses(network: str) -> None:
+    assert address(FORGED, CLIENT, proxies=[network]) == CLIENT
+    assert address(FORGED, CLIENT, proxies=[IPv6Network(network)]) == CLIENT
 
 
 @pytest.mark.parametrize("garbage", ["unknown", "_hidden", "", "unix:", "300.1.1.1", "9" * 1000])

@@ -12,6 +12,7 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
+from django.views.decorators.cache import never_cache
 
 from django_nats.counters import Counters
 from django_nats.limits import Rate, Ratelimited, declared, ratelimit, request_limits
@@ -314,6 +315,17 @@ def test_a_method_and_a_class_need_method_decorator() -> None:
 
     with pytest.raises(TypeError, match=r"^@ratelimit in .*: use method_decorator"):
         ratelimit(key="ip", rate="5/m")(Plain)
+
+
+def test_a_method_that_another_decorator_hides_needs_method_decorator_as_well() -> None:
+    class Hidden(View):
+        @ratelimit(key="ip", rate="2/m")
+        @never_cache
+        def get(self, request: HttpRequest) -> HttpResponse:
+            return answer(request)
+
+    with pytest.raises(TypeError, match=r"^@ratelimit in .*, line .* Hidden.*method_decorator"):
+        get(Hidden.as_view())
 
 
 @pytest.mark.parametrize("given", [{"key": "ip"}, {"rate": "5/m"}])

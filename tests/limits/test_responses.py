@@ -164,7 +164,7 @@ def test_with_status_403_a_refusal_is_an_exception(decision: Decision, text: str
     [
         (REFUSED, "42"),
         (Decision(False, RATE, 0, 1.0, 0.01), "1"),
-        (AWAY_REFUSED, "1"),
+        (AWAY_REFUSED, None),
         (NEVER, None),
     ],
 )

@@ -235,6 +235,21 @@ def test_show_says_what_a_limit_decides_about_a_key(
     assert not limit.peek("ann")
 
 
+@pytest.mark.parametrize(("readable", "is_shown"), [(True, True), (False, False)])
+def test_show_shows_a_key_without_hits_as_one_with_hits(
+    counters: Counters, nats: Nats, readable: bool, is_shown: bool
+) -> None:
+    limit = Limit("api", "5/d", readable=readable)
+
+    def key() -> str:
+        return lines(nats("limits", "show", "api", "ann"))[-2][1]
+
+    before = key()
+    limit.hit("ann")
+    assert before == key()
+    assert (before == "ann") is is_shown
+
+
 def test_show_says_that_nothing_is_ever_let_through(counters: Counters, nats: Nats) -> None:
     limit = Limit("api", "5/d", "0/h")
 

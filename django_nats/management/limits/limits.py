@@ -56,15 +56,14 @@ def lines(limit: Limit, key: str) -> Iterator[str]:
 
 def _hits(limit: Limit, key: str) -> list[Hits]:
     """Return a key's hits in windows of all lengths, also where there are none."""
-    tokens = key_tokens(key)
     found = {
         each.seconds: each
-        for token in tokens
+        for token in key_tokens(key)
         for place in places([limit], limit.alias)
         for each in place.hits(limit.name, token)
     }
     for rate in limit.rates:
         if isinstance(rate, Rate):
-            none = Hits(keys.token(limit.name), tokens[0], rate.seconds, 0, 0, 0.0)
+            none = Hits(keys.token(limit.name), limit._token(key), rate.seconds, 0, 0, 0.0)
             found.setdefault(rate.seconds, none)
     return [found[seconds] for seconds in sorted(found)]
