@@ -124,6 +124,30 @@ def test_a_limit_of_an_unknown_alias_is_an_error(
         assert option in str(messages["E011"].hint)
 
 
+def test_one_error_names_all_limits_of_an_unknown_alias(settings: Any, declare: Declare) -> None:
+    settings.NATS_COUNTERS = {"eu": {"LOCATION": DEAD}}
+    for name in ("one", "two", "three"):
+        declare(name, "5/m")
+    message = found()["E011"]
+    everything = f"{message.obj} {message.msg}"
+    assert all(f"Limit('{name}')" in everything for name in ("one", "two", "three"))
+
+
+def test_limits_of_one_name_with_different_rates_get_a_warning(
+    settings: Any, declare: Declare
+) -> None:
+    settings.NATS_COUNTERS = {"default": {"LOCATION": DEAD}, "eu": {"LOCATION": DEAD}}
+    declare("api", "5/m", fail_open=True)
+    declare("api", "5/m", fail_open=False)
+    declare("api", "9/m", alias="eu")
+    assert found() == {}
+    declare("api", "50/m")
+    message = found()["W014"]
+    assert message.msg.startswith("Two limits are called 'api'")
+    assert "50/m (sliding)" in message.msg
+    assert "5/m (sliding)" in message.msg
+
+
 def test_a_stream_that_keeps_less_than_limits_need_is_an_error(
     counters: Counters, declare: Declare, server: NatsServer
 ) -> None:

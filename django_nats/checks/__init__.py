@@ -38,6 +38,7 @@ id                      run by    what is wrong
 ``django_nats.W012``    --deploy  A counter stream is nearly full, and then loses counters.
 ``django_nats.W013``    check     The project's URLs cannot be imported, whose views may declare
                                   limits.
+``django_nats.W014``    check     Limits of one name, which count together, have different rates.
 ======================  ========  ================================================================
 
 Only W005, W006, W010, W012 and E012 ask the servers, and wait at most for CONNECT_TIMEOUT and

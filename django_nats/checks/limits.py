@@ -36,8 +36,9 @@ def check_urls(**kwargs: Any) -> Iterable[CheckMessage]:
 
 
 def check_aliases(**kwargs: Any) -> Iterable[CheckMessage]:
-    """Yield E011 for each limit or quota whose alias does not exist."""
+    """Yield E011 for each alias of limits or quotas that does not exist."""
     aliases = counter_aliases()
+    found: dict[tuple[str, str], list[Limit | Quota]] = {}
     for limit in _in_use():
         if limit.alias in aliases:
             continue
@@ -52,7 +53,32 @@ def check_aliases(**kwargs: Any) -> Iterable[CheckMessage]:
             if limit.alias == limit_settings().alias:
                 option = "ALIAS of NATS_LIMITS"
             hint = f"Add it to NATS_COUNTERS, or name another alias with {option}."
-        yield Error(problem, hint=hint, obj=limit, id="django_nats.E011")
+        found.setdefault((problem, hint), []).append(limit)
+    for (problem, hint), (first, *others) in found.items():
+        if others:
+            problem += f" The same holds for {', '.join(map(repr, others))}."
+        yield Error(problem, hint=hint, obj=first, id="django_nats.E011")
+
+
+def check_names(**kwargs: Any) -> Iterable[CheckMessage]:
+    """Yield W014 if limits have one name, and so count together, but have different rates."""
+    by_name: dict[tuple[str, str], Limit] = {}
+    for limit in _in_use():
+        if isinstance(limit, Limit):
+            first = by_name.setdefault((limit.alias, limit.name), limit)
+            if (first.rates, first.algorithm) != (limit.rates, limit.algorithm):
+                yield Warning(
+                    f"Two limits are called {limit.name!r}. Their hits count together, but they "
+                    f"have different rates: {_rates(first)} and {_rates(limit)}.",
+                    hint="Give each a name of its own.",
+                    obj=limit,
+                    id="django_nats.W014",
+                )
+
+
+def _rates(limit: Limit) -> str:
+    rates = ", ".join("a function" if callable(each) else str(each) for each in limit.rates)
+    return f"{rates} ({limit.algorithm})"
 
 
 def check_servers(**kwargs: Any) -> Iterable[CheckMessage]:
@@ -94,6 +120,6 @@ def _is_on_a_server(limit: Limit | Quota) -> bool:
         return False  # E001 or E011
 
 
-CHECKS = (check_configuration, check_urls, check_aliases)
+CHECKS = (check_configuration, check_urls, check_aliases, check_names)
 DEPLOY = (check_servers,)
 """The checks that only ``check --deploy`` runs."""

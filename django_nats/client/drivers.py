@@ -106,7 +106,9 @@ def _perform(session: Session, effect: Any, deadline: float = inf) -> Any:
         result = effect.function(*effect.arguments)
         if inspect.iscoroutine(result):
             result.close()
-            raise TypeError("A coroutine function needs the async method (aupdate, …)")
+            raise TypeError(
+                "A coroutine function needs the async method (aupdate, ahit, …), or an async view"
+            )
         return result
     if kind is Within:
         return _perform(session, effect.effect, effect.deadline)

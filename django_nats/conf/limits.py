@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LIMIT_OPTIONS = {
     "ENABLED",
     "DRY_RUN",
+    "FAIL_OPEN",
     "ALIAS",
     "STATUS",
     "HEADERS",
@@ -49,6 +50,8 @@ class LimitSettings:
     """Whether anything is counted and refused."""
     dry_run: bool
     """Whether what would be refused is only logged, by limits that do not say so themselves."""
+    fail_open: bool
+    """Whether hits are let through while the server does not answer, by limits that say nothing."""
     alias: str
     """The alias of NATS_COUNTERS whose server counts, for limits that name none."""
     status: int
@@ -93,6 +96,7 @@ def limit_settings() -> LimitSettings:
     return LimitSettings(
         enabled=reader.boolean("ENABLED", True),
         dry_run=reader.boolean("DRY_RUN", False),
+        fail_open=reader.boolean("FAIL_OPEN", False),
         alias=_alias(reader),
         status=_status(reader),
         headers=_headers(reader),

@@ -48,7 +48,7 @@ class SimpleRateThrottle(throttling.SimpleRateThrottle):
     alias: str | None = None
     """The alias of NATS_COUNTERS; None for that of the setting NATS_LIMITS."""
     fail_open: bool | None = None
-    """Whether requests are allowed while the server is away; None for FAIL_OPEN of the alias."""
+    """Whether requests are allowed while the server is away; None for FAIL_OPEN of NATS_LIMITS."""
     timeout: float | None = None
     """Seconds to wait for the server; None for REQUEST_TIMEOUT of the alias."""
     dry_run: bool | None = None

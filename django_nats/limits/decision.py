@@ -72,7 +72,7 @@ class Decision:
             return f"<Decision {what}: {self.error}>"
         if self.rate is None:
             return f"<Decision {what}: no limit>"
-        wait = ""
-        if self.retry_after:
-            wait = " never" if math.isinf(self.retry_after) else f" in {self.retry_after:.3g} s"
+        if math.isinf(self.retry_after):
+            return f"<Decision {what} at any time: it costs more than {self.rate}>"
+        wait = f", {self.retry_after:.3g} s to wait" if self.retry_after else ""
         return f"<Decision {what}{wait}: {self.remaining} of {self.rate} left>"

@@ -65,6 +65,8 @@ class ratelimit:
         self._where = where
         if group is not None and not isinstance(group, str):
             raise TypeError(f"{where}: group must be a string, not {group!r}")
+        if not isinstance(block, bool):
+            raise TypeError(f"{where}: block must be True or False, not {block!r}")
         self._group = group
         self._block = block
         options = LimitOptions(algorithm, alias, fail_open, timeout, dry_run)

@@ -19,6 +19,7 @@ from ..counters.collection import AliasContext, context_of
 from ..exceptions import NatsError
 from ..keys import token
 from .algorithms import ALGORITHMS, SLIDING, Usage
+from .arguments import is_seconds, require_choice
 from .decision import Decision
 from .declared import declare
 from .keys import key_text, key_token
@@ -51,10 +52,10 @@ class Limit(Operations):
 
     ``algorithm`` is "sliding" or "fixed". ``alias`` names an entry of NATS_COUNTERS. A hit waits
     for the server for at most ``timeout`` seconds, by default REQUEST_TIMEOUT of the alias. After
-    that it is let through if ``fail_open`` is true, by default FAIL_OPEN of the alias. With
-    ``dry_run``, every hit is let through, and those that would be refused are logged. With
-    ``readable``, the subjects of counters hold keys as they are, instead of a keyed hash. The
-    settings DRY_RUN and READABLE_KEYS are the defaults of these.
+    that it is let through if ``fail_open`` is true. With ``dry_run``, every hit is let through, and
+    those that would be refused are logged. With ``readable``, the subjects of counters hold keys as
+    they are, instead of a keyed hash. The options FAIL_OPEN, DRY_RUN and READABLE_KEYS of
+    NATS_LIMITS are the defaults of these.
 
     Raises ValueError or TypeError if an argument is not valid.
     """
@@ -84,10 +85,16 @@ class Limit(Operations):
                 f"{where}: algorithm must be {' or '.join(map(repr, ALGORITHMS))}, "
                 f"not {algorithm!r}"
             )
-        if timeout is not None and not 0 < timeout < inf:
+        if timeout is not None and not is_seconds(timeout):
             raise ValueError(
                 f"{where}: timeout must be a number of seconds above 0, not {timeout!r}"
             )
+        for option, value in (
+            ("fail_open", fail_open),
+            ("dry_run", dry_run),
+            ("readable", readable),
+        ):
+            require_choice(value, option, where)
         self.algorithm = algorithm
         self.timeout = timeout
         self._alias = alias
@@ -125,9 +132,8 @@ class Limit(Operations):
     @property
     def fail_open(self) -> bool:
         """Return whether hits are let through while the server does not answer."""
-        if self._own_fail_open is not None:
-            return self._own_fail_open
-        return context_of(self.alias).settings.fail_open
+        own = self._own_fail_open
+        return limit_settings().fail_open if own is None else own
 
     @property
     def dry_run(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.views import View
+
 ALL: Final = None
 """All methods."""
 UNSAFE: Final = ("DELETE", "PATCH", "POST", "PUT")
@@ -24,8 +26,9 @@ def parse_methods(method: object, where: str) -> tuple[str, ...]:
             f'{where}: method must be a name such as "POST", a list of names, ALL or UNSAFE, '
             f"not {method!r}"
         )
-    if not names or not all(each.isalpha() for each in names):
-        raise ValueError(f"{where}: method is {method!r}, which names no HTTP method")
+    for each in names or ("",):
+        if each.lower() not in View.http_method_names:
+            raise ValueError(f"{where}: method is {method!r}, and {each!r} is no HTTP method")
     return tuple(sorted({each.upper() for each in names}))
 
 

@@ -57,7 +57,10 @@ def parse_rate(value: object, where: str) -> Rate | None:
                 f"{where}: the rate {value!r} has a count that is not an int. {_RIGHT}."
             )
     else:
-        raise TypeError(f"{where}: a rate cannot be {type(value).__name__}: {value!r}. {_RIGHT}.")
+        several = "Pass several rates as arguments of their own. " if type(value) is list else ""
+        raise TypeError(
+            f"{where}: a rate cannot be {type(value).__name__}: {value!r}. {several}{_RIGHT}."
+        )
     if not 0 <= count <= MOST:
         _refuse(value, where, f"has a count that is not between 0 and {MOST:,}")
     if not 0 < seconds <= LONGEST_S:

@@ -91,7 +91,7 @@ class Setup(Subcommand):
                 self.stdout.write(f"  failed: {error}", self.style.ERROR)
                 failed.append(f"{entries(shared)} ({error})" if self.silent else entries(shared))
         if failed:
-            raise CommandError(f"Not set up: {', '.join(failed)}.")
+            raise CommandError(f"Not set up: {', '.join(dict.fromkeys(failed))}.")
 
     def _set_up(self, wanted: StreamOf, plan: bool) -> bool:
         """Create or update one stream. Return False if that was refused.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from django_nats.client import process
 from django_nats.client.protocol.steps import Steps, Within
@@ -63,11 +64,13 @@ def test_the_limits_own_fail_open_decides_while_the_server_is_away(
 
 
 @pytest.mark.parametrize("fail_open", [False, True])
-def test_the_fail_open_of_the_alias_is_the_default(
+def test_the_option_of_limits_is_the_default_and_not_that_of_counters(
     nowhere: Callable[..., Counters], ask: Hit, fail_open: bool
 ) -> None:
-    nowhere(FAIL_OPEN=fail_open)
-    assert ask(Limit("api", "5/m")).allowed is fail_open
+    nowhere(FAIL_OPEN=True)
+    assert not ask(Limit("api", "5/m")).allowed
+    with override_settings(NATS_LIMITS={"FAIL_OPEN": fail_open}):
+        assert ask(Limit("api", "5/m")).allowed is fail_open
 
 
 def test_a_dry_run_lets_through_while_the_server_is_away(

@@ -320,6 +320,7 @@ def test_a_rate_that_a_function_returns_is_checked(hit: Hit) -> None:
         (("", "5/m"), {}, "name must be a string of 1 to 128 bytes"),
         (("n" * 129, "5/m"), {}, "name must be a string of 1 to 128 bytes"),
         ((7, "5/m"), {}, "name must be a string"),
+        (("api", "5/m"), {"timeout": "1"}, "timeout must be a number of seconds above 0, not '1'"),
     ],
 )
 def test_nonsense_fails_where_the_limit_is_declared(
@@ -327,6 +328,19 @@ def test_nonsense_fails_where_the_limit_is_declared(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Limit(*arguments, **options)
+
+
+@pytest.mark.parametrize("option", ["fail_open", "dry_run", "readable"])
+def test_a_choice_that_is_not_a_boolean_is_refused(option: str) -> None:
+    options: Any = {option: "no"}
+    with pytest.raises(TypeError, match=rf"Limit\('api'\): {option} must be True or False"):
+        Limit("api", "5/m", **options)
+
+
+def test_a_list_of_rates_is_refused_with_advice() -> None:
+    rates: Any = ["5/m", "9/h"]
+    with pytest.raises(TypeError, match="Pass several rates as arguments of their own"):
+        Limit("api", rates)
 
 
 def test_the_alias_limits_is_used_if_there_is_one(configure: Configure, time: Time) -> None:

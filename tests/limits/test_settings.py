@@ -36,6 +36,7 @@ def problem(**options: object) -> str:
 DEFAULTS = LimitSettings(
     enabled=True,
     dry_run=False,
+    fail_open=False,
     alias="default",
     status=403,
     headers="separate",
@@ -63,6 +64,7 @@ def test_an_empty_setting_has_the_defaults(empty: Any) -> None:
     [
         ("ENABLED", False, False),
         ("DRY_RUN", True, True),
+        ("FAIL_OPEN", True, True),
         ("STATUS", 429, 429),
         ("HEADERS", "draft", "draft"),
         ("HEADERS", "both", "both"),
@@ -94,6 +96,7 @@ def test_an_option_has_its_value(option: str, value: object, expected: object) -
         ("ENABLED", 1),
         ("ENABLED", None),
         ("DRY_RUN", "yes"),
+        ("FAIL_OPEN", "no"),
         ("ALIAS", 1),
         ("STATUS", 503),
         ("STATUS", "429"),

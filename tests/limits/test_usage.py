@@ -117,7 +117,8 @@ def test_settings_let_no_limit_apply(setting: Any, request_: HttpRequest) -> Non
 @pytest.mark.parametrize("fail_open", [True, False])
 def test_while_the_server_is_away_fail_open_decides(fail_open: bool, request_: HttpRequest) -> None:
     away = {"LOCATION": "nats://127.0.0.1:1", "CONNECT_TIMEOUT": 0.5, "REQUEST_TIMEOUT": 0.5}
-    with override_settings(NATS_COUNTERS={"default": {**away, "FAIL_OPEN": fail_open}}):
+    limits = {"FAIL_OPEN": fail_open}
+    with override_settings(NATS_COUNTERS={"default": away}, NATS_LIMITS=limits):
         usage = get_usage(request_, **LIMIT, increment=True)
     refused = {"count": 0, "limit": 0, "should_limit": True, "time_left": -1}
     assert usage == (None if fail_open else refused)

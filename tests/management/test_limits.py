@@ -177,8 +177,9 @@ def test_keys_of_all_aliases_are_found_or_those_of_one(
 
 
 def test_show_says_what_a_limit_is(configure: Configure, counters: Counters, nats: Nats) -> None:
-    configure(FAIL_OPEN=True, REQUEST_TIMEOUT=2)
-    limit = Limit("api", "5/m", "100/h", "200/15m", timeout=0.5, dry_run=True)
+    configure(REQUEST_TIMEOUT=2)
+    rates = "5/m", "100/h", "200/15m"
+    limit = Limit("api", *rates, timeout=0.5, fail_open=True, dry_run=True)
     stream = counters.settings.stream.stream
 
     assert nats("limits", "show", limit.name) == (
