@@ -15,9 +15,15 @@ class Server(uvicorn.Server):
 
     def __init__(self, host: str, port: int) -> None:
         """Prepare to serve the site on an address."""
-        super().__init__(
-            uvicorn.Config(application, host, port, lifespan="off", log_level="warning")
+        config = uvicorn.Config(
+            application,
+            host,
+            port,
+            lifespan="off",
+            log_level="warning",
+            proxy_headers=False,  # by which a client on this machine could choose its address
         )
+        super().__init__(config)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End the event streams, and let Uvicorn end."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.demonstration import in_process
+from tests.support.demonstration import Visitor, in_process, serving
 
 pytestmark = pytest.mark.once
 
@@ -37,6 +37,17 @@ other = await sync_to_async(Client().get)("/api/articles/", REMOTE_ADDR="198.51.
 assert other.status_code == 200
 """
     in_process(tmp_path, CLOCK + code)
+
+
+def test_a_forged_address_does_not_help(tmp_path: Path) -> None:
+    with serving(tmp_path) as site:
+        left = []
+        for number in range(5):
+            visitor = Visitor(site)
+            visitor.opener.addheaders = [("X-Forwarded-For", f"198.51.100.{number}")]
+            with visitor.opener.open(f"{site.url}/api/articles/", timeout=60) as response:
+                left.append(response.headers["RateLimit-Remaining"])
+    assert min(left) < max(left)
 
 
 def test_the_api_lists_and_searches_articles(tmp_path: Path) -> None:

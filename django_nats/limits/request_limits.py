@@ -75,7 +75,10 @@ class RequestLimit:
         self._exempt = exempt
         self._options = options
         if options != LimitOptions():
-            Limit("@ratelimit", "1/s", **options._asdict())  # so that wrong options raise now
+            try:
+                Limit("@ratelimit", "1/s", **options._asdict())  # so that wrong options raise now
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{where}: {error}") from error
 
     @property
     def _session(self) -> Session:
