@@ -167,7 +167,8 @@ def test_the_pages_that_are_shown_work_while_nats_is_away(
             away = block.source.replace('"embedded"', '"nats://127.0.0.1:1"')
             settings.write_text(settings.read_text() + away)
         elif block.file in ("models.py", "views.py"):
-            (tmp_path / "blog" / block.file).write_text(block.source)
+            module = tmp_path / "blog" / block.file
+            module.write_text(module.read_text() + block.source)
     if '"blog"' not in settings.read_text():
         settings.write_text(settings.read_text() + '\nINSTALLED_APPS += ["blog"]\n')
     reader.run("manage.py", "makemigrations", "blog")

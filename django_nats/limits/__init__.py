@@ -9,6 +9,7 @@ from .limit import Limit
 from .methods import ALL, UNSAFE
 from .quota import Quota, Usage
 from .rates import Rate
+from .requests import arequest_key, request_key
 from .usage import aget_usage, ais_ratelimited, get_usage, is_ratelimited
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "Usage",
     "aget_usage",
     "ais_ratelimited",
+    "arequest_key",
     "get_usage",
     "is_ratelimited",
     "ratelimit",
+    "request_key",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.handlers.wsgi import WSGIRequest
+from django.core.management import call_command
 from django.test import AsyncClient, override_settings
 from django.urls import path
 
@@ -16,10 +17,11 @@ from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
-from django_nats.contrib.rest_framework import UserRateThrottle
+from django_nats.contrib.rest_framework import AnonRateThrottle, UserRateThrottle
 from django_nats.counters.testing import zeroed_counters
 from django_nats.devserver import NatsServer
 from django_nats.limits import memory, refusals
+from django_nats.limits.declared import limits
 from django_nats.limits.middleware import limit_headers
 from tests.contrib.asking import PerKey, allowed, ask, statuses
 from tests.counters.conftest import PATIENT
@@ -178,3 +180,20 @@ def test_during_an_outage_fail_open_decides_and_no_time_to_wait_is_known(
     assert "Retry-After" not in response
     if response.status_code == 429:
         assert response.data == {"detail": "Request was throttled."}
+
+
+def test_commands_know_a_throttle_once_it_was_used_and_reset_it_by_name_and_key() -> None:
+    class Throttle(AnonRateThrottle):
+        scope = "first-seen-here"
+        rate = "1/day"
+
+    assert "drf-first-seen-here" not in [each.name for each in limits()]
+    assert statuses(2, Throttle) == [200, 429]
+    assert "drf-first-seen-here" in [each.name for each in limits()]
+
+    Throttle().get_limit().reset("throttle_first-seen-here_127.0.0.1")
+    assert statuses(1, Throttle) == [200]
+    call_command(
+        "nats", "limits", "reset", "drf-first-seen-here", "throttle_first-seen-here_127.0.0.1"
+    )
+    assert Throttle().get_limit().peek("throttle_first-seen-here_127.0.0.1")

@@ -15,11 +15,12 @@ from django_nats.limits import (
     Ratelimited,
     aget_usage,
     ais_ratelimited,
+    arequest_key,
     get_usage,
     is_ratelimited,
     ratelimit,
+    request_key,
 )
-from django_nats.limits.requests import arequest_key, request_key
 from django_nats.limits.usage import RequestUsage
 
 if sys.version_info >= (3, 11):
