@@ -37,6 +37,8 @@ RateSpec: TypeAlias = "str | tuple[int, Any] | Rate | Callable[..., Any] | None"
 """A rate, or a function of the limit's name and the request that returns one."""
 
 MAX_NAME_BYTES = 128
+_START_S = 10.0
+"""How long a hit waits for an embedded server at least, since the hit may have to start it."""
 
 
 class Limit(Operations):
@@ -332,7 +334,10 @@ class Limit(Operations):
                 stream = process.counter_stream(settings.connection, config)
                 self._streams[rate.seconds] = stream
             places.append(RateOnStream(rate, stream))
-        return self.timeout or settings.stream.request_timeout, places
+        timeout = self.timeout or settings.stream.request_timeout
+        if settings.connection.embedded is not None:
+            timeout = max(timeout, _START_S)
+        return timeout, places
 
     def _token(self, key: str) -> str:
         readable = limit_settings().readable_keys if self._readable is None else self._readable

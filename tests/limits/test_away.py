@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -294,3 +296,15 @@ def test_a_rate_that_refuses_does_so_although_another_one_does_not_answer(
     assert not decision.allowed
     assert decision.limit == 5
     assert decision.error is None
+
+
+def test_a_hit_waits_for_an_embedded_server_that_it_may_have_to_start(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = configure()
+    limit = Limit("api", "5/m", timeout=0.2)
+    assert limit._places([])[0] == 0.2
+    connection = replace(counters.settings.connection, embedded="/srv/nats")
+    context = SimpleNamespace(settings=replace(counters.settings, connection=connection))
+    monkeypatch.setattr("django_nats.limits.limit.context_of", lambda alias: context)
+    assert limit._places([])[0] == 10.0
