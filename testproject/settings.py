@@ -28,7 +28,8 @@ CACHES: dict[str, dict[str, Any]] = {
         },
     }
 }
-SESSION_ENGINE = "django_nats.sessions"
+# While the server is away, the database goes on with the sessions.
+SESSION_ENGINE = "django_nats.sessions_db"
 
 REGIONS = Regions("river", "north", "south")
 NATS_COUNTERS: dict[str, dict[str, Any]] = {
