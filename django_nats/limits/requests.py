@@ -67,7 +67,7 @@ async def arequest_key(key: KeySpec, group: str, request: HttpRequest) -> str:
 def parse_key(key: object, where: str) -> RequestKey:
     """Return a checked key. ``where`` is the place that an error message names.
 
-    Raises ValueError for an unknown word, and TypeError for what is no word and no function.
+    Raises ValueError for an unknown word, and TypeError unless the key is a string or a function.
     """
     if callable(key):
         return RequestKey("key:", key, where)
