@@ -6,7 +6,7 @@ another caller has stored something else meanwhile, the record says what this ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -131,7 +131,7 @@ class Records:
             if theirs is None:
                 return None
             if record is not None:
-                merge(data, theirs, base=record.decode())
+                self._merge(made_key, data, theirs, record)
             record = latest
         raise WrongRevision(f"The session was changed {MAX_ROUNDS} times while it was being saved")
 
@@ -142,12 +142,18 @@ class Records:
         if entry is not None and record is not None and entry.revision != record.sequence:
             theirs = self._decoded(self._record(made_key, *entry[:3]))
             if theirs is not None:
-                merge(data, theirs, base=record.decode())
+                self._merge(made_key, data, theirs, record)
 
     def discard(self, *keys: str) -> Steps[None]:
         """Delete keys, whether they have a value or not. One round trip."""
         made_keys = [self._cache.make_and_validate_key(key) for key in keys]
         raise_failure((yield from self._cache.bucket.delete_many(made_keys)))
+
+    def _merge(self, made_key: str, data: Data, theirs: Data, record: Record) -> None:
+        def as_read(data: Mapping[Any, Any]) -> Any:
+            return self._cache._as_read(made_key, data, self._cache._write(made_key, data, None))
+
+        merge(data, theirs, base=record.decode(), as_read=as_read)
 
     def _decoded(self, record: Record | None) -> Data | None:
         """Return the dictionary of a record, or None if there is none, or none that can be read.

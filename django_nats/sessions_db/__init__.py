@@ -119,8 +119,7 @@ class SessionStore(Engine, CachedDBStore):
                     if row is None:
                         raise UpdateError
                     if self._record is not None:
-                        theirs = self.decode(row.session_data)
-                        merge(data, theirs, base=self._record.decode())
+                        self._merge(data, row, self._record)
                 row = self.create_model_instance(data)
                 row.save(force_insert=must_create, force_update=not must_create, using=using)
         except IntegrityError:
@@ -140,8 +139,16 @@ class SessionStore(Engine, CachedDBStore):
             row = self._locked_row(session_key, using)
             if row is not None:
                 if record is not None:
-                    merge(data, self.decode(row.session_data), base=record.decode())
+                    self._merge(data, row, record)
                 row.delete()
+
+    def _merge(self, data: Data, row: Any, record: Record) -> None:
+        theirs = self.decode(row.session_data)
+        merge(data, theirs, base=record.decode(), as_read=self._as_read)
+
+    def _as_read(self, data: Any) -> Data:
+        """Return data as it is read from a row."""
+        return self.decode(self.encode(data))  # type: ignore[no-any-return]
 
     def _locked_row(self, session_key: str, using: str) -> Any:
         """Return the row of a session, locked until the transaction ends, or None without one."""
