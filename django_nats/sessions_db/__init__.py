@@ -43,13 +43,13 @@ class SessionStore(Engine, CachedDBStore):
         if data is not None:
             self._record = copy
             return data
-        row = yield Call(self._get_session_from_db, blocks=True)  # type: ignore[attr-defined]
+        row, is_current = yield Call(self._read_row, blocks=True)
         if row is None:  # and the session has no key any more
             return {}
         decode = partial(self.decode, row.session_data)
         data = decode()
         sequence = None
-        if copy is not None and copy.sequence is not None:
+        if is_current and copy is not None and copy.sequence is not None:
             seconds = self.get_expiry_age(expiry=row.expire_date)
             sequence = yield from self._copies.fill(key, data, seconds, copy.sequence)
         self._record = Record(sequence, decode)
@@ -68,15 +68,17 @@ class SessionStore(Engine, CachedDBStore):
         with self._copies.changing(key):
             storing = Call(self._store_row, (self.session_key, data, must_create), blocks=True)
             text, is_final = yield storing
-            decode = partial(self.decode, text)
             if is_final:
+                decode = partial(self.decode, text)
                 # The copy has the types that the database returns, which may be others.
                 copying = self._copies.replace(key, decode(), self._seconds(data), sequence)
                 sequence = yield from copying
+                self._record = Record(sequence, decode)
             else:
-                sequence = None
                 yield from self._copies.discard(key)
-        self._record = Record(sequence, decode)
+                # What was loaded remains the base of the changes, which may be rolled back.
+                if self._record is not None:
+                    self._record = None if must_create else self._record._replace(sequence=None)
         return None
 
     def _exists(self, session_key: str | None) -> Steps[bool]:
@@ -105,6 +107,18 @@ class SessionStore(Engine, CachedDBStore):
 
     # The database ----------------------------------------------------------------------------
 
+    def _read_row(self) -> tuple[Any, bool]:
+        """Return the row of this session, or None, and whether a copy of it may be stored.
+
+        In a transaction, the row may be an old one, or have changes that are rolled back. A
+        replica may lag behind.
+        """
+        row = self._get_session_from_db()  # type: ignore[attr-defined]
+        if row is None:
+            return None, False
+        using = self._database(row.session_key)
+        return row, row._state.db == using and not connections[using].in_atomic_block
+
     def _store_row(self, session_key: str, data: Data, must_create: bool) -> tuple[str, bool]:
         """Store the session, and make in ``data`` what others have changed.
 
@@ -122,11 +136,18 @@ class SessionStore(Engine, CachedDBStore):
                         self._merge(data, row, self._record)
                 row = self.create_model_instance(data)
                 row.save(force_insert=must_create, force_update=not must_create, using=using)
+                if not is_final:
+                    committed = partial(self._note_commit, session_key, row.session_data)
+                    transaction.on_commit(committed, using)
         except IntegrityError:
             if must_create:
                 raise CreateError from None
             raise
         return row.session_data, is_final
+
+    def _note_commit(self, session_key: str, text: str) -> None:
+        if self.session_key == session_key:
+            self._record = Record(None, partial(self.decode, text))
 
     def _delete_row(self, session_key: str) -> None:
         self._discard_on_commit(session_key, self._database(session_key))
