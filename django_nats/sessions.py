@@ -102,6 +102,8 @@ class SessionStore(Engine, CacheStore):
         session_key = session_key or self.session_key
         if session_key is not None:
             yield from self._cache._delete(self._cache_key(session_key))
+            if session_key == self.session_key:
+                self._is_away = False  # no stored data is unknown any more
 
     def _take(self, session_key: str, data: Data, record: Record | None) -> Steps[None]:
         yield from self._records.take(self._cache_key(session_key), data, record)
