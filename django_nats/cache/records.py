@@ -145,9 +145,18 @@ class Records:
                 self._merge(made_key, data, theirs, record)
 
     def discard(self, *keys: str) -> Steps[None]:
-        """Delete keys, whether they have a value or not. One round trip."""
+        """Delete keys, whether they have a value or not. One round trip.
+
+        A key that cannot be stored, such as one that is too long, has no value.
+        """
         made_keys = [self._cache.make_and_validate_key(key) for key in keys]
-        raise_failure((yield from self._cache.bucket.delete_many(made_keys)))
+        try:
+            failed = yield from self._cache.bucket.delete_many(made_keys)
+        except InvalidKey:
+            for key in keys if len(keys) > 1 else ():
+                yield from self.discard(key)
+        else:
+            raise_failure(failed)
 
     def _merge(self, made_key: str, data: Data, theirs: Data, record: Record) -> None:
         def as_read(data: Mapping[Any, Any]) -> Any:
