@@ -56,6 +56,7 @@ class SessionStore(Engine, CacheStore):
         except AWAY as error:
             if not self._cache.fail_open:
                 raise
+            self._records.hide_key(error)
             note_hidden(error)
             self._is_away = True
             return {}
@@ -85,6 +86,7 @@ class SessionStore(Engine, CacheStore):
             except AWAY as error:
                 if not self._cache.fail_open:
                     raise
+                self._records.hide_key(error)
                 note_hidden(error)
                 return None
             if record is None:

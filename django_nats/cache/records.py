@@ -6,6 +6,7 @@ another caller has stored something else meanwhile, the record says what this ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from ..client.kv.payloads import PayloadAt
 from ..client.kv.writing import chance
 from ..client.protocol.steps import Pause, Steps
 from ..exceptions import InvalidKey, Unreadable, WrongRevision
+from ..keys import encode
 from ..merging import merge
 from . import NatsCache
 from .core import logger
@@ -34,10 +36,15 @@ class Record(NamedTuple):
 
 
 class Records:
-    """The dictionaries of one cache. Keys are those of ``cache.get()``."""
+    """The dictionaries of one cache. Keys are those of ``cache.get()``.
 
-    def __init__(self, cache: NatsCache) -> None:
+    All keys have a prefix. What follows it is a secret.
+    """
+
+    def __init__(self, cache: NatsCache, prefix: str) -> None:
         self._cache = cache
+        prefixes = "|".join(re.escape(each) for each in (prefix, encode(prefix)))
+        self._secret = re.compile(rf"({prefixes})\w+")
 
     def read(self, key: str) -> Steps[tuple[Data | None, Record]]:
         """Return a dictionary, or None if the key has none that can be read, and its record.
@@ -163,6 +170,14 @@ class Records:
             return self._cache._as_read(made_key, data, self._cache._write(made_key, data, None))
 
         merge(data, theirs, base=record.decode(), as_read=as_read)
+
+    def hide_key(self, error: BaseException | None) -> None:
+        """Take keys out of the text of an error and its causes."""
+        while error is not None:
+            text = str(error)
+            if self._secret.search(text):
+                error.args = (self._secret.sub(r"\1…", text),)
+            error = error.__cause__
 
     def _decoded(self, record: Record | None) -> Data | None:
         """Return the dictionary of a record, or None if there is none, or none that can be read.

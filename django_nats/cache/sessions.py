@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -44,7 +43,7 @@ class Engine(SessionBase):
                 f'CACHES["{settings.SESSION_CACHE_ALIAS}"] is a {type(self._cache).__name__}. Name '
                 'an alias whose BACKEND is "django_nats.cache.NatsCache" in SESSION_CACHE_ALIAS.'
             )
-        self._records = Records(self._cache)
+        self._records = Records(self._cache, self.cache_key_prefix)
 
     def load(self) -> Data:
         """Return the data of the session, which another request may change at any time."""
@@ -107,23 +106,15 @@ class Engine(SessionBase):
         try:
             return drivers.run(self._cache.session, steps)
         except NatsError as error:
-            self._hide_key(error)
+            self._records.hide_key(error)
             raise
 
     async def _arun(self, steps: Steps[T]) -> T:
         try:
             return await drivers.arun(self._cache.session, steps)
         except NatsError as error:
-            self._hide_key(error)
+            self._records.hide_key(error)
             raise
-
-    def _hide_key(self, error: BaseException | None) -> None:
-        """Take session keys, which are secrets, out of the text of an error and its causes."""
-        prefix = self.cache_key_prefix
-        while error is not None:
-            if prefix in str(error):
-                error.args = (re.sub(rf"(?<={re.escape(prefix)})\w+", "…", str(error)),)
-            error = error.__cause__
 
     def _load(self) -> Steps[Data]:
         raise NotImplementedError

@@ -59,7 +59,7 @@ class Copies:
                 self._doubts.settle(doubtful)
             return (yield from self._records.read(key))
         except AWAY as error:
-            note_hidden(error)
+            self._log(error)
             return None, None
 
     def fill(self, key: str, data: Data, seconds: float, sequence: int) -> Steps[int | None]:
@@ -107,8 +107,9 @@ class Copies:
         return self._records.store(key, data, min(seconds, self._age), sequence)
 
     def _log(self, error: Exception) -> None:
-        """Log an error, without its text, which may hold the session's key."""
+        """Log an error without the session's key."""
         if isinstance(error, AWAY):
+            self._records.hide_key(error)
             note_hidden(error)
         else:
             logger.warning(
