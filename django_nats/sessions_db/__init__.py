@@ -169,7 +169,7 @@ class SessionStore(Engine, CachedDBStore):
 
     def _as_read(self, data: Any) -> Data:
         """Return data as it is read from a row."""
-        return self.decode(self.encode(data))  # type: ignore[no-any-return]
+        return self.decode(self.encode(data))
 
     def _locked_row(self, session_key: str, using: str) -> Any:
         """Return the row of a session, locked until the transaction ends, or None without one."""
