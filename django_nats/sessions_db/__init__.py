@@ -65,9 +65,9 @@ class SessionStore(Engine, CachedDBStore):
         sequence = None if self._record is None else self._record.sequence
         if must_create:
             sequence = 0
-        with self._copies.changing(key):
-            storing = Call(self._store_row, (self.session_key, data, must_create), blocks=True)
-            text, is_final = yield storing
+        with self._copies.changing(key) as change:
+            storing = (self._store_row, self.session_key, data, must_create)
+            text, is_final = yield Call(change, storing, blocks=True)
             if is_final:
                 decode = partial(self.decode, text)
                 # The copy has the types that the database returns, which may be others.
@@ -95,14 +95,14 @@ class SessionStore(Engine, CachedDBStore):
         if session_key is None:
             return
         key = self._cache_key(session_key)
-        with self._copies.changing(key):
-            yield Call(self._delete_row, (session_key,), blocks=True)
+        with self._copies.changing(key) as change:
+            yield Call(change, (self._delete_row, session_key), blocks=True)
             yield from self._copies.discard(key)
 
     def _take(self, session_key: str, data: Data, record: Record | None) -> Steps[None]:
         key = self._cache_key(session_key)
-        with self._copies.changing(key):
-            yield Call(self._take_row, (session_key, data, record), blocks=True)
+        with self._copies.changing(key) as change:
+            yield Call(change, (self._take_row, session_key, data, record), blocks=True)
             yield from self._copies.discard(key)
 
     # The database ----------------------------------------------------------------------------

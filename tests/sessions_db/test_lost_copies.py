@@ -134,6 +134,27 @@ def test_a_copy_is_in_doubt_if_its_request_is_cancelled(
     assert open_session(key).data == ({"user": 2} if method == "save" else {})
 
 
+@pytest.mark.parametrize("method", ["save", "delete", "take"])
+def test_a_copy_is_in_doubt_again_if_the_database_changes_after_the_cancellation(
+    session_cache: NatsCache, open_session: OpenSession, method: str
+) -> None:
+    """The thread that changes the database goes on, and may wait for a lock of the row."""
+    one = Request().set(user=1).save()
+    key = one.key
+    one.set(user=2)
+    steps = {
+        "save": lambda: one.store._save(False),
+        "delete": lambda: one.store._delete(None),
+        "take": lambda: one.store._take(key, {}, None),
+    }[method]()
+    call = next(steps)
+    steps.close()
+    assert open_session(key).data == {"user": 1}
+    assert stored_copy(session_cache, key) == {"user": 1}
+    call.function(*call.arguments)
+    assert open_session(key).data == ({"user": 2} if method == "save" else {})
+
+
 # What is noted of lost changes ---------------------------------------------------------------
 
 
