@@ -26,8 +26,6 @@ class SessionStore(Engine, CacheStore):
     session raises the error nevertheless.
     """
 
-    _is_away = False
-    """Whether the server was away when the session should have been loaded."""
     _is_modified = False
 
     @property

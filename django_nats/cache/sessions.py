@@ -34,6 +34,8 @@ class Engine(SessionBase):
     _cache: NatsCache
     _session_cache: Data
     _record: Record | None = None
+    _is_away = False
+    """Whether the server was away when the session should have been loaded."""
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
@@ -47,11 +49,11 @@ class Engine(SessionBase):
 
     def load(self) -> Data:
         """Return the data of the session, which another request may change at any time."""
-        return self._run(self._load())
+        return self._run(self._load_only())
 
     async def aload(self) -> Data:
         """Async version of load()."""
-        return await self._arun(self._load())
+        return await self._arun(self._load_only())
 
     def save(self, must_create: bool = False) -> None:
         """Store what has changed since the session was loaded, and read what others have changed.
@@ -139,6 +141,15 @@ class Engine(SessionBase):
             is_new = no_load or self.session_key is None
             self._session_cache = {} if is_new else (yield from self._load())
         return self._session_cache
+
+    def _load_only(self) -> Steps[Data]:
+        """Load the data. What this object has already remains as it was found."""
+        known = self._record, self._is_away
+        try:
+            return (yield from self._load())
+        finally:
+            if hasattr(self, "_session_cache"):
+                self._record, self._is_away = known
 
     def _create(self) -> Steps[None]:
         with self._old_key_kept():

@@ -163,3 +163,13 @@ def test_a_new_key_keeps_changes_of_a_value_that_is_restored_as_another(
     one.call("cycle_key")
     one.save()
     assert open_session(one.key).data == {"pair": [3]}
+
+
+def test_load_leaves_the_data_of_the_session_and_what_it_has_changed(
+    open_session: OpenSession,
+) -> None:
+    one, another = opened_twice(open_session, old=1)
+    another.set(theirs=1).save()
+    assert one.call("load") == {"old": 1, "theirs": 1}
+    one.set(ours=2).save()
+    assert open_session(one.key).data == {"old": 1, "theirs": 1, "ours": 2}
