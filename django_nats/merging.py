@@ -7,7 +7,7 @@ not merged.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 GONE: Any = object()
@@ -34,15 +34,25 @@ def apply(changed: Mapping[Any, Any], to: MutableMapping[Any, Any]) -> None:
 
 
 def merge(
-    ours: MutableMapping[Any, Any], theirs: Mapping[Any, Any], *, base: Mapping[Any, Any]
+    ours: MutableMapping[Any, Any],
+    theirs: Mapping[Any, Any],
+    *,
+    base: Mapping[Any, Any],
+    as_read: Callable[[Mapping[Any, Any]], Mapping[Any, Any]] = lambda data: data,
 ) -> None:
     """Make in ``ours`` what another caller has changed between ``base`` and ``theirs``.
 
     ``ours`` was ``base``, too, before it was changed. A key that both have changed stays as it is,
     and so does every value that the other caller has not changed: it is the same object as before.
+
+    ``base`` and ``theirs`` were read from a store, and ``ours`` may have values that it restores as
+    others, such as a tuple as a list. ``as_read`` returns a dictionary as the store would restore
+    it, so that these do not count as changes. It is called only if there is something to merge.
     """
-    own = changes(base, ours)
     others = changes(base, theirs)
+    if not others:
+        return
+    own = changes(base, as_read(ours))
     apply({key: value for key, value in others.items() if key not in own}, to=ours)
 
 

@@ -26,8 +26,6 @@ class SessionStore(Engine, CacheStore):
     session raises the error nevertheless.
     """
 
-    _is_away = False
-    """Whether the server was away when the session should have been loaded."""
     _is_modified = False
 
     @property
@@ -56,6 +54,7 @@ class SessionStore(Engine, CacheStore):
         except AWAY as error:
             if not self._cache.fail_open:
                 raise
+            self._records.hide_key(error)
             note_hidden(error)
             self._is_away = True
             return {}
@@ -85,6 +84,7 @@ class SessionStore(Engine, CacheStore):
             except AWAY as error:
                 if not self._cache.fail_open:
                     raise
+                self._records.hide_key(error)
                 note_hidden(error)
                 return None
             if record is None:
@@ -102,6 +102,8 @@ class SessionStore(Engine, CacheStore):
         session_key = session_key or self.session_key
         if session_key is not None:
             yield from self._cache._delete(self._cache_key(session_key))
+            if session_key == self.session_key:
+                self._is_away = False  # no stored data is unknown any more
 
     def _take(self, session_key: str, data: Data, record: Record | None) -> Steps[None]:
         yield from self._records.take(self._cache_key(session_key), data, record)

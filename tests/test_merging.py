@@ -140,3 +140,17 @@ def test_what_the_other_has_not_changed_stays_the_same_object() -> None:
     merge(ours, {"cart": ["book"], "new": 2}, base={"cart": ["book"], "old": 1})
     assert ours == {"cart": ["book"], "new": 2}
     assert ours["cart"] is cart
+
+
+@given(STATES, STATES)
+def test_values_that_the_store_restores_as_others_are_no_changes(
+    base: dict[Any, Any], theirs: dict[Any, Any]
+) -> None:
+    def as_read(state: Any) -> dict[Any, Any]:
+        return {key: value["written"] for key, value in state.items()}
+
+    ours = {key: {"written": value} for key, value in base.items()}
+    merge(ours, theirs, base=base, as_read=as_read)
+    changed = changes(base, theirs).keys()
+    assert ours.keys() == theirs.keys()
+    assert all(same({key: ours[key]}, {key: theirs[key]}) for key in changed & theirs.keys())

@@ -6,7 +6,8 @@ another caller has stored something else meanwhile, the record says what this ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ..client.kv.payloads import PayloadAt
 from ..client.kv.writing import chance
 from ..client.protocol.steps import Pause, Steps
 from ..exceptions import InvalidKey, Unreadable, WrongRevision
+from ..keys import encode
 from ..merging import merge
 from . import NatsCache
 from .core import logger
@@ -34,10 +36,15 @@ class Record(NamedTuple):
 
 
 class Records:
-    """The dictionaries of one cache. Keys are those of ``cache.get()``."""
+    """The dictionaries of one cache. Keys are those of ``cache.get()``.
 
-    def __init__(self, cache: NatsCache) -> None:
+    All keys have a prefix. What follows it is a secret.
+    """
+
+    def __init__(self, cache: NatsCache, prefix: str) -> None:
         self._cache = cache
+        prefixes = "|".join(re.escape(each) for each in (prefix, encode(prefix)))
+        self._secret = re.compile(rf"({prefixes})\w+")
 
     def read(self, key: str) -> Steps[tuple[Data | None, Record]]:
         """Return a dictionary, or None if the key has none that can be read, and its record.
@@ -131,7 +138,7 @@ class Records:
             if theirs is None:
                 return None
             if record is not None:
-                merge(data, theirs, base=record.decode())
+                self._merge(made_key, data, theirs, record)
             record = latest
         raise WrongRevision(f"The session was changed {MAX_ROUNDS} times while it was being saved")
 
@@ -142,12 +149,35 @@ class Records:
         if entry is not None and record is not None and entry.revision != record.sequence:
             theirs = self._decoded(self._record(made_key, *entry[:3]))
             if theirs is not None:
-                merge(data, theirs, base=record.decode())
+                self._merge(made_key, data, theirs, record)
 
     def discard(self, *keys: str) -> Steps[None]:
-        """Delete keys, whether they have a value or not. One round trip."""
+        """Delete keys, whether they have a value or not. One round trip.
+
+        A key that cannot be stored, such as one that is too long, has no value.
+        """
         made_keys = [self._cache.make_and_validate_key(key) for key in keys]
-        raise_failure((yield from self._cache.bucket.delete_many(made_keys)))
+        try:
+            failed = yield from self._cache.bucket.delete_many(made_keys)
+        except InvalidKey:
+            for key in keys if len(keys) > 1 else ():
+                yield from self.discard(key)
+        else:
+            raise_failure(failed)
+
+    def _merge(self, made_key: str, data: Data, theirs: Data, record: Record) -> None:
+        def as_read(data: Mapping[Any, Any]) -> Any:
+            return self._cache._as_read(made_key, data, self._cache._write(made_key, data, None))
+
+        merge(data, theirs, base=record.decode(), as_read=as_read)
+
+    def hide_key(self, error: BaseException | None) -> None:
+        """Take keys out of the text of an error and its causes."""
+        while error is not None:
+            text = str(error)
+            if self._secret.search(text):
+                error.args = (self._secret.sub(r"\1…", text),)
+            error = error.__cause__
 
     def _decoded(self, record: Record | None) -> Data | None:
         """Return the dictionary of a record, or None if there is none, or none that can be read.

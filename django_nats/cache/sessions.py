@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -35,6 +34,8 @@ class Engine(SessionBase):
     _cache: NatsCache
     _session_cache: Data
     _record: Record | None = None
+    _is_away = False
+    """Whether the server was away when the session should have been loaded."""
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
@@ -44,15 +45,15 @@ class Engine(SessionBase):
                 f'CACHES["{settings.SESSION_CACHE_ALIAS}"] is a {type(self._cache).__name__}. Name '
                 'an alias whose BACKEND is "django_nats.cache.NatsCache" in SESSION_CACHE_ALIAS.'
             )
-        self._records = Records(self._cache)
+        self._records = Records(self._cache, self.cache_key_prefix)
 
     def load(self) -> Data:
         """Return the data of the session, which another request may change at any time."""
-        return self._run(self._load())
+        return self._run(self._load_only())
 
     async def aload(self) -> Data:
         """Async version of load()."""
-        return await self._arun(self._load())
+        return await self._arun(self._load_only())
 
     def save(self, must_create: bool = False) -> None:
         """Store what has changed since the session was loaded, and read what others have changed.
@@ -107,23 +108,15 @@ class Engine(SessionBase):
         try:
             return drivers.run(self._cache.session, steps)
         except NatsError as error:
-            self._hide_key(error)
+            self._records.hide_key(error)
             raise
 
     async def _arun(self, steps: Steps[T]) -> T:
         try:
             return await drivers.arun(self._cache.session, steps)
         except NatsError as error:
-            self._hide_key(error)
+            self._records.hide_key(error)
             raise
-
-    def _hide_key(self, error: BaseException | None) -> None:
-        """Take session keys, which are secrets, out of the text of an error and its causes."""
-        prefix = self.cache_key_prefix
-        while error is not None:
-            if prefix in str(error):
-                error.args = (re.sub(rf"(?<={re.escape(prefix)})\w+", "…", str(error)),)
-            error = error.__cause__
 
     def _load(self) -> Steps[Data]:
         raise NotImplementedError
@@ -148,6 +141,15 @@ class Engine(SessionBase):
             is_new = no_load or self.session_key is None
             self._session_cache = {} if is_new else (yield from self._load())
         return self._session_cache
+
+    def _load_only(self) -> Steps[Data]:
+        """Load the data. What this object has already remains as it was found."""
+        known = self._record, self._is_away
+        try:
+            return (yield from self._load())
+        finally:
+            if hasattr(self, "_session_cache"):
+                self._record, self._is_away = known
 
     def _create(self) -> Steps[None]:
         with self._old_key_kept():

@@ -43,13 +43,13 @@ class SessionStore(Engine, CachedDBStore):
         if data is not None:
             self._record = copy
             return data
-        row = yield Call(self._get_session_from_db, blocks=True)  # type: ignore[attr-defined]
+        row, is_current = yield Call(self._read_row, blocks=True)
         if row is None:  # and the session has no key any more
             return {}
         decode = partial(self.decode, row.session_data)
         data = decode()
         sequence = None
-        if copy is not None and copy.sequence is not None:
+        if is_current and copy is not None and copy.sequence is not None:
             seconds = self.get_expiry_age(expiry=row.expire_date)
             sequence = yield from self._copies.fill(key, data, seconds, copy.sequence)
         self._record = Record(sequence, decode)
@@ -65,18 +65,20 @@ class SessionStore(Engine, CachedDBStore):
         sequence = None if self._record is None else self._record.sequence
         if must_create:
             sequence = 0
-        with self._copies.changing(key):
-            storing = Call(self._store_row, (self.session_key, data, must_create), blocks=True)
-            text, is_final = yield storing
-            decode = partial(self.decode, text)
+        with self._copies.changing(key) as change:
+            storing = (self._store_row, self.session_key, data, must_create)
+            text, is_final = yield Call(change, storing, blocks=True)
             if is_final:
+                decode = partial(self.decode, text)
                 # The copy has the types that the database returns, which may be others.
                 copying = self._copies.replace(key, decode(), self._seconds(data), sequence)
                 sequence = yield from copying
+                self._record = Record(sequence, decode)
             else:
-                sequence = None
                 yield from self._copies.discard(key)
-        self._record = Record(sequence, decode)
+                # What was loaded remains the base of the changes, which may be rolled back.
+                if self._record is not None:
+                    self._record = None if must_create else self._record._replace(sequence=None)
         return None
 
     def _exists(self, session_key: str | None) -> Steps[bool]:
@@ -93,17 +95,29 @@ class SessionStore(Engine, CachedDBStore):
         if session_key is None:
             return
         key = self._cache_key(session_key)
-        with self._copies.changing(key):
-            yield Call(self._delete_row, (session_key,), blocks=True)
+        with self._copies.changing(key) as change:
+            yield Call(change, (self._delete_row, session_key), blocks=True)
             yield from self._copies.discard(key)
 
     def _take(self, session_key: str, data: Data, record: Record | None) -> Steps[None]:
         key = self._cache_key(session_key)
-        with self._copies.changing(key):
-            yield Call(self._take_row, (session_key, data, record), blocks=True)
+        with self._copies.changing(key) as change:
+            yield Call(change, (self._take_row, session_key, data, record), blocks=True)
             yield from self._copies.discard(key)
 
     # The database ----------------------------------------------------------------------------
+
+    def _read_row(self) -> tuple[Any, bool]:
+        """Return the row of this session, or None, and whether a copy of it may be stored.
+
+        In a transaction, the row may be an old one, or have changes that are rolled back. A
+        replica may lag behind.
+        """
+        row = self._get_session_from_db()  # type: ignore[attr-defined]
+        if row is None:
+            return None, False
+        using = self._database(row.session_key)
+        return row, row._state.db == using and not connections[using].in_atomic_block
 
     def _store_row(self, session_key: str, data: Data, must_create: bool) -> tuple[str, bool]:
         """Store the session, and make in ``data`` what others have changed.
@@ -119,15 +133,21 @@ class SessionStore(Engine, CachedDBStore):
                     if row is None:
                         raise UpdateError
                     if self._record is not None:
-                        theirs = self.decode(row.session_data)
-                        merge(data, theirs, base=self._record.decode())
+                        self._merge(data, row, self._record)
                 row = self.create_model_instance(data)
                 row.save(force_insert=must_create, force_update=not must_create, using=using)
+                if not is_final:
+                    committed = partial(self._note_commit, session_key, row.session_data)
+                    transaction.on_commit(committed, using)
         except IntegrityError:
             if must_create:
                 raise CreateError from None
             raise
         return row.session_data, is_final
+
+    def _note_commit(self, session_key: str, text: str) -> None:
+        if self.session_key == session_key:
+            self._record = Record(None, partial(self.decode, text))
 
     def _delete_row(self, session_key: str) -> None:
         self._discard_on_commit(session_key, self._database(session_key))
@@ -140,8 +160,16 @@ class SessionStore(Engine, CachedDBStore):
             row = self._locked_row(session_key, using)
             if row is not None:
                 if record is not None:
-                    merge(data, self.decode(row.session_data), base=record.decode())
+                    self._merge(data, row, record)
                 row.delete()
+
+    def _merge(self, data: Data, row: Any, record: Record) -> None:
+        theirs = self.decode(row.session_data)
+        merge(data, theirs, base=record.decode(), as_read=self._as_read)
+
+    def _as_read(self, data: Any) -> Data:
+        """Return data as it is read from a row."""
+        return self.decode(self.encode(data))
 
     def _locked_row(self, session_key: str, using: str) -> Any:
         """Return the row of a session, locked until the transaction ends, or None without one."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -17,6 +18,8 @@ from ..client.operations import AWAY, note_hidden
 from ..client.protocol.steps import Steps
 from ..client.transport import forks
 from ..exceptions import NatsError
+
+T = TypeVar("T")
 
 DEFAULT_COPY_AGE = 60
 _MAX_DOUBTS = 100_000
@@ -59,7 +62,7 @@ class Copies:
                 self._doubts.settle(doubtful)
             return (yield from self._records.read(key))
         except AWAY as error:
-            note_hidden(error)
+            self._log(error)
             return None, None
 
     def fill(self, key: str, data: Data, seconds: float, sequence: int) -> Steps[int | None]:
@@ -95,11 +98,25 @@ class Copies:
                 self._doubts.note(key)
 
     @contextmanager
-    def changing(self, key: str) -> Iterator[None]:
-        """Note that the copy of a session is in doubt, unless the block comes to its end."""
+    def changing(self, key: str) -> Iterator[Callable[..., Any]]:
+        """Note that the copy of a session is in doubt, unless the block comes to its end.
+
+        The block calls what changes the database by the function that it gets. If the block is
+        cancelled, that goes on in its thread, and the copy is in doubt again when it ends.
+        """
+        is_cancelled = False
+
+        def change(function: Callable[..., T], *arguments: Any) -> T:
+            try:
+                return function(*arguments)
+            finally:
+                if is_cancelled:
+                    self._doubts.note(key)
+
         try:
-            yield
+            yield change
         except BaseException:
+            is_cancelled = True
             self._doubts.note(key)
             raise
 
@@ -107,8 +124,9 @@ class Copies:
         return self._records.store(key, data, min(seconds, self._age), sequence)
 
     def _log(self, error: Exception) -> None:
-        """Log an error, without its text, which may hold the session's key."""
+        """Log an error without the session's key."""
         if isinstance(error, AWAY):
+            self._records.hide_key(error)
             note_hidden(error)
         else:
             logger.warning(

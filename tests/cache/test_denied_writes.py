@@ -127,7 +127,7 @@ def test_a_delete_that_is_not_permitted_at_all_is_logged(
         hidden.delete_many(["key"])
         assert hidden.getdel("key") is None
     assert hidden.get("key") == "old"
-    kept = "':1:key' was not deleted, and may still be readable: No permission to publish to"
+    kept = "A key of the bucket kept was not deleted, and may still be readable: No permission to"
     assert len([each for each in caplog.messages if kept in each]) == 1
 
 

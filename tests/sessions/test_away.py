@@ -175,6 +175,47 @@ def test_a_session_that_was_not_loaded_may_get_a_new_key_but_no_old_data(
     assert tolerant.stored == {}
 
 
+def test_load_after_the_outage_replaces_no_stored_data(outage: Outage, tolerant: Visitor) -> None:
+    request = tolerant.request(tolerant.key)
+    outage.begin()
+    request.load()
+    outage.end()
+    assert request.call("load") == {"user": 1}
+    request.set(cart=1)
+    assert not request.store.modified
+    request.save()
+    assert tolerant.stored == {"user": 1}
+
+
+def test_a_failed_load_makes_a_loaded_session_forget_nothing(
+    outage: Outage, visitor: Visitor
+) -> None:
+    request = visitor.request(visitor.key).load()
+    outage.begin()
+    with pytest.raises(NotSent):
+        request.call("load")
+    outage.end()
+    visitor.request(visitor.key).set(theirs=1).save()
+    request.set(ours=2).save()
+    assert visitor.stored == {"user": 1, "theirs": 1, "ours": 2}
+
+
+def test_a_change_after_a_flush_is_saved_in_a_new_session(
+    outage: Outage, tolerant: Visitor
+) -> None:
+    request = tolerant.request(tolerant.key)
+    outage.begin()
+    request.load()
+    outage.end()
+    request.call("flush")
+    request.set(language="en")
+    assert request.store.modified
+    assert not request.call("get_expire_at_browser_close")
+    request.save()
+    assert tolerant.request(request.key).data == {"language": "en"}
+    assert tolerant.stored == {}
+
+
 @pytest.mark.parametrize("fail_open", [False, True])
 def test_exists_is_an_error_while_the_server_is_away(
     outage: Outage, asynchronous: bool, fail_open: bool

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import MakeCache
 from tests.support.sessions import (
     DJANGO_CACHE,
     DJANGO_CACHED_DB,
@@ -140,3 +141,35 @@ def test_values_of_any_type_are_merged(open_session: OpenSession) -> None:
     one.set(nothing=[None]).save()
     another.set(number=2.5).save()
     assert open_session(one.key).data == {"text": "ä", "number": 2.5, "nothing": [None]}
+
+
+def test_a_value_that_is_restored_as_another_is_not_a_change(
+    open_session: OpenSession, use_cache: MakeCache
+) -> None:
+    """JSON restores a tuple as a list, and one string that is in a list twice as two strings."""
+    use_cache(OPTIONS={"SERIALIZER": "django_nats.serializers.JSONSerializer"})
+    one = open_session().set(pair=(1, 2), words=["book"] * 2, cart={17: 1}).save()
+    open_session(one.key).set(pair=[3], words=[], cart={}).save()
+    one.set(other=1).save()
+    assert open_session(one.key).data == {"pair": [3], "words": [], "cart": {}, "other": 1}
+
+
+def test_a_new_key_keeps_changes_of_a_value_that_is_restored_as_another(
+    open_session: OpenSession, use_cache: MakeCache
+) -> None:
+    use_cache(OPTIONS={"SERIALIZER": "django_nats.serializers.JSONSerializer"})
+    one = open_session().set(pair=(1, 2)).save()
+    open_session(one.key).set(pair=[3]).save()
+    one.call("cycle_key")
+    one.save()
+    assert open_session(one.key).data == {"pair": [3]}
+
+
+def test_load_leaves_the_data_of_the_session_and_what_it_has_changed(
+    open_session: OpenSession,
+) -> None:
+    one, another = opened_twice(open_session, old=1)
+    another.set(theirs=1).save()
+    assert one.call("load") == {"old": 1, "theirs": 1}
+    one.set(ours=2).save()
+    assert open_session(one.key).data == {"old": 1, "theirs": 1, "ours": 2}

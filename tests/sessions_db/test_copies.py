@@ -234,3 +234,37 @@ def test_a_session_that_ends_in_a_transaction_leaves_no_copy(
         session_cache.set(key, {"user": 1})
     assert session_cache.get_with_revision(key)[0] is None
     assert Session.objects.filter(session_key=key).count() == 0
+
+
+def test_a_load_in_a_transaction_makes_no_copy(session_cache: NatsCache) -> None:
+    """The row may be one that is rolled back, or one of a snapshot that is older than the copy."""
+    one = Request().set(user=1).save()
+    with transaction.atomic():
+        one.set(user=2).save()
+        assert Request(one.key).data == {"user": 2}
+        assert copy(session_cache, one) is None
+        transaction.set_rollback(True)
+    assert Request(one.key).data == {"user": 1}
+    assert copy(session_cache, one) == {"user": 1}
+
+
+class ReplicaRouter:
+    """Reads from a database that lags behind, as a replica may."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "other"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_row_of_a_replica_is_not_copied(session_cache: NatsCache, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [ReplicaRouter()]
+    one = Request().set(user=1).save()
+    row = Session.objects.using("default").get(session_key=one.key)
+    row.save(using="other")
+    one.set(user=2).save()
+    session_cache.delete(one.store.cache_key)
+    assert Request(one.key).data == {"user": 1}
+    assert copy(session_cache, one) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -133,6 +134,27 @@ def test_a_copy_is_in_doubt_if_its_request_is_cancelled(
     assert open_session(key).data == ({"user": 2} if method == "save" else {})
 
 
+@pytest.mark.parametrize("method", ["save", "delete", "take"])
+def test_a_copy_is_in_doubt_again_if_the_database_changes_after_the_cancellation(
+    session_cache: NatsCache, open_session: OpenSession, method: str
+) -> None:
+    """The thread that changes the database goes on, and may wait for a lock of the row."""
+    one = Request().set(user=1).save()
+    key = one.key
+    one.set(user=2)
+    steps = {
+        "save": lambda: one.store._save(False),
+        "delete": lambda: one.store._delete(None),
+        "take": lambda: one.store._take(key, {}, None),
+    }[method]()
+    call = next(steps)
+    steps.close()
+    assert open_session(key).data == {"user": 1}
+    assert stored_copy(session_cache, key) == {"user": 1}
+    call.function(*call.arguments)
+    assert open_session(key).data == ({"user": 2} if method == "save" else {})
+
+
 # What is noted of lost changes ---------------------------------------------------------------
 
 
@@ -174,3 +196,20 @@ def test_many_copies_in_doubt_are_deleted_in_parts(
     outage.end()
     open_session(requests[0].key).load()
     assert [stored_copy(cache, each.key) for each in requests] == [None] * 5
+
+
+@pytest.mark.filterwarnings("ignore::django.core.cache.backends.base.CacheKeyWarning")
+@pytest.mark.parametrize("key", ["k" * 70_000, "surrogate \udcff"], ids=["long", "surrogate"])
+def test_a_key_that_cannot_be_stored_harms_no_other_session(
+    session_cache: NatsCache, open_session: OpenSession, key: str
+) -> None:
+    """A visitor may send any cookie to a view that flushes the session before it is loaded."""
+    one = open_session().set(user=1).save()
+    lost = open_session().set(user=1).save()
+    with suppress(UnicodeEncodeError):  # by the database
+        open_session(key).call("flush")
+    doubts = copies._doubts["default"]
+    doubts.note(lost.store.cache_key)
+    assert open_session(one.key).data == {"user": 1}
+    assert stored_copy(session_cache, lost.key) is None
+    assert not doubts.some()

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
-from django.db import OperationalError
+from django.db import OperationalError, transaction
 
 from django_nats.cache import NatsCache
-from tests.support.sessions import OpenSession
+from tests.support.sessions import OpenSession, Request
 
 
 def test_an_error_of_the_database_is_not_taken_for_a_deleted_session(
@@ -58,3 +58,45 @@ def test_no_row_is_read_or_changed_for_a_session_without_a_key(
         assert request.call("load") == {}
         request.call("delete")
         assert not request.call("exists", "")
+
+
+def test_a_change_whose_save_was_rolled_back_is_saved_again(
+    session_cache: NatsCache, open_session: OpenSession
+) -> None:
+    request = Request(open_session().set(old=1, gone=1).save().key)
+    with transaction.atomic():
+        request.set(cart=1).drop("gone").save()
+        transaction.set_rollback(True)
+    open_session(request.key).set(theirs=1).save()
+    request.set(other=1).save()
+    assert Request(request.key).data == {"old": 1, "cart": 1, "other": 1, "theirs": 1}
+
+
+def test_a_change_whose_savepoint_was_rolled_back_is_saved_again(session_cache: NatsCache) -> None:
+    request = Request(Request().set(old=1).save().key)
+    with transaction.atomic():
+        with transaction.atomic():
+            request.set(cart=1).save()
+            transaction.set_rollback(True)
+        request.set(other=1).save()
+    assert Request(request.key).data == {"old": 1, "cart": 1, "other": 1}
+
+
+def test_a_change_whose_save_was_committed_is_not_made_again(session_cache: NatsCache) -> None:
+    request = Request().set(cart=1).save()
+    with transaction.atomic():
+        request.set(cart=2).save()
+        request.set(more=1).save()
+    Request(request.key).set(cart=3).save()
+    request.set(other=1).save()
+    assert Request(request.key).data == {"cart": 3, "more": 1, "other": 1}
+
+
+def test_a_session_created_in_a_transaction_may_be_saved_in_it(session_cache: NatsCache) -> None:
+    request = Request(Request().set(cart=1).save().key).load()
+    with transaction.atomic():
+        request.call("cycle_key")
+        request.set(user=1).drop("cart").save()
+    Request(request.key).set(theirs=1).save()
+    request.set(other=1).save()
+    assert Request(request.key).data == {"user": 1, "theirs": 1, "other": 1}

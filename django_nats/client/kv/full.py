@@ -79,7 +79,8 @@ class Fullness:
         error = server_errors.reworded(error, f"{key!r} {what}")
         if denied and monotonic() - self._warned >= _QUIET_S:
             self._warned = monotonic()
-            logger.warning("%s", error)
+            # Without the key, which may be a secret, such as a session's.
+            logger.warning("A key of the bucket %s %s", self._config.name, what)
         return error
 
     def _note(self, reason: str) -> None:

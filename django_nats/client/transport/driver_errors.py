@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from ...exceptions import NatsError
 from ...printable import printable
+
+_KEY = re.compile(r'(\$KV\.[^.\s"]+\.)[^>\s"][^\s"]*', re.IGNORECASE)
 
 
 class Interrupted(ConnectionAbortedError):
@@ -31,3 +34,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
         return "no answer in time"
     return printable(str(error)) or type(error).__name__
+
+
+def without_key(text: str) -> str:
+    """Return a text in which subjects end after the name of the bucket: a key may be a secret."""
+    return _KEY.sub(r"\1…", text)

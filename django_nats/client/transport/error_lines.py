@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ...exceptions import LimitReached, NotSent
 from ...realtime import monotonic
-from .driver_errors import explain
+from .driver_errors import explain, without_key
 from .pending import Outstanding
 
 logger = logging.getLogger("django_nats")
@@ -68,7 +68,8 @@ class ErrorLines:
             return
         if inbox not in message and monotonic() - self._logged_at >= _QUIET_S:
             self._logged_at = monotonic()
-            logger.warning("The NATS server refused a request: %s", explain(error))
+            text = without_key(explain(error))
+            logger.warning("The NATS server refused a request: %s", text)
         self._outstanding.refuse(message)
 
 

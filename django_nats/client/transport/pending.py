@@ -25,7 +25,7 @@ from ...realtime import monotonic
 from ..protocol import wire
 from ..protocol.runs import ReadRun, RunReader, read_acknowledgements
 from ..protocol.steps import Answer, Publications, Request
-from .driver_errors import explain, without_frames
+from .driver_errors import explain, without_frames, without_key
 from .subscriptions import Subscriptions
 from .waiter import Waiter
 
@@ -313,7 +313,7 @@ class Outstanding:
                 request = waiter.requests[index]
                 subject = request.subject.decode()
                 if f'"{subject.lower()}"' in message:
-                    problem = f"No permission to publish to {subject}"
+                    problem = f"No permission to publish to {without_key(subject)}"
                 elif request.inbox and '.pull"' in message:
                     problem = f"No permission to subscribe to {self._inbox.decode()}*.pull"
                 else:
@@ -352,7 +352,8 @@ def _oversized(request: Request, max_payload: int, max_subject_bytes: int) -> Na
     if len(request.subject) > max_subject_bytes:
         return ValueTooLarge(f"The subject has {len(request.subject)} bytes, which is too long")
     size = len(request.header) + len(request.payload)
+    subject = without_key(request.subject.decode())
     return ValueTooLarge(
-        f"The message for {request.subject.decode()} has {size} bytes with its headers; "
+        f"The message for {subject} has {size} bytes with its headers; "
         f"the server takes at most {max_payload} (max_payload)"
     )
