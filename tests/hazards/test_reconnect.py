@@ -85,6 +85,28 @@ View = Callable[[NatsCache], list[type]]
 # Bounds --------------------------------------------------------------------------------------
 
 
+def test_a_session_is_not_connected_as_long_as_calls_are_refused(
+    own_server: NatsServer, own: NatsCache
+) -> None:
+    states: list[tuple[bool, bool]] = []
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("Reconnected"):
+                states.append((own.session.connected, own.session._fault is None))
+
+    watching = Watching()
+    logger = logging.getLogger("django_nats")
+    logger.addHandler(watching)
+    try:
+        own_server.restart()
+        assert soon(lambda: bool(states))
+    finally:
+        logger.removeHandler(watching)
+    assert states == [(False, False)]
+    assert soon(lambda: own.session.connected)
+
+
 def test_calls_are_refused_if_no_server_ever_ran(make_own: MakeOwn) -> None:
     cache = make_own(f"nats://127.0.0.1:{free_port()}")
     with pytest.raises(NotSent) as raised:

@@ -95,8 +95,8 @@ class Session:
 
     @property
     def connected(self) -> bool:
-        """Return True if there is a connection, and the server is not silent."""
-        return self._connection is not None and not self._silent
+        """Return True if there is a connection, and operations do not fail at once."""
+        return self._connection is not None and self._fault is None
 
     @property
     def connection(self) -> Connection | None:
