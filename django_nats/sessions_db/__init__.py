@@ -11,6 +11,7 @@ from typing import Any
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDBStore
 from django.contrib.sessions.backends.db import SessionStore as DBStore
+from django.core import signing
 from django.db import IntegrityError, connections, router, transaction
 from django.db.models import F
 
@@ -165,7 +166,20 @@ class SessionStore(Engine, CachedDBStore):
 
     def _merge(self, data: Data, row: Any, record: Record) -> None:
         theirs = self.decode(row.session_data)
-        merge(data, theirs, base=record.decode(), as_read=self._as_read)
+        if theirs or self._is_readable(row.session_data):
+            merge(data, theirs, base=record.decode(), as_read=self._as_read)
+
+    def _is_readable(self, text: str) -> bool:
+        """Return False for text that decode() takes for an empty session, as it cannot read it.
+
+        It may be corrupted, or of another release. Merged as an empty session, it would delete what
+        this request has loaded, so it is replaced.
+        """
+        try:
+            signing.loads(text, salt=self.key_salt, serializer=self.serializer)
+        except Exception:
+            return False
+        return True
 
     def _as_read(self, data: Any) -> Data:
         """Return data as it is read from a row."""

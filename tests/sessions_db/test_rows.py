@@ -50,6 +50,27 @@ def test_a_corrupted_row_is_an_empty_session(
     assert open_session(request.key).data == {"user": 2}
 
 
+def test_a_row_that_cannot_be_read_any_more_is_replaced_by_what_was_loaded(
+    session_cache: NatsCache, open_session: OpenSession
+) -> None:
+    request = open_session().set(user=1).save()
+    late = open_session(request.key).load()
+    Session.objects.filter(session_key=request.key).update(session_data="of another release")
+    late.set(cart=1).save()
+    assert open_session(request.key).data == {"user": 1, "cart": 1}
+
+
+def test_a_row_that_was_emptied_is_merged_as_empty(
+    session_cache: NatsCache, open_session: OpenSession
+) -> None:
+    request = open_session().set(user=1).save()
+    late = open_session(request.key).load()
+    empty = request.store.encode({})
+    Session.objects.filter(session_key=request.key).update(session_data=empty)
+    late.set(cart=1).save()
+    assert open_session(request.key).data == {"cart": 1}
+
+
 def test_no_row_is_read_or_changed_for_a_session_without_a_key(
     session_cache: NatsCache, open_session: OpenSession, django_assert_num_queries: Any
 ) -> None:
