@@ -30,7 +30,7 @@ def run(cache: NatsCache) -> Callable[[Steps[Any]], Any]:
 
 @pytest.fixture
 def records(cache: NatsCache) -> Records:
-    return Records(cache)
+    return Records(cache, "key")
 
 
 Run = Callable[[Steps[Any]], Any]
@@ -133,5 +133,5 @@ def test_a_near_cache_that_says_a_key_has_no_value_is_not_trusted(
     miss = Copy(Attempt("key", "key"), None, 0, float("inf"))
     monkeypatch.setattr(near_cache.near, "find", lambda key: miss)
     assert near_cache.get("key") is None
-    data, _ = drivers.run(near_cache.session, Records(near_cache).read("key"))
+    data, _ = drivers.run(near_cache.session, Records(near_cache, "key").read("key"))
     assert data == {"a": 1}
