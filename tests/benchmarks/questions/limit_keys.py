@@ -88,6 +88,6 @@ def _stored(limit: Any) -> tuple[int, int]:
     stream = process.counter_stream(
         settings.connection, limit_stream(settings, DAY_S, PATIENCE)
     ).stream
-    document = drivers.run(limit.session, stream.info(stream.lanes.reopening))
+    document = drivers.run(limit.session, stream.opening.info(stream.lanes.reopening))
     assert document is not None
     return document["state"]["num_subjects"], document["state"]["bytes"]
